@@ -1,0 +1,1 @@
+"""Rig rebuilds and tunes one inference machine from YAML; this package is the operator's side of it."""

@@ -1,0 +1,46 @@
+"""What an engine needs to be as it should, decided from its state on the machine alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Step = Literal["daemon-reload", "enable", "restart", "wait"]
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """An engine as it is, whichever way it runs."""
+
+    enabled: bool
+    """Its unit starts it at boot."""
+    reload_needed: bool
+    """Its unit's files changed since systemd read them."""
+    active: bool
+    """Its unit is active."""
+    running: bool
+    """Its process, or its container, is there."""
+    settings: str
+    """The fingerprint that the running process was started with; empty when there is none."""
+    key_current: bool
+    """It was started with the key that stands in the store now."""
+    health: Literal["healthy", "starting", "unhealthy"]
+
+
+def steps(state: EngineState, fingerprint: str) -> list[Step]:
+    """What to do, in order, for an engine that must run with ``fingerprint``, the current key, and be healthy.
+
+    Nothing here remembers what a run changed, so that a run that died before a restart is completed by the next one. An
+    engine that is current and still loading is waited for, as a restart would only begin its loading anew.
+    """
+    wanted: list[Step] = []
+    if state.reload_needed:
+        wanted.append("daemon-reload")
+    if not state.enabled:
+        wanted.append("enable")
+    current = state.active and state.running and state.settings == fingerprint and state.key_current
+    if not current or state.health == "unhealthy":
+        wanted += ["restart", "wait"]
+    elif state.health != "healthy":
+        wanted.append("wait")
+    return wanted

@@ -1,0 +1,40 @@
+"""Values of the running system."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+from pyinfra.api import FactBase
+
+
+class TimeZone(FactBase[str]):
+    """Name of the zone that /etc/localtime points to."""
+
+    def command(self) -> str:
+        return "readlink -f /etc/localtime"
+
+    def process(self, output: list[str]) -> str:
+        return output[0].partition("/zoneinfo/")[2] if output else ""
+
+
+class SysctlValues(FactBase[dict[str, str]]):
+    """Live values of kernel parameters, white space folded; a key that the kernel lacks is left out."""
+
+    def command(self, keys: Iterable[str]) -> str:
+        return f"sysctl --ignore {shlex.join(keys)} 2>/dev/null || true"
+
+    def process(self, output: list[str]) -> dict[str, str]:
+        pairs = (line.partition("=") for line in output)
+        return {key.strip(): " ".join(value.split()) for key, _, value in pairs}
+
+
+class FileText(FactBase[str | None]):
+    """Text of a file that holds no secret; None when it is missing."""
+
+    def command(self, path: str) -> str:
+        quoted = shlex.quote(path)
+        return f"if [ -f {quoted} ]; then echo there; cat {quoted}; else echo missing; fi"
+
+    def process(self, output: list[str]) -> str | None:
+        return "\n".join(output[1:]) if output[:1] == ["there"] else None

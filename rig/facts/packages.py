@@ -1,0 +1,30 @@
+"""Which Debian packages are installed, and whether dpkg was interrupted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+from pyinfra.api import FactBase
+
+
+class Installed(FactBase[frozenset[str]]):
+    """Those of the named packages that are completely installed."""
+
+    def command(self, packages: Iterable[str]) -> str:
+        names = shlex.join(packages)
+        return f"dpkg-query -W -f='${{db:Status-Abbrev}} ${{Package}}\\n' {names} 2>/dev/null || true"
+
+    def process(self, output: list[str]) -> frozenset[str]:
+        pairs = (line.split() for line in output)
+        return frozenset(name for status, name in pairs if status == "ii")
+
+
+class HalfInstalled(FactBase[bool]):
+    """Whether a killed dpkg left packages unpacked but not configured, or a journal of unfinished updates."""
+
+    def command(self) -> str:
+        return 'if [ -n "$(dpkg --audit)" ] || [ -n "$(ls /var/lib/dpkg/updates)" ]; then echo yes; else echo no; fi'
+
+    def process(self, output: list[str]) -> bool:
+        return output == ["yes"]

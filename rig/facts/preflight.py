@@ -1,0 +1,95 @@
+"""Facts that preflight decides on: the login, and the machine as it is before anything is changed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+
+from pyinfra.api import FactBase
+
+from rig.preflight import Listener, Login, Machine
+
+
+class LoginFact(FactBase[Login]):
+    """The login without any privilege: run it with ``_sudo=False``, as sudo hides where a connection comes from."""
+
+    def command(self) -> str:
+        return (
+            'printf "%s\\n" "$(id -u)" "$(id -un)" "${SSH_CONNECTION%% *}"; '
+            "if sudo -n true 2>/dev/null; then echo yes; else echo no; fi"
+        )
+
+    def process(self, output: list[str]) -> Login:
+        uid, user, source, sudo = (line.strip() for line in output[-4:])
+        return Login(uid=int(uid), user=user, sudo=sudo == "yes", source=source or None)
+
+
+class MachineFact(FactBase[Machine]):
+    """System, free space, listeners, our containers and apt's locks, with the shell of a bare system alone.
+
+    A path that does not exist yet is measured at its nearest parent that does.
+    """
+
+    def command(self, paths: Iterable[str], files: Iterable[str]) -> str:
+        return _SCRIPT.replace("@PATHS@", shlex.join(paths)).replace("@FILES@", shlex.join(files))
+
+    def process(self, output: list[str]) -> Machine:
+        fields: dict[str, list[list[str]]] = {}
+        for line in output:
+            key, *values = line.split("\t")
+            fields.setdefault(key, []).append(values)
+        return Machine(
+            os_id=fields["os"][0][0],
+            os_version=fields["os"][0][1],
+            os_codename=fields["os"][0][2],
+            architecture=fields["arch"][0][0],
+            free={path: int(free) for path, free, _, _ in fields["path"]},
+            device={path: device for path, _, device, _ in fields["path"]},
+            mounts=frozenset(path for path, _, _, mount in fields["path"] if mount == "mount"),
+            sizes={path: int(size) for path, size in fields.get("file", [])},
+            listeners=tuple(_listener(values) for values in fields.get("listener", [])),
+            containers={name: ports for name, ports in fields.get("container", [])},
+            apt_holder=" ".join(fields["apt"][0]) if "apt" in fields else None,
+        )
+
+
+def _listener(values: list[str]) -> Listener:
+    local, users, unit = values
+    address, _, port = local.rpartition(":")
+    process = re.search(r'\("([^"]*)"', users)
+    return Listener(address=address, port=int(port), process=process[1] if process else "", unit=unit)
+
+
+# A lock of apt is a POSIX lock, which flock(1) does not see; the kernel lists it by device and inode.
+_SCRIPT = r"""
+t=$(printf "\t")
+. /etc/os-release; printf "os\t%s\t%s\t%s\n" "$ID" "$VERSION_ID" "$VERSION_CODENAME"
+printf "arch\t%s\n" "$(dpkg --print-architecture)"
+for path in @PATHS@; do
+  at=$path; while [ ! -d "$at" ]; do at=$(dirname "$at"); done
+  mount=-; [ "$at" = "$path" ] && mountpoint -q "$path" && mount=mount
+  printf "path\t%s\t%s\t%s\t%s\n" "$path" "$(df -B1 --output=avail "$at" | tail -n 1 | tr -d " ")" "$(stat -c %d "$at")" "$mount"
+done
+for file in @FILES@; do
+  for at in "$file" "$file.part"; do
+    [ -f "$at" ] && printf "file\t%s\t%s\n" "$file" "$(stat -c %s "$at")" && break
+  done
+done
+ss -Hltnp | while read -r _ _ _ address _ users; do
+  pid=${users#*pid=}; pid=${pid%%,*}
+  unit=$(sed -n "s|.*/\([^/]*\.service\).*|\1|p" "/proc/$pid/cgroup" 2>/dev/null | head -n 1)
+  printf "listener\t%s\t%s\t%s\n" "$address" "$users" "$unit"
+done
+if command -v docker >/dev/null; then
+  timeout 10 docker ps --filter label=rig.engine --format "container${t}{{.Names}}${t}{{.Ports}}" 2>/dev/null
+fi
+for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do
+  [ -e "$lock" ] || continue
+  pid=$(awk -v inode=":$(stat -c %i "$lock")\$" "\$6 ~ inode { print \$5; exit }" /proc/locks)
+  if [ -n "$pid" ]; then
+    printf "apt\t%s\t(PID %s)\n" "$(cat "/proc/$pid/comm" 2>/dev/null || echo apt)" "$pid"; break
+  fi
+done
+true
+"""

@@ -1,0 +1,43 @@
+"""Openings of the packet filter, as a plain list computed from the settings."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from rig.compose import BRIDGE
+from rig.settings.firewall import Firewall
+
+BRIDGES = ("docker0", BRIDGE)
+"""Interfaces behind which containers live."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """One accepting rule of one address family."""
+
+    name: str
+    family: str
+    """``ip`` or ``ip6``, as nft calls them."""
+    networks: tuple[str, ...]
+    protocol: str
+    port: int
+
+
+def openings(firewall: Firewall) -> list[Opening]:
+    """Every opening, SSH first, split by address family as nft wants it."""
+    asked = [("ssh", firewall.ssh.networks, "tcp", firewall.ssh.port)]
+    asked += [(name, rule.networks, rule.protocol, rule.port) for name, rule in firewall.allow.items()]
+    return [
+        Opening(name, family, chosen, protocol, port)
+        for name, networks, protocol, port in asked
+        for family, version in (("ip", 4), ("ip6", 6))
+        if (chosen := _of_version(networks, version))
+    ]
+
+
+def _of_version(networks: tuple[str, ...], version: int) -> tuple[str, ...]:
+    """Networks of one address family, overlapping ones merged: nft refuses a set of intervals that overlap."""
+    parsed = [ipaddress.ip_network(network) for network in networks]
+    chosen = [network for network in parsed if network.version == version]
+    return tuple(str(network) for network in ipaddress.collapse_addresses(chosen))

@@ -1,0 +1,55 @@
+"""The part of a native engine's service that its settings decide: a drop-in to the sandboxed template unit."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import PurePosixPath
+
+from rig import llama
+from rig.settings import Settings
+from rig.settings.engines import NativeEngine
+
+INSTALLED = PurePosixPath("/opt/rig/llama.cpp")
+
+
+def engines(settings: Settings) -> dict[str, NativeEngine]:
+    """Enabled engines that run as services of the machine, by name."""
+    enabled = settings.enabled_engines
+    return {name: engine for name, engine in enabled.items() if isinstance(engine, NativeEngine)}
+
+
+def directory(engine: NativeEngine) -> PurePosixPath:
+    """Where the engine's archive is unpacked; named by its hash, so that another archive is another directory."""
+    assert engine.archive is not None
+    return INSTALLED / engine.archive.sha256[:12]
+
+
+def command_line(settings: Settings, engine: NativeEngine) -> list[str]:
+    """Program and arguments; the key comes from a credential, whose directory systemd fills in for %d."""
+    assert engine.archive is not None
+    names = [engine.model, *([engine.projector] if engine.projector else [])]
+    files = {name: str(settings.model_path(name)) for name in names}
+    program = str(directory(engine) / engine.archive.binary)
+    return [program, *llama.arguments(engine, files, host=str(engine.address))]
+
+
+def exec_start(command: list[str]) -> str:
+    """An ExecStart= line that gives exactly these words: systemd's own quoting (systemd.service(5), COMMAND LINES).
+
+    The one specifier that is meant, the credential's path, is appended after the quoting.
+    """
+    return " ".join([*(_quote(word) for word in command), "--api-key-file", "%d/key"])
+
+
+def _quote(word: str) -> str:
+    for character, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$"), ("\n", "\\n")):
+        word = word.replace(character, escaped)
+    return f'"{word}"'
+
+
+def fingerprint(*texts: str) -> str:
+    """SHA-256 over everything that decides how the service runs: what its process must carry to be current."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(len(text).to_bytes(8) + text.encode())
+    return digest.hexdigest()

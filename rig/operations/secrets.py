@@ -1,0 +1,75 @@
+"""Keys that are made on the machine, once, and never leave it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from pyinfra import host
+from pyinfra.api import OperationError, operation
+
+from rig.facts.secrets import KEYS, NATIVE, Keys, KeyState
+
+
+@operation()
+def keys(variables: list[str], native: dict[str, str]) -> Iterator[str]:
+    """Every variable has a key of 256 random bits in /etc/rig/keys.env, and every native engine a file with its own.
+
+    ``native``: engine name to variable. A key that is there is never replaced: to rotate one, delete its line.
+    Raises OperationError for a line that holds no key, as replacing it could lose what the owner put there.
+    """
+    state: KeyState = host.get_fact(Keys, variables=tuple(variables), native=native)
+    if state.malformed:
+        raise OperationError(
+            f"{', '.join(state.malformed)} in {KEYS} is not one line of at least 43 letters, digits, '-' or '_'; "
+            "delete the line to have a new key made, or put the right one there"
+        )
+    if state.file and state.file != "600 root:root":
+        yield f"chown root:root {KEYS} && chmod 0600 {KEYS}"
+    if state.directory != "700 root:root":
+        yield f"install -d -m 0700 -o root -g root {NATIVE}"
+    if state.missing or not state.file:
+        yield _locked(_generate(state.missing))
+    # A new line in the store makes the derived files stale; which ones is known without looking again.
+    stale = [
+        engine for engine, variable in native.items() if engine in state.stale or variable in state.missing
+    ]
+    if stale:
+        yield _locked(_derive({engine: native[engine] for engine in stale}))
+
+
+def _locked(script: str) -> str:
+    """A killed run's shell may still be at work on the machine: the second waits for the first."""
+    return f"flock /run/lock/rig-keys sh -c {shlex.quote(script)}"
+
+
+def _generate(variables: tuple[str, ...]) -> str:
+    """Append what is missing to a copy that is 0600 from its first byte, and rename it into place."""
+    return f"""set -eu
+umask 077
+new=$(mktemp {KEYS}.XXXXXX)
+trap 'rm -f "$new"' EXIT
+if [ -f {KEYS} ]; then cat {KEYS} >"$new"; else echo "# Keys of this machine, one for each consumer. Delete a line to rotate it." >"$new"; fi
+for variable in {shlex.join(variables)}; do
+  grep -q "^$variable=" "$new" && continue
+  key=$(head -c 32 /dev/urandom | od -An -v -tx1 | tr -d " \\n")
+  [ "${{#key}}" = 64 ]
+  printf "%s=%s\\n" "$variable" "$key" >>"$new"
+done
+sync "$new"
+mv "$new" {KEYS}
+"""
+
+
+def _derive(native: dict[str, str]) -> str:
+    pairs = " ".join(f"{shlex.quote(engine)}={variable}" for engine, variable in native.items())
+    return f"""set -eu
+umask 077
+for pair in {pairs}; do
+  engine=${{pair%%=*}}; variable=${{pair#*=}}
+  new=$(mktemp {NATIVE}/.new.XXXXXX)
+  sed -n "s/^$variable=//p" {KEYS} | tr -d "\\n" >"$new"
+  sync "$new"
+  mv "$new" "{NATIVE}/$engine"
+done
+"""

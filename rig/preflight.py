@@ -1,0 +1,206 @@
+"""What must be true of a machine before anything on it is changed: a plain function of settings and facts."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from rig.settings import Settings
+from rig.settings.types import size_bytes
+
+SUPPORTED: dict[tuple[str, str], str] = {
+    ("debian", "12"): "Debian 12",
+    ("debian", "13"): "Debian 13",
+    ("ubuntu", "24.04"): "Ubuntu 24.04",
+}
+"""(ID, VERSION_ID) of /etc/os-release, and how a person calls it."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """Who we are on the machine, seen without any privilege."""
+
+    uid: int
+    user: str
+    sudo: bool
+    """Whether `sudo -n true` succeeds."""
+    source: str | None
+    """Address the SSH connection comes from; None without SSH."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One listening TCP socket."""
+
+    address: str
+    port: int
+    process: str
+    unit: str
+    """systemd unit of the process; empty when unknown."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What preflight needs to know, all sizes in bytes."""
+
+    os_id: str
+    os_version: str
+    os_codename: str
+    architecture: str
+    free: Mapping[str, int]
+    """Free bytes of the file system that holds (or will hold) each asked path."""
+    device: Mapping[str, str]
+    """That file system's device number: two paths with one device share their free space."""
+    mounts: frozenset[str]
+    """Those of the asked paths that are mount points now."""
+    sizes: Mapping[str, int]
+    """Bytes already there under each asked file, its unfinished download included."""
+    listeners: tuple[Listener, ...] = ()
+    containers: Mapping[str, str] = field(default_factory=dict)
+    """Name of each container that Rig made, and the ports it publishes, as Docker prints them."""
+    apt_holder: str | None = None
+    """Process that holds a lock of apt or dpkg."""
+
+
+def human(size: int) -> str:
+    """Bytes as a person reads them, in powers of 1024."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def login_problems(login: Login, *, sudo_password: bool, networks: Iterable[str] | None) -> list[str]:
+    """Why this login cannot carry a deploy.
+
+    ``sudo_password``: pyinfra was told to ask for one. ``networks``: those that the firewall will let in
+    on the SSH port, None when the firewall is left alone.
+    """
+    found: list[str] = []
+    if login.uid != 0 and not login.sudo and not sudo_password:
+        found.append(
+            f"the login '{login.user}' is not root and may not use sudo without a password; "
+            f"add '{login.user} ALL=(ALL) NOPASSWD:ALL' to /etc/sudoers.d/rig with visudo, "
+            "or run pyinfra with --use-sudo-password"
+        )
+    if login.source is not None and networks is not None:
+        source = ipaddress.ip_address(login.source.split("%", 1)[0])
+        if isinstance(source, ipaddress.IPv6Address) and source.ipv4_mapped is not None:
+            source = source.ipv4_mapped
+        allowed = [ipaddress.ip_network(network) for network in networks]
+        if not any(source in network for network in allowed if network.version == source.version):
+            found.append(
+                f"you are connected from {source}, which firewall.ssh.networks does not hold, so the firewall "
+                f"would lock you out; add '{source}' to firewall.ssh.networks"
+            )
+    return found
+
+
+def problems(settings: Settings, machine: Machine) -> list[str]:
+    """Every reason not to start, each a sentence with its remedy; empty when the deploy may go on."""
+    return [
+        *_system(settings, machine),
+        *_storage(settings, machine),
+        *_space(settings, machine),
+        *_ports(settings, machine),
+    ]
+
+
+def _system(settings: Settings, machine: Machine) -> list[str]:
+    found: list[str] = []
+    system = (machine.os_id, machine.os_version)
+    if system not in SUPPORTED:
+        supported = ", ".join(SUPPORTED.values())
+        found.append(f"{machine.os_id} {machine.os_version} is not supported; install one of: {supported}")
+    if machine.architecture != "amd64":
+        found.append(
+            f"the architecture {machine.architecture} is not supported; Rig is for amd64 (x86-64) machines"
+        )
+    if settings.containers.source == "distribution" and system == ("debian", "12"):
+        found.append(
+            "Debian 12 has docker-compose 1.29 only, which cannot read our compose file; "
+            "write 'containers.source: vendor'"
+        )
+    return found
+
+
+def _storage(settings: Settings, machine: Machine) -> list[str]:
+    found: list[str] = []
+    for name, place in (("models", settings.storage.models), ("backup", settings.storage.backup)):
+        if place.must_be_mount and place.mount is None and str(place.path) not in machine.mounts:
+            found.append(
+                f"{place.path} is not a mount, and storage.{name}.must_be_mount asks for one; mount the disk, "
+                f"or give storage.{name}.mount its UUID or label, or write 'must_be_mount: false'"
+            )
+    return found
+
+
+def _space(settings: Settings, machine: Machine) -> list[str]:
+    """Free space against what is still missing, per file system, as several paths may share one."""
+    needed: dict[str, int] = {}
+    asks: dict[str, list[str]] = {}
+
+    def ask(path: str, size: int, what: str) -> None:
+        if size > 0:
+            device = machine.device[path]
+            needed[device] = needed.get(device, 0) + size
+            asks.setdefault(device, []).append(f"{human(size)} for {what}")
+
+    ask("/", size_bytes(settings.storage.system_free), "packages and images (storage.system_free)")
+    # A file system that is not mounted yet cannot be measured: its files are not counted against another.
+    models = settings.storage.models
+    if models.mount is None or str(models.path) in machine.mounts:
+        for name, model in settings.needed_models.items():
+            missing = model.size - machine.sizes.get(str(settings.model_path(name)), 0)
+            ask(str(models.path), missing, f"the model {name}")
+
+    found: list[str] = []
+    free_of = {machine.device[path]: free for path, free in machine.free.items()}
+    for device, size in needed.items():
+        if size > free_of[device]:
+            paths = ", ".join(sorted(path for path in machine.free if machine.device[path] == device))
+            found.append(
+                f"the file system of {paths} has {human(free_of[device])} free and {human(size)} are needed "
+                f"({', '.join(asks[device])}); free the space, or put storage.models on a larger disk"
+            )
+    return found
+
+
+def _ports(settings: Settings, machine: Machine) -> list[str]:
+    found: list[str] = []
+    for name, engine in settings.enabled_engines.items():
+        published = f":{engine.port}->"
+        held_by_us = published in machine.containers.get(f"rig-{name}", "")
+        for listener in machine.listeners:
+            if listener.port != engine.port or listener.unit == f"rig-native@{name}.service":
+                continue
+            if held_by_us and listener.process == "docker-proxy":
+                continue
+            # An engine that changes its runtime or its port gives the old one up in the same run.
+            if listener.unit.startswith("rig-native@") or _publishes(machine.containers, engine.port):
+                continue
+            holder = listener.process or "another program"
+            unit = f" ({listener.unit})" if listener.unit else ""
+            found.append(
+                f"port {engine.port} of engine {name} is held by {holder}{unit} on {listener.address}; "
+                f"stop it, or give engines.{name}.port another number"
+            )
+    return list(dict.fromkeys(found))
+
+
+def _publishes(containers: Mapping[str, str], port: int) -> bool:
+    return any(f":{port}->" in ports for ports in containers.values())
+
+
+def asked_paths(settings: Settings) -> tuple[str, ...]:
+    """Directories whose file system preflight measures."""
+    return ("/", str(settings.storage.models.path), str(settings.storage.backup.path))
+
+
+def asked_files(settings: Settings) -> tuple[PurePosixPath, ...]:
+    """Model files whose present size preflight looks up."""
+    return tuple(settings.model_path(name) for name in settings.needed_models)

@@ -1,0 +1,40 @@
+"""Templates, rendered before the first change is made: a name that a template lacks stops the run while nothing has happened."""
+
+from __future__ import annotations
+
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def render(target: str, **values: Any) -> str:
+    """Text of the file that lands at ``target``; its template stands at the same path under templates/."""
+    return _environment().get_template(f"{target.removeprefix('/')}.j2").render(**values)
+
+
+def upload(text: str) -> StringIO:
+    """Text in the shape that pyinfra's ``files.put`` takes."""
+    return StringIO(text)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(ROOT / "templates"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["yaml"] = _yaml
+    return environment
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, width=110)

@@ -1,0 +1,117 @@
+"""What must hold between settings: rules that no single value can break alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from rig.settings.engines import ContainerEngine, Engine, NativeEngine
+from rig.settings.firewall import Firewall
+from rig.settings.models import Models
+from rig.settings.storage import Storage
+from rig.settings.tree import Node, Step, plain
+from rig.settings.words import nearest_word
+
+Part = TypeVar("Part")
+Finding = tuple[tuple[Step, ...], str]
+
+ENGINE: TypeAdapter[Engine] = TypeAdapter(Engine)
+FIREWALL = TypeAdapter(Firewall)
+MODELS = TypeAdapter(Models)
+STORAGE = TypeAdapter(Storage)
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """The parts of the settings that are right in themselves; rules about wrong parts have to wait."""
+
+    engines: dict[str, Engine]
+    firewall: Firewall | None
+    models: Models | None
+    storage: Storage | None
+
+
+def findings(tree: Node) -> Iterator[Finding]:
+    """Every broken rule, as path and sentence."""
+    sound = _sound_parts(tree)
+    enabled = {name: engine for name, engine in sound.engines.items() if engine.enabled}
+    yield from _unpinned(enabled)
+    yield from _port_clashes(enabled, sound.firewall)
+    if sound.models is not None:
+        yield from _unknown_models(sound.engines, sound.models)
+    if sound.firewall is not None:
+        yield from _opened_engines(enabled, sound.firewall)
+    if sound.storage is not None and sound.storage.models.path == sound.storage.backup.path:
+        yield ("storage", "backup", "path"), "is the folder of the models too; write another one"
+
+
+def _sound_parts(tree: Node) -> _Sound:
+    """Each part that passes on its own, so that one wrong value does not hide the rules that others break."""
+    engines = tree.child("engines")
+    written = engines.value if engines is not None and isinstance(engines.value, dict) else {}
+    judged = {name: _sound(ENGINE, node) for name, node in written.items()}
+    return _Sound(
+        engines={name: engine for name, engine in judged.items() if engine is not None},
+        firewall=_sound(FIREWALL, tree.child("firewall")),
+        models=_sound(MODELS, tree.child("models")),
+        storage=_sound(STORAGE, tree.child("storage")),
+    )
+
+
+def _sound(kind: TypeAdapter[Part], node: Node | None) -> Part | None:
+    """The part as its type, or None when it is not one."""
+    try:
+        return None if node is None else kind.validate_json(json.dumps(plain(node)))
+    except ValidationError:
+        return None
+
+
+def _unpinned(engines: Mapping[str, Engine]) -> Iterator[Finding]:
+    """Enabled engines without the pinned thing they run."""
+    for name, engine in engines.items():
+        if isinstance(engine, ContainerEngine) and engine.image is None:
+            sentence = "is missing although the engine is enabled; write repository:tag@sha256:..., or enabled: false"
+            yield ("engines", name, "image"), sentence
+        if isinstance(engine, NativeEngine) and engine.archive is None:
+            sentence = (
+                "is missing although the engine is enabled; write url and sha256 of it, or enabled: false"
+            )
+            yield ("engines", name, "archive"), sentence
+
+
+def _port_clashes(engines: Mapping[str, Engine], firewall: Firewall | None) -> Iterator[Finding]:
+    """Ports that two enabled engines, or an engine and SSH, would both listen on."""
+    holders: dict[int, str] = {} if firewall is None else {firewall.ssh.port: "firewall.ssh"}
+    for name, engine in engines.items():
+        holder = holders.setdefault(engine.port, f"engines.{name}")
+        if holder != f"engines.{name}":
+            taken = {*holders, *(other.port for other in engines.values())}
+            free = next(port for port in range(8000, 65536) if port not in taken)
+            yield (
+                ("engines", name, "port"),
+                f"{engine.port} is already the port of {holder}; write another, such as {free}",
+            )
+
+
+def _unknown_models(engines: Mapping[str, Engine], models: Models) -> Iterator[Finding]:
+    """Engines whose model or projector the catalogue does not have."""
+    for name, engine in engines.items():
+        for key, wanted in (("model", engine.model), ("projector", engine.projector)):
+            if wanted is None or wanted in models.catalogue:
+                continue
+            meant = nearest_word(wanted, models.catalogue)
+            remedy = f"write '{meant}'" if meant else "add it there or write one of its names"
+            yield ("engines", name, key), f"'{wanted}' is not in models.catalogue; {remedy}"
+
+
+def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterator[Finding]:
+    """Firewall rules that would open an engine's port."""
+    holders = {engine.port: name for name, engine in engines.items()}
+    for rule, allowed in firewall.allow.items():
+        if allowed.protocol == "tcp" and allowed.port in holders:
+            sentence = f"{allowed.port} is the port of engine '{holders[allowed.port]}', which must not be opened; remove it"
+            yield ("firewall", "allow", rule, "port"), sentence

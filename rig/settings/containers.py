@@ -1,0 +1,36 @@
+"""Settings of the concern `containers`: where the container engine comes from, and its daemon.json."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from rig.settings.types import Section, Shape, Url
+
+Fingerprint = Annotated[
+    str, Shape(r"[0-9A-F]{40}", "a key fingerprint", "its 40 upper-case hexadecimal digits without spaces")
+]
+
+
+class Vendor(Section):
+    """The vendor's own apt repository."""
+
+    repository: Url = Field(
+        description="Web address of the repository, above the folders `debian` and `ubuntu`."
+    )
+    key_fingerprints: Annotated[tuple[Fingerprint, ...], Field(min_length=1)] = Field(
+        description="Fingerprints of the signing keys that are accepted, 40 hexadecimal digits each."
+    )
+
+
+class Containers(Section):
+    """The container engine."""
+
+    source: Literal["vendor", "distribution"] = Field(
+        description="Who supplies the container engine: its vendor or the distribution."
+    )
+    vendor: Vendor = Field(description="The vendor's apt repository; used when `source` is vendor.")
+    daemon: dict[str, JsonValue] = Field(
+        description="Keys merged into /etc/docker/daemon.json; other keys of that file stay as they are."
+    )

@@ -1,0 +1,281 @@
+"""Reads the files, lays them over each other, and hands out complete settings for each machine or every problem."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, reduce
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rig.settings.checks import findings
+from rig.settings.explain import explain
+from rig.settings.hosts import LAB_GROUP, LOCAL, Host, HostEntry, HostsFile, given_path, lab_is_running
+from rig.settings.problems import NoMachine, Problem, SettingsError
+from rig.settings.root import Settings
+from rig.settings.shape import Schema, known_keys, types_at
+from rig.settings.tree import Node, Step, merge, parse_scalar, plain, read
+from rig.settings.words import nearest_word
+
+Model = TypeVar("Model", bound=BaseModel)
+
+DATA_SOURCE = "--data"
+NO_DATA: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The machines of one run with their settings, and a remark for the operator where one is due."""
+
+    hosts: Mapping[str, Host]
+    remark: str | None = None
+
+    def machine(self, name: str) -> Host:
+        """The machine that pyinfra calls `name`. Raises NoMachine."""
+        for host in self.hosts.values():
+            if name in (host.name, host.connector_name):
+                return host
+        raise NoMachine(
+            f"there is no machine '{name}'; describe it there or write one of: {', '.join(self.hosts)}"
+        )
+
+
+def load(root: Path, *, lab: Path | None = None, data: Mapping[str, str] = NO_DATA) -> Inventory:
+    """The machines of group_data/hosts.yml, or those of a lab, with settings. Raises SettingsError with all problems."""
+    return _Files(root, lab).inventory(data)
+
+
+def load_local(root: Path, *, data: Mapping[str, str] = NO_DATA) -> Inventory:
+    """This machine: the one of hosts.yml whose address is "@local", or all.yml as it stands when there is none."""
+    return _Files(root, None).local(data)
+
+
+def select(root: Path, environ: Mapping[str, str], data: Mapping[str, str] = NO_DATA) -> Inventory:
+    """The machines a command is about: those configured, or the lab that RIG_LAB names or that runs. Raises NoMachine."""
+    named = environ.get("RIG_LAB")
+    if named:
+        lab = root / named
+        if not lab_is_running(lab):
+            raise NoMachine(f"RIG_LAB names {named}, where no lab is running; start it or unset RIG_LAB")
+        return load(root, lab=lab, data=data)
+    default_lab = root / ".lab"
+    lab_runs = lab_is_running(default_lab)
+    machines = load(root, data=data)
+    if machines.hosts and lab_runs:
+        remark = "the running lab is left out, because machines are configured; RIG_LAB=.lab selects it"
+        return Inventory(machines.hosts, remark)
+    if machines.hosts:
+        return machines
+    if lab_runs:
+        return load(root, lab=default_lab, data=data)
+    raise NoMachine(
+        "no machine is configured and no lab is running; describe one there, or start the lab: script/demo"
+    )
+
+
+@cache
+def settings_schema() -> Schema:
+    """The JSON Schema that settings are checked against; treat it as read-only."""
+    return Settings.model_json_schema()
+
+
+@cache
+def _hosts_schema() -> Schema:
+    return HostsFile.model_json_schema()
+
+
+class _Files:
+    """The YAML files of one run, each read once, and the problems met so far."""
+
+    def __init__(self, root: Path, lab: Path | None) -> None:
+        self.root = root
+        self.is_lab = lab is not None
+        self.hosts_path = (lab or root / "group_data") / "hosts.yml"
+        self.problems: list[Problem] = []
+        self.groups: dict[str, Node | None] = {}
+        self.base = self.read(root / "group_data" / "all.yml")
+        self.hosts = self.read(self.hosts_path)
+
+    def read(self, path: Path) -> Node | None:
+        """A file's content, or None after its problems have been noted."""
+        shown = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+        try:
+            return read(path, str(shown))
+        except SettingsError as error:
+            self.problems.extend(error.problems)
+            return None
+
+    def inventory(self, data: Mapping[str, str]) -> Inventory:
+        """Every machine, or every problem."""
+        entries = self.entries()
+        hosts = {name: self.host(name, entry, data) for name, entry in entries.items()}
+        if not entries and self.base is not None:
+            self.settings([self.base], data)
+        self.raise_problems()
+        return Inventory({name: host for name, host in hosts.items() if host is not None})
+
+    def local(self, data: Mapping[str, str]) -> Inventory:
+        """This machine alone, or every problem."""
+        here = {name: entry for name, entry in self.entries().items() if _text_at(entry, "address") == LOCAL}
+        name, entry = next(iter(here.items()), (LOCAL, _local_entry()))
+        host = self.host(name, entry, data)
+        self.raise_problems()
+        return Inventory({} if host is None else {name: host})
+
+    def raise_problems(self) -> None:
+        if self.problems:
+            raise SettingsError(self.problems)
+
+    def entries(self) -> dict[str, Node]:
+        """The machines as they are written; problems of how they are written are noted."""
+        if self.hosts is None:
+            return {}
+        _validated(HostsFile, self.hosts, _hosts_schema(), self.problems)
+        hosts = self.hosts.child("hosts")
+        entries = hosts.value if hosts is not None and isinstance(hosts.value, dict) else {}
+        locals_ = [name for name, entry in entries.items() if _text_at(entry, "address") == LOCAL]
+        for name in locals_[1:]:
+            sentence = f'"{LOCAL}" is already the address of {locals_[0]}; write an address to reach it by'
+            self.problems.append(self.hosts.problem(("hosts", name, "address"), sentence))
+        return entries
+
+    def host(self, name: str, entry: Node, data: Mapping[str, str]) -> Host | None:
+        """One machine with its settings, or None after its problems have been noted."""
+        layers = [self.base, *self.group_layers(name, entry), *_own_layer(entry)]
+        if any(layer is None for layer in layers):
+            return None
+        settings = self.settings([layer for layer in layers if layer is not None], data)
+        try:
+            said = HostEntry.model_validate_json(json.dumps(plain(entry)))
+        except ValidationError:
+            return None
+        if settings is None:
+            return None
+        folder = self.hosts_path.parent
+        return Host(
+            name=name,
+            address=said.address,
+            port=said.port,
+            user=said.user,
+            identity_file=given_path(said.identity_file, folder),
+            known_hosts_file=given_path(said.known_hosts_file or "~/.ssh/known_hosts", folder),
+            groups=said.groups,
+            settings=settings,
+        )
+
+    def group_layers(self, host: str, entry: Node) -> Iterator[Node | None]:
+        """The files of a machine's groups in the order listed: each is laid on those before it."""
+        groups = entry.child("groups")
+        members = groups.value if groups is not None and isinstance(groups.value, list) else []
+        for index, member in enumerate(members):
+            group = member.value
+            place: tuple[Step, ...] = ("hosts", host, "groups", index)
+            if not isinstance(group, str) or self.hosts is None:
+                continue
+            if group == LAB_GROUP and not self.is_lab:
+                self.problems.append(
+                    self.hosts.problem(place, "'lab' is the lab's own group; write another one")
+                )
+                continue
+            if not (self.root / "group_data" / f"{group}.yml").exists():
+                self.problems.append(self.hosts.problem(place, self.no_group(group)))
+                continue
+            if group not in self.groups:
+                self.groups[group] = self.read(self.root / "group_data" / f"{group}.yml")
+            yield self.groups[group]
+
+    def no_group(self, group: str) -> str:
+        """The sentence for a group without a file."""
+        known = {path.stem for path in (self.root / "group_data").glob("*.yml")} - {"all", "hosts", LAB_GROUP}
+        meant = nearest_word(group, known)
+        return f"there is no group_data/{group}.yml; create it" + (f", or write '{meant}'" if meant else "")
+
+    def settings(self, layers: Iterable[Node], data: Mapping[str, str]) -> Settings | None:
+        """Layers laid over each other and checked, or None after the problems have been noted."""
+        merged = reduce(merge, layers)
+        for path, text in data.items():
+            merged = self.with_data(merged, path, text)
+        before = len(self.problems)
+        settings = _validated(Settings, merged, settings_schema(), self.problems)
+        for place, sentence in findings(merged):
+            self.problems.append(merged.problem(place, sentence))
+        return settings if len(self.problems) == before else None
+
+    def with_data(self, merged: Node, dotted: str, text: str) -> Node:
+        """The settings with one value from the command line laid on top."""
+        path = _split(merged, dotted)
+        if path is None:
+            self.problems.append(Problem(DATA_SOURCE, None, dotted, _unknown_path(merged, dotted)))
+            return merged
+        value = _as_wanted(parse_scalar(text, DATA_SOURCE), types_at(settings_schema(), merged, path))
+        over = value
+        for step in reversed(path):
+            over = Node({step: over}, DATA_SOURCE)
+        return merge(merged, over)
+
+
+def _validated(model: type[Model], root: Node, schema: Schema, problems: list[Problem]) -> Model | None:
+    """The checked model, or None after its problems have been noted."""
+    try:
+        return model.model_validate_json(json.dumps(plain(root)))
+    except ValidationError as error:
+        problems.extend(explain(error, root, schema))
+        return None
+
+
+def _text_at(node: Node, key: str) -> str | None:
+    """The text at a key, None where there is none or something else."""
+    child = node.child(key)
+    return child.value if child is not None and isinstance(child.value, str) else None
+
+
+def _own_layer(entry: Node) -> list[Node]:
+    """A machine's own settings, where it has any."""
+    own = entry.child("settings")
+    return [own] if own is not None and isinstance(own.value, dict) else []
+
+
+def _local_entry() -> Node:
+    """What hosts.yml would say of this machine if it said anything."""
+    return Node({"address": Node(LOCAL, "group_data/hosts.yml")}, "group_data/hosts.yml")
+
+
+def _split(tree: Node, dotted: str) -> tuple[str, ...] | None:
+    """The keys of a dotted path; a key may hold dots itself (vm.swappiness), so the tree decides. None if unknown."""
+    if dotted == "":
+        return ()
+    known: set[str] = set(tree.value) if isinstance(tree.value, dict) else set()
+    for key in sorted(known, key=len, reverse=True):
+        child = tree.child(key)
+        if child is not None and (dotted == key or dotted.startswith(f"{key}.")):
+            rest = _split(child, dotted[len(key) + 1 :])
+            if rest is not None:
+                return (key, *rest)
+    return None
+
+
+def _unknown_path(tree: Node, dotted: str) -> str:
+    """The sentence for a path on the command line that leads nowhere."""
+    meant = nearest_word(dotted, _dotted_paths(tree))
+    return f"unknown key; write '{meant}'" if meant else "unknown key; write a path such as machine.timezone"
+
+
+def _dotted_paths(tree: Node, above: str = "") -> Iterator[str]:
+    """Every path to a value that is no mapping."""
+    if not isinstance(tree.value, dict):
+        yield above
+        return
+    for key, child in tree.value.items():
+        yield from _dotted_paths(child, f"{above}.{key}" if above else key)
+
+
+def _as_wanted(node: Node, types: set[str]) -> Node:
+    """A value from the command line as the type that is wanted: 1.10 stays text where text is wanted."""
+    names = {bool: "boolean", int: "integer", float: "number", type(None): "null", str: "string"}
+    given = names.get(type(node.value), "")
+    fits = given in types or (given == "integer" and "number" in types)
+    return node if fits or "string" not in types else Node(node.text, node.file, text=node.text)

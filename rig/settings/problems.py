@@ -1,0 +1,48 @@
+"""What can be wrong with settings, and how it is told: one sentence with file, line, key and remedy each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+LONGEST_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing a person has to put right, and where it stands."""
+
+    file: str
+    line: int | None
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return ": ".join(part for part in (place, self.path, self.message) if part)
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used, with every problem that was found."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        """Keep each problem once, in the order of files and lines: several hosts share the same files."""
+        self.problems = tuple(sorted(dict.fromkeys(problems), key=lambda p: (p.file, p.line or 0, p.path)))
+        super().__init__(self.report())
+
+    def report(self) -> str:
+        """All problems, a line each."""
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class NoMachine(SettingsError):
+    """The settings name no machine that could be worked on."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__([Problem("group_data/hosts.yml", None, "", sentence)])
+
+
+def show(value: object) -> str:
+    """A value as it is quoted in a sentence, cut short so that a long one does not bury the remedy."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."

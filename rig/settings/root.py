@@ -1,0 +1,50 @@
+"""All concerns together, and what follows from them without looking at a machine."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from pydantic import Field
+
+from rig.settings.containers import Containers
+from rig.settings.engines import Engine
+from rig.settings.firewall import Firewall
+from rig.settings.machine import Machine
+from rig.settings.models import Model, Models
+from rig.settings.secrets import Secrets
+from rig.settings.storage import Storage
+from rig.settings.types import Name, Section
+
+
+class Settings(Section):
+    """What one machine should be like; one key per concern, in the order of the deploy."""
+
+    machine: Machine = Field(description="The operating system.")
+    storage: Storage = Field(description="Free space, and the folders of models and backups.")
+    containers: Containers = Field(description="The container engine.")
+    secrets: Secrets = Field(description="Who gets a key of their own.")
+    models: Models = Field(description="Model files, pinned.")
+    engines: dict[Name, Engine] = Field(description="The llama.cpp servers, by name.")
+    firewall: Firewall = Field(description="The packet filter.")
+
+    @property
+    def enabled_engines(self) -> dict[str, Engine]:
+        """Engines that are to run, by name."""
+        return {name: engine for name, engine in self.engines.items() if engine.enabled}
+
+    @property
+    def needed_models(self) -> dict[str, Model]:
+        """Models of the catalogue that enabled engines serve, by catalogue name; each once."""
+        named = [
+            name for engine in self.enabled_engines.values() for name in (engine.model, engine.projector)
+        ]
+        return {name: self.models.catalogue[name] for name in dict.fromkeys(named) if name is not None}
+
+    @property
+    def consumers(self) -> tuple[str, ...]:
+        """Everyone who gets a key: the enabled engines and those named in secrets.consumers, each once."""
+        return tuple(dict.fromkeys((*self.enabled_engines, *self.secrets.consumers)))
+
+    def model_path(self, name: str) -> PurePosixPath:
+        """Where a model of the catalogue lies on the machine."""
+        return PurePosixPath(self.storage.models.path) / name / self.models.catalogue[name].file

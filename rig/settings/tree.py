@@ -1,0 +1,213 @@
+"""YAML that remembers where each value was written, and how files are laid over each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rig.settings.problems import Problem, SettingsError, show
+
+Scalar = str | int | float | bool | None
+Step = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A YAML value with the file and line of its key; `text` is a scalar as it was typed."""
+
+    value: Scalar | dict[str, Node] | list[Node]
+    file: str
+    line: int | None = None
+    text: str | None = None
+
+    def child(self, step: Step) -> Node | None:
+        """The value one step down, or None when there is none."""
+        if isinstance(self.value, dict):
+            return self.value.get(str(step))
+        if isinstance(self.value, list) and isinstance(step, int) and step < len(self.value):
+            return self.value[step]
+        return None
+
+    def nearest(self, path: Sequence[Step]) -> Node:
+        """The value at `path`, or the last one above it that exists: that is where a missing key belongs."""
+        node = self
+        for step in path:
+            child = node.child(step)
+            if child is None:
+                return node
+            node = child
+        return node
+
+    def problem(self, path: Sequence[Step], message: str) -> Problem:
+        """A problem of the value at `path`, placed where that value was written."""
+        node = self.nearest(path)
+        return Problem(node.file, node.line, ".".join(str(step) for step in path), message)
+
+
+def plain(node: Node) -> Any:
+    """The bare value, without positions."""
+    if isinstance(node.value, dict):
+        return {key: plain(child) for key, child in node.value.items()}
+    if isinstance(node.value, list):
+        return [plain(child) for child in node.value]
+    return node.value
+
+
+def merge(base: Node, over: Node) -> Node:
+    """`over` laid on `base`: mappings merge key by key, everything else (lists and null too) is replaced whole."""
+    if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
+        return over
+    merged = dict(base.value)
+    for key, child in over.value.items():
+        merged[key] = merge(merged[key], child) if key in merged else child
+    return Node(merged, over.file, over.line)
+
+
+def read(path: Path, shown: str) -> Node:
+    """The mapping in a YAML file; `shown` is the name problems call it by. Raises SettingsError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SettingsError(
+            [Problem(shown, None, "", "the file is missing; create it or restore it")]
+        ) from None
+    except UnicodeDecodeError:
+        raise SettingsError([Problem(shown, None, "", "is not UTF-8 text; save it as UTF-8")]) from None
+    except OSError as error:
+        sentence = f"cannot be read ({error.strerror}); make it readable"
+        raise SettingsError([Problem(shown, None, "", sentence)]) from None
+    return parse(text, shown)
+
+
+def parse(text: str, shown: str) -> Node:
+    """The mapping in a YAML text, with positions. Raises SettingsError with every problem of the file."""
+    reader = _Reader(text, shown)
+    try:
+        root = reader.document()
+    except yaml.YAMLError as error:
+        raise SettingsError([_syntax_problem(error, shown)]) from None
+    if reader.problems:
+        raise SettingsError(reader.problems)
+    if not isinstance(root.value, dict):
+        sentence = f"must be a mapping, not {show(plain(root))}; write lines of the form 'key: value'"
+        raise SettingsError([Problem(shown, root.line, "", sentence)])
+    return root
+
+
+def parse_scalar(text: str, shown: str) -> Node:
+    """A single value typed on a command line, read as YAML would read it; kept as text where YAML refuses it."""
+    reader = _Reader(text, shown)
+    try:
+        node = reader.document()
+    except yaml.YAMLError:
+        return Node(text, shown, text=text)
+    value = node.value if text.strip() and not reader.problems else text
+    return Node(value, shown, text=text)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates (they stay text) and without aliases (a value has one place)."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, shape) for tag, shape in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
+        return super().compose_node(parent, index)
+
+
+class _Reader:
+    """Turns one YAML text into nodes and collects what is wrong with its keys on the way."""
+
+    def __init__(self, text: str, shown: str) -> None:
+        self.loader = _Loader(text)
+        self.shown = shown
+        self.problems: list[Problem] = []
+
+    def document(self) -> Node:
+        root = self.loader.get_single_node()
+        if root is None:
+            return Node({}, self.shown, 1)
+        return self.convert(root, root.start_mark.line + 1, ())
+
+    def convert(self, node: Any, line: int, path: tuple[Step, ...]) -> Node:
+        if isinstance(node, yaml.MappingNode):
+            return Node(self.mapping(node, path), self.shown, line)
+        if isinstance(node, yaml.SequenceNode):
+            items = [
+                self.convert(item, item.start_mark.line + 1, (*path, index))
+                for index, item in enumerate(node.value)
+            ]
+            return Node(items, self.shown, line)
+        return Node(self.scalar(node, line, path), self.shown, line, node.value)
+
+    def mapping(self, node: yaml.MappingNode, path: tuple[Step, ...]) -> dict[str, Node]:
+        members: dict[str, Node] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = self.key(key_node, line, path)
+            if key is None:
+                continue
+            if key in members:
+                sentence = (
+                    f"stands here a second time (first on line {members[key].line}); remove one of the two"
+                )
+                self.complain(line, (*path, key), sentence)
+                continue
+            members[key] = self.convert(value_node, line, (*path, key))
+        return members
+
+    def key(self, node: Any, line: int, path: tuple[Step, ...]) -> str | None:
+        if not isinstance(node, yaml.ScalarNode):
+            self.complain(line, path, "a key must be a single word; write 'key: value'")
+            return None
+        if node.tag != "tag:yaml.org,2002:str":
+            self.complain(
+                line, (*path, node.value), f'YAML does not read this key as text; write "{node.value}"'
+            )
+            return None
+        return str(node.value)
+
+    def scalar(self, node: Any, line: int, path: tuple[Step, ...]) -> Scalar:
+        try:
+            value = self.loader.construct_object(node)
+        except (yaml.YAMLError, ValueError):
+            self.complain(line, path, f"the value {show(node.value)} cannot be read; write it in quotes")
+            return None
+        if isinstance(value, float) and not math.isfinite(value):
+            self.complain(line, path, "must be a finite number; write one")
+            return None
+        if not isinstance(value, str | int | float | None):
+            self.complain(line, path, f"the tag {node.tag} is not supported; remove it")
+            return None
+        return value
+
+    def complain(self, line: int, path: tuple[Step, ...], sentence: str) -> None:
+        self.problems.append(Problem(self.shown, line, ".".join(str(step) for step in path), sentence))
+
+
+def _syntax_problem(error: yaml.YAMLError, shown: str) -> Problem:
+    """What the YAML parser stumbled over, in a sentence."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return Problem(
+            shown, None, "", "holds characters that YAML does not allow; save it as plain UTF-8 text"
+        )
+    line = error.problem_mark.line + 1
+    reason = error.problem or "unknown"
+    if r"'\t'" in reason:
+        return Problem(shown, line, "", "a tab stands where YAML wants spaces; replace it by spaces")
+    if "alias" in reason:
+        return Problem(shown, line, "", f"{reason}; write the value out")
+    sentence = (
+        f"is not YAML here ({reason}); check indentation, colons and quotes on this line and the one before"
+    )
+    return Problem(shown, line, "", sentence)

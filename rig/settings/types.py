@@ -1,0 +1,122 @@
+"""The kinds of values that occur in several concerns, each with the sentence that is said when a value is not one."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from rig.settings.problems import show
+
+SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class Section(BaseModel):
+    """A mapping in the settings: only known keys, no guessing of types, unchangeable once read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Text that must match a regular expression; `what` completes "is not ...", `write` says what to write."""
+
+    pattern: str
+    what: str
+    write: str
+
+    def check(self, value: str) -> str:
+        if re.fullmatch(self.pattern, value):
+            return value
+        wrong = "is empty" if value == "" else f"{show(value)} is not {self.what}"
+        raise ValueError(f"{wrong}; write {self.write}")
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
+
+
+def size_bytes(size: str) -> int:
+    """Bytes of a size such as "64G": powers of 1024."""
+    return int(size[:-1]) * SIZE_UNITS[size[-1]]
+
+
+def _network(value: str) -> str:
+    """A network in its canonical spelling; a single address is a network of one."""
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        pass
+    try:
+        meant = ipaddress.ip_interface(value).network
+    except ValueError:
+        raise ValueError(
+            f"{show(value)} is not a network; write one such as 192.168.1.0/24 or fd00::/8"
+        ) from None
+    raise ValueError(f"{show(value)} is an address inside a network; write {meant}")
+
+
+def _loopback(value: str) -> str:
+    """An IPv4 loopback address: engines answer to nobody but this machine."""
+    try:
+        address = ipaddress.IPv4Address(value)
+    except ValueError:
+        raise ValueError(f"{show(value)} is not an IPv4 address; write 127.0.0.1") from None
+    if not address.is_loopback:
+        raise ValueError(f"{show(value)} is not on loopback, where engines must stay; write 127.0.0.1")
+    return value
+
+
+Size = Annotated[str, Shape(r"[1-9][0-9]*[KMGT]", "a size", "a whole number with K, M, G or T, such as 64G")]
+Mode = Annotated[
+    str,
+    Shape(r"[0-7]{3,4}", "a file mode", 'three or four octal digits in quotes, such as "0755"'),
+    AfterValidator(lambda mode: mode.zfill(4)),
+]
+AbsolutePath = Annotated[
+    str,
+    Shape(
+        r"(?!.*/\.{1,2}(/|$))(/[A-Za-z0-9._@+-]+)+",
+        "an absolute path",
+        "one such as /mnt/models, with neither spaces nor '..' nor a slash at the end",
+    ),
+]
+Sha256 = Annotated[str, Shape(r"[0-9a-f]{64}", "a SHA-256", "its 64 lower-case hexadecimal digits")]
+Url = Annotated[
+    str,
+    Shape(
+        r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~%+@:=-]+)*",
+        "a web address",
+        "one such as https://example.org/path, without a slash at the end",
+    ),
+]
+FileName = Annotated[
+    str, Shape(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "a plain file name", "the name without folders")
+]
+PackageName = Annotated[str, Shape(r"[a-z0-9][a-z0-9+.-]+", "a package name", "one such as htop")]
+UserName = Annotated[
+    str, Shape(r"[a-z_][a-z0-9_-]{0,31}", "a user or group name", "lower-case letters, digits, - and _ only")
+]
+Name = Annotated[
+    str,
+    Shape(
+        r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?",
+        "a usable name",
+        "lower-case letters, digits and - only, 40 at most",
+    ),
+]
+CatalogueName = Annotated[
+    str,
+    Shape(r"[a-z0-9][a-z0-9.-]{0,62}[a-z0-9]", "a usable name", "lower-case letters, digits, . and - only"),
+]
+Network = Annotated[str, AfterValidator(_network)]
+LoopbackAddress = Annotated[str, AfterValidator(_loopback)]
+Port = Annotated[int, Field(ge=1, le=65535)]

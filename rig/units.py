@@ -1,0 +1,40 @@
+"""What a systemd unit needs to be as it should, decided from its state alone."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+Step = Literal["daemon-reload", "enable", "start", "restart"]
+
+
+class UnitLike(Protocol):
+    """The part of a unit's state that the decision needs; times in seconds since the epoch."""
+
+    @property
+    def active(self) -> str: ...
+    @property
+    def enabled(self) -> str: ...
+    @property
+    def reload_needed(self) -> bool: ...
+    @property
+    def started(self) -> float | None: ...
+    @property
+    def newest_file(self) -> float | None: ...
+
+
+def steps(unit: UnitLike) -> list[Step]:
+    """What to do, in order, for a unit that must be enabled, running, and younger than the files it reads.
+
+    Comparing times instead of remembering what this run changed: a run that dies between the change and the restart
+    loses nothing.
+    """
+    wanted: list[Step] = []
+    if unit.reload_needed:
+        wanted.append("daemon-reload")
+    if unit.enabled not in ("enabled", "static", "enabled-runtime", "alias", "generated", "indirect"):
+        wanted.append("enable")
+    if unit.active not in ("active", "reloading", "activating"):
+        wanted.append("start")
+    elif unit.started is not None and unit.newest_file is not None and unit.newest_file > unit.started:
+        wanted.append("restart")
+    return wanted
