@@ -1,7 +1,8 @@
-"""What the owner says in group_data/*.yml: read, laid over each other, checked, and handed out as plain values."""
+"""What the owner says in group_data/*.yml: read, laid over each other, checked, and handed out."""
 
+from rig.settings.active import active, active_inventory
 from rig.settings.hosts import Host, HostsFile, lab_is_running
-from rig.settings.loading import Inventory, load, load_local, select
+from rig.settings.loading import Inventory, load, load_local, preview, select
 from rig.settings.problems import NoMachine, Problem, SettingsError
 from rig.settings.root import Settings
 from rig.settings.secrets import key_variable
@@ -15,10 +16,13 @@ __all__ = [
     "Problem",
     "Settings",
     "SettingsError",
+    "active",
+    "active_inventory",
     "key_variable",
     "lab_is_running",
     "load",
     "load_local",
+    "preview",
     "select",
     "size_bytes",
 ]

@@ -19,6 +19,7 @@ from rig.settings.words import nearest_word
 Part = TypeVar("Part")
 Finding = tuple[tuple[Step, ...], str]
 
+UNPINNED = "is missing although the engine is enabled"
 ENGINE: TypeAdapter[Engine] = TypeAdapter(Engine)
 FIREWALL = TypeAdapter(Firewall)
 MODELS = TypeAdapter(Models)
@@ -74,13 +75,12 @@ def _unpinned(engines: Mapping[str, Engine]) -> Iterator[Finding]:
     """Enabled engines without the pinned thing they run."""
     for name, engine in engines.items():
         if isinstance(engine, ContainerEngine) and engine.image is None:
-            sentence = "is missing although the engine is enabled; write repository:tag@sha256:..., or enabled: false"
-            yield ("engines", name, "image"), sentence
-        if isinstance(engine, NativeEngine) and engine.archive is None:
-            sentence = (
-                "is missing although the engine is enabled; write url and sha256 of it, or enabled: false"
+            yield (
+                ("engines", name, "image"),
+                f"{UNPINNED}; write repository:tag@sha256:..., or enabled: false",
             )
-            yield ("engines", name, "archive"), sentence
+        if isinstance(engine, NativeEngine) and engine.archive is None:
+            yield ("engines", name, "archive"), f"{UNPINNED}; write url and sha256 of it, or enabled: false"
 
 
 def _port_clashes(engines: Mapping[str, Engine], firewall: Firewall | None) -> Iterator[Finding]:
@@ -91,10 +91,8 @@ def _port_clashes(engines: Mapping[str, Engine], firewall: Firewall | None) -> I
         if holder != f"engines.{name}":
             taken = {*holders, *(other.port for other in engines.values())}
             free = next(port for port in range(8000, 65536) if port not in taken)
-            yield (
-                ("engines", name, "port"),
-                f"{engine.port} is already the port of {holder}; write another, such as {free}",
-            )
+            sentence = f"{engine.port} is already the port of {holder}; write another, such as {free}"
+            yield ("engines", name, "port"), sentence
 
 
 def _unknown_models(engines: Mapping[str, Engine], models: Models) -> Iterator[Finding]:
@@ -113,5 +111,6 @@ def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterat
     holders = {engine.port: name for name, engine in engines.items()}
     for rule, allowed in firewall.allow.items():
         if allowed.protocol == "tcp" and allowed.port in holders:
-            sentence = f"{allowed.port} is the port of engine '{holders[allowed.port]}', which must not be opened; remove it"
+            owner = holders[allowed.port]
+            sentence = f"{allowed.port} is the port of engine '{owner}', which must not be opened; remove it"
             yield ("firewall", "allow", rule, "port"), sentence

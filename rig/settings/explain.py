@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rig.settings.problems import Problem, show
-from rig.settings.shape import Schema, known_keys
+from rig.settings.schema import Schema, known_keys
 from rig.settings.tree import Node, Step
 from rig.settings.words import either, nearest_word
 
@@ -32,7 +32,7 @@ def explain(error: ValidationError, root: Node, schema: Schema) -> Iterator[Prob
 
 
 def _path_in(root: Node, found: ErrorDetails) -> tuple[Step, ...]:
-    """The finding's place in the tree; steps that name no value there (which kind of union, say) are left out."""
+    """The finding's place in the tree; steps that name no value there (a kind of union) are left out."""
     path: list[Step] = []
     node = root
     for step in found["loc"]:

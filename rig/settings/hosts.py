@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,15 +117,15 @@ class Host:
 
 
 def lab_is_running(lab: Path) -> bool:
-    """Whether the lab in that folder is up: its pid file names a live process that was started for a lab."""
+    """Whether the lab in that folder is up: its pid file names the live process that supervises it."""
     try:
         pid = int((lab / "running").read_text(encoding="ascii"))
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, ValueError):
         return False
-    return b"lab" in command
+    return b"lab.supervisor" in command
 
 
-def given_path(text: str | None, beside: Path) -> Path | None:
+def given_path(text: str, beside: Path) -> Path:
     """A path from the hosts file: ~ is the operator's home, a relative one counts from the file's folder."""
-    return None if text is None else beside / os.path.expanduser(text)  # noqa: PTH111
+    return beside / Path(text).expanduser()

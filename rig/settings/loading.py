@@ -1,4 +1,4 @@
-"""Reads the files, lays them over each other, and hands out complete settings for each machine or every problem."""
+"""Reads the files, lays them over each other, and gives each machine's settings or every problem."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rig.settings.explain import explain
 from rig.settings.hosts import LAB_GROUP, LOCAL, Host, HostEntry, HostsFile, given_path, lab_is_running
 from rig.settings.problems import NoMachine, Problem, SettingsError
 from rig.settings.root import Settings
-from rig.settings.shape import Schema, known_keys, types_at
+from rig.settings.schema import Schema, types_at
 from rig.settings.tree import Node, Step, merge, parse_scalar, plain, read
-from rig.settings.words import nearest_word
+from rig.settings.words import either, nearest_word
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -39,42 +39,51 @@ class Inventory:
         for host in self.hosts.values():
             if name in (host.name, host.connector_name):
                 return host
-        raise NoMachine(
-            f"there is no machine '{name}'; describe it there or write one of: {', '.join(self.hosts)}"
-        )
+        known = f" or take {either(self.hosts)}" if self.hosts else ""
+        raise NoMachine(f"there is no machine '{name}'; describe it there{known}")
 
 
 def load(root: Path, *, lab: Path | None = None, data: Mapping[str, str] = NO_DATA) -> Inventory:
-    """The machines of group_data/hosts.yml, or those of a lab, with settings. Raises SettingsError with all problems."""
+    """The machines of group_data/hosts.yml or of a lab. Raises SettingsError with every problem there is."""
     return _Files(root, lab).inventory(data)
 
 
 def load_local(root: Path, *, data: Mapping[str, str] = NO_DATA) -> Inventory:
-    """This machine: the one of hosts.yml whose address is "@local", or all.yml as it stands when there is none."""
+    """This machine: the one whose address is "@local" in hosts.yml, or else all.yml as it stands."""
     return _Files(root, None).local(data)
 
 
-def select(root: Path, environ: Mapping[str, str], data: Mapping[str, str] = NO_DATA) -> Inventory:
-    """The machines a command is about: those configured, or the lab that RIG_LAB names or that runs. Raises NoMachine."""
+def preview(root: Path, environ: Mapping[str, str], data: Mapping[str, str] = NO_DATA) -> Inventory:
+    """The machines a command would be about, none where none is configured. Raises SettingsError.
+
+    A lab that RIG_LAB names is taken whether it runs or not: its settings can be looked at all the same.
+    """
     named = environ.get("RIG_LAB")
     if named:
-        lab = root / named
-        if not lab_is_running(lab):
-            raise NoMachine(f"RIG_LAB names {named}, where no lab is running; start it or unset RIG_LAB")
-        return load(root, lab=lab, data=data)
-    default_lab = root / ".lab"
-    lab_runs = lab_is_running(default_lab)
+        return load(root, lab=root / named, data=data)
     machines = load(root, data=data)
-    if machines.hosts and lab_runs:
-        remark = "the running lab is left out, because machines are configured; RIG_LAB=.lab selects it"
-        return Inventory(machines.hosts, remark)
-    if machines.hosts:
+    if not lab_is_running(root / ".lab"):
         return machines
-    if lab_runs:
-        return load(root, lab=default_lab, data=data)
-    raise NoMachine(
-        "no machine is configured and no lab is running; describe one there, or start the lab: script/demo"
-    )
+    if machines.hosts:
+        remark = "the running lab is left out, as machines are configured; RIG_LAB=.lab selects it"
+        return Inventory(machines.hosts, remark)
+    return load(root, lab=root / ".lab", data=data)
+
+
+def select(root: Path, environ: Mapping[str, str], data: Mapping[str, str] = NO_DATA) -> Inventory:
+    """The machines a command is about: those of RIG_LAB, those configured, or those of the lab that runs.
+
+    Raises NoMachine when there is none of these.
+    """
+    named = environ.get("RIG_LAB")
+    if named and not lab_is_running(root / named):
+        raise NoMachine(f"RIG_LAB names {named}, where no lab is running; start it, or unset RIG_LAB")
+    chosen = preview(root, environ, data)
+    if not chosen.hosts:
+        raise NoMachine(
+            "no machine is configured and no lab is running; describe a machine there, or run script/demo"
+        )
+    return chosen
 
 
 @cache
@@ -161,7 +170,7 @@ class _Files:
             address=said.address,
             port=said.port,
             user=said.user,
-            identity_file=given_path(said.identity_file, folder),
+            identity_file=given_path(said.identity_file, folder) if said.identity_file else None,
             known_hosts_file=given_path(said.known_hosts_file or "~/.ssh/known_hosts", folder),
             groups=said.groups,
             settings=settings,
@@ -177,9 +186,8 @@ class _Files:
             if not isinstance(group, str) or self.hosts is None:
                 continue
             if group == LAB_GROUP and not self.is_lab:
-                self.problems.append(
-                    self.hosts.problem(place, "'lab' is the lab's own group; write another one")
-                )
+                sentence = "'lab' is the group of the lab alone; write another one"
+                self.problems.append(self.hosts.problem(place, sentence))
                 continue
             if not (self.root / "group_data" / f"{group}.yml").exists():
                 self.problems.append(self.hosts.problem(place, self.no_group(group)))
@@ -245,7 +253,7 @@ def _local_entry() -> Node:
 
 
 def _split(tree: Node, dotted: str) -> tuple[str, ...] | None:
-    """The keys of a dotted path; a key may hold dots itself (vm.swappiness), so the tree decides. None if unknown."""
+    """The keys of a dotted path, None if unknown; keys may hold dots (vm.swappiness), so the tree decides."""
     if dotted == "":
         return ()
     known: set[str] = set(tree.value) if isinstance(tree.value, dict) else set()

@@ -38,7 +38,7 @@ SysctlValue = Annotated[int | str | None, BeforeValidator(_sysctl_value)]
 AuthorizedKey = Annotated[
     str,
     Shape(
-        r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]{40,}={0,3}( [^\n]*)?",
+        r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp[0-9]+|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]{40,}={0,3}( [^\n]*)?",
         "an SSH public key",
         "the line of a .pub file, such as 'ssh-ed25519 AAAA... name'",
     ),
@@ -75,7 +75,7 @@ class SecurityUpdates(Section):
 
     enabled: bool = Field(description="Whether security updates are installed unattended, true or false.")
     blocklist: tuple[BlockedPackage, ...] = Field(
-        description="Packages never updated unattended, as regular expressions matched at the start of the name."
+        description="Packages never updated unattended: regular expressions for the start of the name."
     )
 
 
@@ -88,7 +88,7 @@ class Machine(Section):
     )
     users: dict[UserName, User] = Field(description="People who log in, by user name.")
     sysctl: dict[SysctlName, SysctlValue] = Field(
-        description="Kernel parameters by name; number or text, null leaves the parameter as the kernel has it."
+        description="Kernel parameters by name; number or text, null leaves one as the kernel has it."
     )
     journald: Journald = Field(description="Limits of the system journal.")
     security_updates: SecurityUpdates = Field(description="Unattended security updates.")

@@ -1,4 +1,4 @@
-"""Settings of the concern `models`: the catalogue of model files, each pinned by revision, size and SHA-256."""
+"""Settings of the concern `models`: the catalogue of model files, pinned by revision, size and SHA-256."""
 
 from __future__ import annotations
 

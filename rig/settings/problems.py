@@ -17,9 +17,18 @@ class Problem:
     path: str
     message: str
 
+    @property
+    def place(self) -> str:
+        """File and line."""
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+    @property
+    def sentence(self) -> str:
+        """The key, what is wrong with it, and what to write."""
+        return f"{self.path}: {self.message}" if self.path else self.message
+
     def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return ": ".join(part for part in (place, self.path, self.message) if part)
+        return f"{self.place}: {self.sentence}"
 
 
 class SettingsError(Exception):

@@ -1,4 +1,4 @@
-"""Settings of the concern `storage`: free space, and the folders of models and backups with their file systems."""
+"""Settings of the concern `storage`: free space, and the folders of models and backups."""
 
 from __future__ import annotations
 

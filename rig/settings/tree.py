@@ -59,7 +59,7 @@ def plain(node: Node) -> Any:
 
 
 def merge(base: Node, over: Node) -> Node:
-    """`over` laid on `base`: mappings merge key by key, everything else (lists and null too) is replaced whole."""
+    """`over` laid on `base`: mappings merge key by key, all else (lists and null too) is replaced whole."""
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
     merged = dict(base.value)
@@ -100,7 +100,7 @@ def parse(text: str, shown: str) -> Node:
 
 
 def parse_scalar(text: str, shown: str) -> Node:
-    """A single value typed on a command line, read as YAML would read it; kept as text where YAML refuses it."""
+    """A single value from a command line, read as YAML would read it; text where YAML refuses it."""
     reader = _Reader(text, shown)
     try:
         node = reader.document()
@@ -120,7 +120,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
         return super().compose_node(parent, index)
 

@@ -1,4 +1,4 @@
-"""The kinds of values that occur in several concerns, each with the sentence that is said when a value is not one."""
+"""Kinds of values that several concerns share, each with the sentence for a value that is not one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class Shape:
-    """Text that must match a regular expression; `what` completes "is not ...", `write` says what to write."""
+    """Text that matches a regular expression; `what` completes "is not ...", `write` says what to write."""
 
     pattern: str
     what: str

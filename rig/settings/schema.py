@@ -1,4 +1,4 @@
-"""The shape of settings as a JSON Schema: for editors, for the nearest known key, and for values typed as `--data`."""
+"""The shape of settings as a JSON Schema: for editors, for nearest known keys, and for values of `--data`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def types_at(schema: Schema, root: Node, path: Sequence[Step]) -> set[str]:
 
 
 def variants_at(schema: Schema, root: Node, path: Sequence[Step]) -> list[Schema]:
-    """The schemas the value at `path` may follow; `root` decides between kinds of mappings (engine runtimes)."""
+    """Schemas the value at `path` may follow; `root` decides between kinds of mappings (engine runtimes)."""
     found = list(_variants(schema, schema, root))
     node: Node | None = root
     for step in path:
@@ -78,7 +78,7 @@ def _chosen(schema: Schema, node: Node | None) -> str | None:
 
 
 def editor_schema(model: type[BaseModel], title: str, defaults: Any = None) -> Schema:
-    """The schema for editors: any part may be written alone, and what all.yml says is shown as the default."""
+    """The schema for editors: any part may be written alone; defaults are what all.yml says."""
     whole = model.model_json_schema()
     schema = _inlined(whole, whole)
     _set_defaults(schema, defaults)
@@ -86,7 +86,7 @@ def editor_schema(model: type[BaseModel], title: str, defaults: Any = None) -> S
 
 
 def _inlined(whole: Schema, schema: Any) -> Any:
-    """A schema without references, titles and required keys: the same type may have another default elsewhere."""
+    """A schema without references, titles and required keys; a type may have another default elsewhere."""
     if isinstance(schema, list):
         return [_inlined(whole, part) for part in schema]
     if not isinstance(schema, dict):

@@ -1,0 +1,46 @@
+"""The machines of group_data/hosts.yml, or the lab, and how pyinfra reaches them."""
+
+import sys as _sys
+from os import geteuid as _geteuid
+from pathlib import Path as _Path
+from typing import Any as _Any
+
+# pyinfra puts the folder it is started in on the path, which need not be this one.
+if str(_Path(__file__).resolve().parent) not in _sys.path:
+    _sys.path.insert(0, str(_Path(__file__).resolve().parent))
+
+from rig.settings import Host as _Host
+from rig.settings import SettingsError as _SettingsError
+from rig.settings import active_inventory as _active_inventory
+
+
+def _connection(host: _Host) -> dict[str, _Any]:
+    """What pyinfra needs to log in. A host key that is unknown or another one is refused."""
+    if host.is_local:
+        return {"_sudo": _geteuid() != 0}
+    connection = {
+        "ssh_hostname": host.address,
+        "ssh_port": host.port,
+        "ssh_user": host.user,
+        "ssh_known_hosts_file": str(host.known_hosts_file),
+        "ssh_strict_host_key_checking": "yes",
+        "_sudo": host.user != "root",
+    }
+    return connection | ({"ssh_key": str(host.identity_file)} if host.identity_file else {})
+
+
+try:
+    _inventory = _active_inventory()
+except _SettingsError as _error:
+    print(_error.report(), file=_sys.stderr)
+    raise SystemExit(2) from None
+
+if _inventory.remark:
+    print(_inventory.remark, file=_sys.stderr)
+
+# pyinfra makes a group of every list of this module.
+all = [(_host.connector_name, _connection(_host)) for _host in _inventory.hosts.values()]
+for _group in sorted({_name for _host in _inventory.hosts.values() for _name in _host.groups}):
+    globals()[_group] = [
+        _host.connector_name for _host in _inventory.hosts.values() if _group in _host.groups
+    ]
