@@ -1,0 +1,1 @@
+"""The lab: a throwaway Debian machine on a network of its own, with stand-ins for everything it would fetch."""

@@ -1,0 +1,96 @@
+"""The lab's command line: python -m lab up|down|status|ssh."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from lab.machine import DEFAULT, NAME, Lab, LabFailed, build, down, purge, running
+from lab.spec import RELEASES
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    try:
+        return int(options.run(options))
+    except LabFailed as problem:
+        print(f"lab: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("lab: interrupted; what was started ends with this process", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="up|down|status|ssh|build")
+    for name, run, text in (
+        ("up", _up, "boot the machine, or say that it stands"),
+        ("down", _down, "shut the machine down and take everything away but its disk"),
+        ("status", _status, "say what stands"),
+        ("ssh", _ssh, "log in, or run a command on the machine"),
+        ("build", _build, "make what machines need, without booting one"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        command.add_argument("--dir", type=Path, default=DEFAULT, help="the lab's directory (default: .lab)")
+        if name in ("up", "build"):
+            command.add_argument(
+                "--release", choices=RELEASES, default=RELEASES[0], help="the machine's Debian"
+            )
+        if name == "down":
+            command.add_argument("--purge", action="store_true", help="remove disk, keys and artefacts too")
+        if name == "ssh":
+            command.add_argument(
+                "command", nargs=argparse.REMAINDER, help="run on the machine instead of a shell"
+            )
+    return parser
+
+
+def _up(options: argparse.Namespace) -> int:
+    if running(options.dir):
+        print(f"The lab in {options.dir} stands.")
+    else:
+        lab = Lab.boot(options.dir, options.release)
+        lab.ssh("true")
+        lab.keep()
+    print(f"Log in: ssh -F {_relative(options.dir / 'ssh_config')} {NAME}")
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    print("The lab is down." if down(options.dir) else "No lab was running.")
+    if options.purge:
+        purge(options.dir)
+        print(f"{_relative(options.dir)} is removed.")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    if not running(options.dir):
+        print(f"no lab is running in {_relative(options.dir)}")
+        return 1
+    lab = Lab.attach(options.dir)
+    print(f"{NAME}: Debian {lab.release} at {lab.address}, neighbour at {lab.network.neighbour}")
+    return 0
+
+
+def _ssh(options: argparse.Namespace) -> int:
+    lab = Lab.attach(options.dir)
+    words = ["ssh", "-F", str(lab.ssh_config), NAME, *options.command]
+    os.execvp("ssh", words)
+
+
+def _build(options: argparse.Namespace) -> int:
+    build(options.release)
+    return 0
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""A control group of the lab's own, so that two labs never meet, and what to remove afterwards is known."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def _mounts() -> list[tuple[str, Path]]:
+    fields = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [(entry[2], Path(entry[1])) for entry in fields if entry[2] in ("cgroup", "cgroup2")]
+
+
+def _own() -> str:
+    """This process' place in the version 2 hierarchy, which systemd-nspawn takes for all of them."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return line.removeprefix("0::").strip("/")
+    return ""
+
+
+class Group:
+    """`<where the guard started>/rig-lab-<pid>` with a leaf for the lab's helpers and one for the machine."""
+
+    def __init__(self, home: str, name: str) -> None:
+        self.home = home
+        self.name = name
+
+    @staticmethod
+    def create() -> Group:
+        """Make the group and move the calling process into its leaf for helpers; its children follow."""
+        group = Group(_own(), f"rig-lab-{os.getpid()}")
+        group._make()
+        return group
+
+    def _make(self) -> None:
+        base = self._base()
+        if base is None:
+            return
+        for leaf in ("helpers", "machine"):
+            (base / leaf).mkdir(parents=True, exist_ok=True)
+        _move(os.getpid(), base / "helpers")
+        for level in (base.parent, base):
+            # Refused where the controllers are on version 1 or not delegated: limits then do nothing, all else works.
+            with suppress(OSError):
+                controllers = (level / "cgroup.controllers").read_text().split()
+                (level / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
+
+    def _base(self) -> Path | None:
+        for kind, mount in _mounts():
+            if kind == "cgroup2":
+                return mount / self.home / self.name
+        return None
+
+    def entry(self) -> Path:
+        """The file that takes the process identifier of whatever shall run as the machine."""
+        base = self._base()
+        return Path(os.devnull) if base is None else base / "machine" / "cgroup.procs"
+
+    def remove(self) -> bool:
+        """Leave the group and remove what is left of it in every hierarchy; False while processes in it are ending."""
+        base = self._base()
+        if base is not None and base.exists():
+            _move(os.getpid(), base.parent)
+        tops = [mount / self.home / self.name for _, mount in _mounts()]
+        for top in tops:
+            for directory, _, _ in os.walk(top, topdown=False):
+                with suppress(OSError):
+                    Path(directory).rmdir()
+        return not any(top.exists() for top in tops)
+
+
+def _move(process: int, group: Path) -> None:
+    with suppress(OSError):
+        (group / "cgroup.procs").write_text(str(process))

@@ -1,0 +1,70 @@
+"""The machine's disk: a copy of a bare Debian, and the few files that make it this machine on this network."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from lab.recipes.debian import apt_options
+from lab.spec import Network, Spec
+
+# slirp4netns answers here, and asks whatever the operator's machine asks.
+RESOLVER = "10.0.2.3"
+HOSTNAME = "rig-lab"
+
+
+def copy(source: Path, target: Path) -> None:
+    """A copy that shares blocks where the file system can; renamed into place when it is whole."""
+    beside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    subprocess.run(["cp", "--archive", "--reflink=auto", source, beside], check=True)
+    beside.rename(target)
+
+
+def prepare(spec: Spec, network: Network) -> None:
+    """Write what depends on this lab; before every boot, because the network may be another one than last time."""
+    etc = spec.root / "etc"
+    _write(etc / "hostname", HOSTNAME + "\n")
+    _write(etc / "hosts", _hosts())
+    (etc / "resolv.conf").unlink(missing_ok=True)
+    _write(etc / "resolv.conf", f"nameserver {RESOLVER}\n")
+    _write(etc / "systemd/network/10-lab.network", _interface(network))
+    _write(etc / "apt/apt.conf.d/00lab", "".join(f"{option};\n" for option in apt_options()))
+    for name in ("ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"):
+        _write(
+            etc / "ssh" / name,
+            (spec.directory / name).read_text(),
+            mode=0o644 if name.endswith("pub") else 0o600,
+        )
+    home = spec.root / "home/rig"
+    owner = home.stat()
+    keys = home / ".ssh/authorized_keys"
+    _write(keys, (spec.directory / "id_ed25519.pub").read_text(), mode=0o600)
+    for path in (keys.parent, keys):
+        shutil.chown(path, owner.st_uid, owner.st_gid)
+    keys.parent.chmod(0o700)
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=mode)
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def _interface(network: Network) -> str:
+    return (
+        "[Match]\nName=host0\n\n[Network]\n"
+        f"Address={network.machine}/24\nGateway={network.services}\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n"
+    )
+
+
+def _hosts() -> str:
+    """The operator's own names, without those of the operator's machine itself."""
+    own = [f"127.0.0.1\tlocalhost {HOSTNAME}", f"::1\tlocalhost {HOSTNAME}"]
+    for line in Path("/etc/hosts").read_text().splitlines():
+        words = line.split("#")[0].split()
+        if len(words) > 1 and not words[0].startswith(("127.", "::1", "fe00", "ff0")):
+            own.append("\t".join(words))
+    return "\n".join(own) + "\n"

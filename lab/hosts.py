@@ -1,0 +1,109 @@
+"""The files that make the lab a host like any other: keys, SSH configuration, and its entry among the machines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.spec import SSH_PORT, Network
+
+# A socket address ends at 108 bytes, and ssh appends 17 of its own while it creates one.
+_LONGEST = 108 - 17 - len("/mux") - 1
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a lab was when it last ran."""
+
+    release: str
+    index: int
+
+
+def remembered(directory: Path) -> Remembered | None:
+    try:
+        return Remembered(**json.loads((directory / "state.json").read_text()))
+    except OSError:
+        return None
+
+
+def keys(directory: Path) -> None:
+    """The user's key and the machine's own, made beforehand so that the first login is already verified."""
+    for name in ("id_ed25519", "ssh_host_ed25519_key"):
+        if not (directory / name).exists():
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "rig-lab", "-f", str(directory / name)],
+                check=True,
+                stdin=subprocess.DEVNULL,
+            )
+
+
+def forget(directory: Path) -> None:
+    """A lab that does not run is nobody's host."""
+    (directory / "hosts.yml").unlink(missing_ok=True)
+
+
+def write(directory: Path, release: str, network: Network, settings: dict[str, Any]) -> None:
+    """Everything that names the running machine; hosts.yml last, because it is what others look for."""
+    _place(directory / "state.json", json.dumps({"release": release, "index": network.index}) + "\n")
+    host_key = " ".join((directory / "ssh_host_ed25519_key.pub").read_text().split()[:2])
+    _place(directory / "known_hosts", f"{network.machine} {host_key}\n")
+    _place(directory / "ssh_config", _ssh_config(directory, network))
+    host = {
+        "address": network.machine,
+        "port": SSH_PORT,
+        "user": "rig",
+        "identity_file": str(directory / "id_ed25519"),
+        "known_hosts_file": str(directory / "known_hosts"),
+        "groups": ["lab"],
+        "settings": settings,
+    }
+    text = yaml.safe_dump({"hosts": {"rig-lab": host}}, sort_keys=False)
+    _place(
+        directory / "hosts.yml",
+        "# Written by the lab at every start: its machine, and what its stand-ins serve.\n" + text,
+    )
+
+
+def _ssh_config(directory: Path, network: Network) -> str:
+    return f"""# Written by the lab at every start.
+Host rig-lab
+    HostName {network.machine}
+    Port {SSH_PORT}
+    User rig
+    IdentityFile "{directory}/id_ed25519"
+    IdentitiesOnly yes
+    UserKnownHostsFile "{directory}/known_hosts"
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+    ControlMaster auto
+    ControlPath "{_control_directory(directory)}/mux"
+    ControlPersist 60
+    ServerAliveInterval 10
+"""
+
+
+def _control_directory(directory: Path) -> Path:
+    if len(str(directory)) <= _LONGEST:
+        return directory
+    name = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
+    short = Path(tempfile.gettempdir()) / f"rig-lab-{os.getuid()}-{name}"
+    short.mkdir(mode=0o700, exist_ok=True)
+    if short.stat().st_uid != os.getuid():
+        raise PermissionError(
+            f"{short} belongs to somebody else; remove it, or use a directory with a shorter path"
+        )
+    return short
+
+
+def _place(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(text)
+    beside.rename(path)

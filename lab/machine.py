@@ -1,0 +1,368 @@
+"""A lab as its users see it: boot a machine, log in, look at it from next door, pull its plug, take it down."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab import hosts
+from lab.progress import Display, Event
+from lab.spec import Network, Spec
+from lab.wire import Line, Message, connect, listen
+
+CHECKOUT = Path(__file__).parent.parent
+DEFAULT = CHECKOUT / ".lab"
+NAME = "rig-lab"
+Show = Callable[[Event], None]
+
+
+class LabFailed(Exception):
+    """The lab could not do what it was asked; the message is for a person."""
+
+
+def cache_directory() -> Path:
+    """Where artefacts are kept: shared by all labs of a checkout, or by all checkouts where RIG_LAB_CACHE says so."""
+    return Path(os.environ.get("RIG_LAB_CACHE") or DEFAULT / "cache").resolve()
+
+
+def elevated(*command: str | Path) -> list[str]:
+    """`command` as root."""
+    words = [str(word) for word in command]
+    return words if os.geteuid() == 0 else ["sudo", "-n", "--", *words]
+
+
+def running(directory: Path) -> bool:
+    """Whether a lab stands in `directory` and answers."""
+    try:
+        supervisor = (directory / "running").read_text().strip()
+        return b"lab.supervisor" in Path(f"/proc/{supervisor}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@dataclass
+class Lab:
+    """A running lab. Ends with the process that booted it, unless `keep` has been called."""
+
+    directory: Path
+    network: Network
+    release: str
+    _leash: Line | None = field(default=None, repr=False)
+
+    # Coming and going
+
+    @classmethod
+    def boot(
+        cls,
+        directory: Path,
+        release: str = "trixie",
+        index: int | None = None,
+        leash: bool = True,
+        show: Show | None = None,
+    ) -> Lab:
+        """Boot a machine whose state lives in `directory`: the disk that is there, or a new one.
+
+        `index`: the preferred network 10.77.INDEX.0/24; another is taken when it is in use. `show` hears of each step.
+        """
+        directory = directory.resolve()
+        directory.mkdir(parents=True, exist_ok=True)
+        before = hosts.remembered(directory)
+        if before is not None and (directory / "machine").exists() and before.release != release:
+            raise LabFailed(
+                f"{directory} holds a machine with Debian {before.release}; "
+                f"choose another directory or remove that machine first: python -m lab down --purge"
+            )
+        hosts.keys(directory)
+        spec = Spec(
+            directory=directory,
+            cache=cache_directory(),
+            release=release,
+            uid=os.getuid(),
+            gid=os.getgid(),
+            index=index if index is not None else before.index if before else None,
+        )
+        hosts.forget(directory)
+        line = _start(spec)
+        ready = _follow(line, show or Display(sys.stderr).show, "ready")
+        network = Network(ready["index"])
+        hosts.write(directory, release, network, ready.get("settings", {}))
+        lab = cls(directory, network, release, line)
+        if not leash:
+            lab.keep()
+        return lab
+
+    @classmethod
+    def attach(cls, directory: Path) -> Lab:
+        """The lab that already stands in `directory`."""
+        directory = directory.resolve()
+        if not running(directory):
+            raise LabFailed(f"no lab is running in {directory}; start it: python -m lab up")
+        state = _ask(directory, {"do": "status"})
+        return cls(directory, Network(state["index"]), state["release"])
+
+    def keep(self) -> None:
+        """Let the lab outlive this process."""
+        if self._leash is not None:
+            self._leash.send({"keep": True})
+            _follow(self._leash, lambda event: None, "kept")
+            self._leash.close()
+            self._leash = None
+
+    def down(self) -> None:
+        """Shut the machine down in order, then take everything away but its disk."""
+        down(self.directory)
+        if self._leash is not None:
+            self._leash.close()
+            self._leash = None
+
+    def kill(self) -> None:
+        """End the lab at once, as the death of its starter would."""
+        if self._leash is not None:
+            self._leash.connection.shutdown(1)
+            while self._leash.receive() is not None:
+                pass
+            self._leash.close()
+            self._leash = None
+
+    # The machine
+
+    @property
+    def address(self) -> str:
+        return self.network.machine
+
+    @property
+    def ssh_config(self) -> Path:
+        return self.directory / "ssh_config"
+
+    def ssh(
+        self, command: str, check: bool = True, input: str = "", timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `command` on the machine as its ordinary user."""
+        return subprocess.run(
+            ["ssh", "-F", str(self.ssh_config), NAME, command],
+            input=input,
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=timeout,
+        )
+
+    def sudo(
+        self, command: str, check: bool = True, input: str = "", timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `command` on the machine as root, over SSH."""
+        return self.ssh(f"sudo -n bash -c {_quoted(command)}", check=check, input=input, timeout=timeout)
+
+    def console(
+        self, command: str, check: bool = True, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `command` on the machine as root without its network: for when SSH is what has been broken."""
+        return self._run("machine", command, check, timeout)
+
+    def neighbour(
+        self, command: str, check: bool = False, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `command` as root on another host of the machine's network, with the operator's programs."""
+        return self._run("neighbour", command, check, timeout)
+
+    def services(
+        self, command: str, check: bool = True, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `command` as root where the stand-ins run."""
+        return self._run("services", command, check, timeout)
+
+    def power_cut(self) -> None:
+        _ask(self.directory, {"do": "cut"})
+        self._close_master()
+
+    def stop(self) -> None:
+        """Shut the machine down in order; the lab around it stays."""
+        _ask(self.directory, {"do": "stop"})
+        self._close_master()
+
+    def start(self) -> None:
+        """Boot the machine again from its own disk."""
+        _ask(self.directory, {"do": "start"})
+
+    def snapshot(self, target: Path) -> None:
+        """Copy the disk of the stopped machine into the new lab directory `target`, for Lab.boot to start from."""
+        target.mkdir(parents=True, exist_ok=True)
+        beside = target / ".machine.part"
+        subprocess.run(elevated("cp", "-a", "--reflink=auto", self.directory / "machine", beside), check=True)
+        subprocess.run(elevated("mv", beside, target / "machine"), check=True)
+
+    # The tool, pointed at the machine
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """This process' environment with the lab selected."""
+        return {**os.environ, "RIG_LAB": str(self.directory), **more}
+
+    def deploy(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        check: bool = False,
+        timeout: float = 1500,
+    ) -> subprocess.CompletedProcess[str]:
+        """`pyinfra inventory.py deploy.py ARGUMENTS` from the checkout against this machine; `-y` when none are given."""
+        return subprocess.run(
+            [str(program("pyinfra")), "inventory.py", "deploy.py", *(arguments or ("-y",))],
+            cwd=CHECKOUT,
+            env=self.environment(**(environment or {})),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=timeout,
+        )
+
+    def host_tests(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """The host tests, as a person would type them, against this machine."""
+        return subprocess.run(
+            [
+                *(
+                    str(program("python")),
+                    "-m",
+                    "pytest",
+                    f"--hosts=ssh://{NAME}",
+                    f"--ssh-config={self.ssh_config}",
+                ),
+                *("-p", "no:cacheprovider", "tests/host", *arguments),
+            ],
+            cwd=CHECKOUT,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    # Inside
+
+    def _run(self, where: str, command: str, check: bool, timeout: float) -> subprocess.CompletedProcess[str]:
+        answer = _ask(self.directory, {"do": "run", "where": where, "command": command, "timeout": timeout})
+        done = subprocess.CompletedProcess([where, command], answer["status"], answer["out"], answer["err"])
+        if check:
+            done.check_returncode()
+        return done
+
+    def _close_master(self) -> None:
+        """The shared SSH connection does not notice that its machine is gone."""
+        subprocess.run(["ssh", "-F", str(self.ssh_config), "-O", "exit", NAME], capture_output=True)
+
+
+def program(name: str) -> Path:
+    """A program of the environment that runs this."""
+    return Path(sys.executable).parent / name
+
+
+def build(release: str = "trixie", show: Show | None = None) -> None:
+    """Make what machines of `release` need, without booting one."""
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    directory = cache / ".build"
+    directory.mkdir(exist_ok=True)
+    spec = Spec(directory, cache, release, os.getuid(), os.getgid(), index=None, only_build=True)
+    _follow(_start(spec), show or Display(sys.stderr).show, "built")
+
+
+def down(directory: Path) -> bool:
+    """End the lab in `directory`; False when none was running."""
+    directory = directory.resolve()
+    was = running(directory)
+    if was:
+        supervisor = int((directory / "running").read_text())
+        with suppress(LabFailed):
+            _ask(directory, {"do": "down"})
+        deadline = time.monotonic() + 30
+        while running(directory) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if running(directory):
+            subprocess.run(elevated("kill", "-9", str(supervisor)), check=True)
+    _wait_for_guard(directory)
+    return was
+
+
+def _wait_for_guard(directory: Path) -> None:
+    """The guard holds this lock until it has removed everything."""
+    if (directory / ".lock").exists():
+        with (directory / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def purge(directory: Path) -> None:
+    """Remove the disk, the keys and the artefacts of the lab in `directory`."""
+    if directory.exists():
+        subprocess.run(elevated("rm", "-rf", "--one-file-system", directory.resolve()), check=True)
+
+
+def _start(spec: Spec) -> Line:
+    """Start the guard as root and hand it the other end of the leash."""
+    listener = listen(spec.leash)
+    listener.settimeout(0.2)
+    words = elevated(*_scope(), sys.executable, "-B", "-m", "lab.guard", spec.encode())
+    try:
+        guard = subprocess.Popen(words, cwd=CHECKOUT, stdin=subprocess.DEVNULL)
+        while True:
+            with suppress(TimeoutError):
+                connection, _ = listener.accept()
+                guard.wait()
+                return Line(connection)
+            if guard.poll():
+                raise LabFailed(
+                    "the lab's guard did not start; it needs root, or sudo without a password: try 'sudo -v'"
+                )
+    finally:
+        listener.close()
+        spec.leash.unlink(missing_ok=True)
+
+
+def _scope() -> list[str]:
+    """Where systemd runs the operator's machine, it has to lend the lab a control group; elsewhere there is nobody to ask."""
+    if Path("/run/systemd/system").is_dir() and shutil.which("systemd-run"):
+        return ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes", "--"]
+    return []
+
+
+def _follow(line: Line, show: Show, until: str) -> Event:
+    """Show events until the wanted one, and return that."""
+    while True:
+        try:
+            event = line.receive(timeout=1.0)
+        except TimeoutError:
+            show({"event": "tick"})
+            continue
+        if event is None or event["event"] == "ended":
+            raise LabFailed("the lab ended unexpectedly; see log/lab.log in its directory")
+        show(event)
+        if event["event"] == "failed":
+            raise LabFailed(event["message"])
+        if event["event"] == until:
+            return event
+
+
+def _ask(directory: Path, request: Message) -> Message:
+    try:
+        line = connect(directory / "control.sock")
+    except OSError as problem:
+        raise LabFailed(f"the lab in {directory} does not answer; start it: python -m lab up") from problem
+    line.send(request)
+    answer = line.receive()
+    line.close()
+    if answer is None:
+        raise LabFailed(f"the lab in {directory} ended while it was asked to '{request['do']}'")
+    if "error" in answer:
+        raise LabFailed(answer["error"])
+    return answer
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"

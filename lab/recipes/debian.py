@@ -1,0 +1,134 @@
+"""Debian root file systems, from the archive that the operator's own machine uses."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from lab.cache import Cache, Note, recipe_source, run
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+BARE = ("systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "sudo", "iproute2", "ca-certificates")
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.S)
+
+_SSHD = """# The lab's machine is entered with a key only, as the real one should be.
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+"""
+
+
+def sources(release: str) -> str:
+    """deb822 sources of `release`, with the archive addresses that this machine's apt uses for its own release.
+
+    Empty where this machine's apt names no Debian archive (Ubuntu): mmdebstrap then uses its own default.
+    """
+    targets = subprocess.run(
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(REPO_URI) $(RELEASE) $(COMPONENT)",
+            "Created-By: Packages",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    own = _own_codename()
+    suites: dict[str, list[str]] = {}
+    for line in sorted(set(targets.splitlines())):
+        address, suite, component = line.split()
+        if component != "main":
+            continue
+        for suffix in ("", "-updates", "-security"):
+            if suite == own + suffix and (suffix == "" or release != "sid"):
+                suites.setdefault(address.rstrip("/"), []).append(release + suffix)
+    return "\n".join(
+        f"Types: deb\nURIs: {address}\nSuites: {' '.join(names)}\nComponents: main\nSigned-By: {KEYRING}\n"
+        for address, names in suites.items()
+    )
+
+
+def _own_codename() -> str:
+    """This machine's Debian release, or a word that no archive has where it is not Debian."""
+    words = dict(
+        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
+    )
+    return (
+        words.get("VERSION_CODENAME", "-").strip('"') if words.get("ID", "").strip('"') == "debian" else "-"
+    )
+
+
+def apt_options() -> list[str]:
+    """What this machine's apt is told about its archive and the archive's other releases have to be told too."""
+    dump = subprocess.run(["apt-config", "dump"], check=True, capture_output=True, text=True).stdout
+    wanted = ("Acquire::Check-Valid-Until ", "Acquire::http::Proxy ", "Acquire::https::Proxy ")
+    return [line.rstrip(";") for line in dump.splitlines() if line.startswith(wanted)]
+
+
+def debootstrap(release: str, target: Path, variant: str, include: tuple[str, ...], note: Note) -> None:
+    """A root file system of `release` at `target`, with deb822 sources as Debian itself writes them."""
+    text = sources(release)
+    listing = target.parent / f".{target.name}.sources"
+    options = [f"--aptopt={option}" for option in apt_options()]
+    if release == "sid":
+        options.append('--aptopt=Acquire::Check-Valid-Until "false"')
+    if text:
+        listing.write_text(text)
+    try:
+        run(
+            [
+                "mmdebstrap",
+                "--mode=root",
+                f"--variant={variant}",
+                f"--include={','.join(include)}",
+                *options,
+                release,
+                target,
+                *([listing] if text else []),
+            ],
+            note,
+        )
+    finally:
+        listing.unlink(missing_ok=True)
+    if text:
+        for leftover in (target / "etc/apt/sources.list.d").iterdir():
+            leftover.unlink()
+        (target / "etc/apt/sources.list").unlink(missing_ok=True)
+        (target / "etc/apt/sources.list.d/debian.sources").write_text(text)
+    for leftover in (target / "etc/apt/apt.conf.d").glob("99mmdebstrap"):
+        leftover.unlink()
+
+
+def bare(cache: Cache, release: str) -> Path:
+    """A machine as the installer leaves it: SSH, an ordinary user with sudo, and nothing of ours."""
+    certificates = CERTIFICATES.read_text() if CERTIFICATES.exists() else ""
+
+    def make(target: Path, note: Note) -> None:
+        debootstrap(release, target, "important", BARE, note)
+        _trust(target, certificates)
+        run(["chroot", target, "useradd", "--create-home", "--shell", "/bin/bash", "--groups", "sudo", "rig"])
+        sudoers = target / "etc/sudoers.d/rig"
+        sudoers.write_text("rig ALL=(ALL:ALL) NOPASSWD: ALL\n")
+        sudoers.chmod(0o440)
+        (target / "etc/ssh/sshd_config.d/lab.conf").write_text(_SSHD)
+        for key in (target / "etc/ssh").glob("ssh_host_*"):
+            key.unlink()
+        run(["chroot", target, "systemctl", "enable", "systemd-networkd.service"])
+        # A login prompt on a console that nobody has would only restart for ever.
+        run(["chroot", target, "systemctl", "mask", "console-getty.service", "getty@tty1.service"])
+        shutil.rmtree(target / "var/cache/apt/archives/partial", ignore_errors=True)
+
+    recipe = [*recipe_source("debian"), release, sources(release), *apt_options(), certificates]
+    return cache.artefact(f"debian-{release}", f"Build a bare Debian {release}", recipe, make)
+
+
+def _trust(target: Path, certificates: str) -> None:
+    """Authorities that this machine trusts and Debian does not: a company's own, without which nothing is reached."""
+    known = set(_PEM.findall((target / "etc/ssl/certs/ca-certificates.crt").read_text()))
+    for number, certificate in enumerate(c for c in _PEM.findall(certificates) if c not in known):
+        (target / f"usr/local/share/ca-certificates/lab-{number}.crt").write_text(certificate)
+    run(["chroot", target, "update-ca-certificates"])

@@ -1,0 +1,95 @@
+"""What the processes of one lab have to know about it, in one value that fits on a command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RELEASES = ("trixie", "bookworm")
+SSH_PORT = 22
+HUB_PORT = 8080
+REGISTRY_PORT = 5000
+APT_PROXY_PORT = 3142
+PREFIX = "10.77"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A lab as its starter wants it."""
+
+    directory: Path
+    cache: Path
+    release: str
+    uid: int
+    gid: int
+    index: int | None
+    """The network this lab had before; another is taken when it is in use. None: any."""
+    only_build: bool = False
+
+    def encode(self) -> str:
+        return json.dumps(asdict(self) | {"directory": str(self.directory), "cache": str(self.cache)})
+
+    @staticmethod
+    def decode(text: str) -> Spec:
+        values = json.loads(text)
+        return Spec(**values | {"directory": Path(values["directory"]), "cache": Path(values["cache"])})
+
+    @property
+    def root(self) -> Path:
+        """The machine's own disk: a tree of files."""
+        return self.directory / "machine"
+
+    @property
+    def control(self) -> Path:
+        return self.directory / "control.sock"
+
+    @property
+    def leash(self) -> Path:
+        return self.directory / "leash.sock"
+
+    @property
+    def running(self) -> Path:
+        return self.directory / "running"
+
+    @property
+    def logs(self) -> Path:
+        return self.directory / "log"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The addresses of one lab: 10.77.INDEX.0/24."""
+
+    index: int
+
+    def _host(self, number: int) -> str:
+        return f"{PREFIX}.{self.index}.{number}"
+
+    @property
+    def subnet(self) -> str:
+        return self._host(0) + "/24"
+
+    @property
+    def services(self) -> str:
+        """The stand-ins: hub, registry, package cache; also the way out."""
+        return self._host(1)
+
+    @property
+    def machine(self) -> str:
+        return self._host(2)
+
+    @property
+    def operator(self) -> str:
+        """This side of the wire, where SSH comes from."""
+        return self._host(3)
+
+    @property
+    def neighbour(self) -> str:
+        """Another host on the same network, which the machine has no reason to trust."""
+        return self._host(4)
+
+    @property
+    def interface(self) -> str:
+        """The one interface that the operator's machine gets; its existence is also the claim to the index."""
+        return f"rig-lab-{self.index}"
