@@ -47,8 +47,8 @@ def check(as_json: bool, data: tuple[str, ...]) -> None:
 def schema(hosts: bool) -> None:
     """Print the JSON Schema of group_data/*.yml, by which editors complete and check the YAML.
 
-    Defaults are those of group_data/all.yml. The files schema.json and hosts.schema.json beside it are made by
-    this command.
+    Defaults are those of group_data/all.yml. The files schema.json and hosts.schema.json beside it are made
+    by this command.
     """
     try:
         click.echo(schema_text(hosts))

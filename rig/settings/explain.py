@@ -127,7 +127,7 @@ def _too_few(_: object, details: Details, __: Node) -> str:
 
 def _bound(words: str, limit: str) -> Callable[[object, Details, Node], str]:
     def tell(value: object, details: Details, _: Node) -> str:
-        return f"must be {words} {details[limit]}, {_not(value)}; write such a number"
+        return f"must be {words} {details[limit]:g}, {_not(value)}; write such a number"
 
     return tell
 

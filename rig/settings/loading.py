@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, reduce
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from rig.settings.words import either, nearest_word
 Model = TypeVar("Model", bound=BaseModel)
 
 DATA_SOURCE = "--data"
+JSON_TYPES = {bool: "boolean", int: "integer", float: "number", type(None): "null", str: "string"}
 NO_DATA: Mapping[str, str] = MappingProxyType({})
 
 
@@ -77,7 +78,7 @@ def select(root: Path, environ: Mapping[str, str], data: Mapping[str, str] = NO_
     """
     named = environ.get("RIG_LAB")
     if named and not lab_is_running(root / named):
-        raise NoMachine(f"RIG_LAB names {named}, where no lab is running; start it, or unset RIG_LAB")
+        raise NoMachine(f"no lab is running in {named}; start it, or unset RIG_LAB", source="RIG_LAB")
     chosen = preview(root, environ, data)
     if not chosen.hosts:
         raise NoMachine(
@@ -157,7 +158,7 @@ class _Files:
         layers = [self.base, *self.group_layers(name, entry), *_own_layer(entry)]
         if any(layer is None for layer in layers):
             return None
-        settings = self.settings([layer for layer in layers if layer is not None], data)
+        settings = self.settings([layer for layer in layers if layer is not None], data, name)
         try:
             said = HostEntry.model_validate_json(json.dumps(plain(entry)))
         except ValidationError:
@@ -202,16 +203,22 @@ class _Files:
         meant = nearest_word(group, known)
         return f"there is no group_data/{group}.yml; create it" + (f", or write '{meant}'" if meant else "")
 
-    def settings(self, layers: Iterable[Node], data: Mapping[str, str]) -> Settings | None:
+    def settings(self, layers: Iterable[Node], data: Mapping[str, str], host: str = LOCAL) -> Settings | None:
         """Layers laid over each other and checked, or None after the problems have been noted."""
         merged = reduce(merge, layers)
         for path, text in data.items():
             merged = self.with_data(merged, path, text)
-        before = len(self.problems)
-        settings = _validated(Settings, merged, settings_schema(), self.problems)
-        for place, sentence in findings(merged):
-            self.problems.append(merged.problem(place, sentence))
-        return settings if len(self.problems) == before else None
+        found: list[Problem] = []
+        settings = _validated(Settings, merged, settings_schema(), found)
+        found.extend(merged.problem(place, sentence) for place, sentence in findings(merged))
+        self.problems.extend(self.as_written(problem, host) for problem in found)
+        return None if found else settings
+
+    def as_written(self, problem: Problem, host: str) -> Problem:
+        """A problem with the path it has in its file: a machine's own settings stand further in there."""
+        if self.hosts is None or problem.file != self.hosts.file:
+            return problem
+        return replace(problem, path=f"hosts.{host}.settings.{problem.path}")
 
     def with_data(self, merged: Node, dotted: str, text: str) -> Node:
         """The settings with one value from the command line laid on top."""
@@ -219,7 +226,13 @@ class _Files:
         if path is None:
             self.problems.append(Problem(DATA_SOURCE, None, dotted, _unknown_path(merged, dotted)))
             return merged
-        value = _as_wanted(parse_scalar(text, DATA_SOURCE), types_at(settings_schema(), merged, path))
+        replaced = merged.nearest(path).value
+        if isinstance(replaced, dict | list):
+            sentence = f"holds several values and {DATA_SOURCE} gives one; write it in group_data"
+            self.problems.append(Problem(DATA_SOURCE, None, dotted, sentence))
+            return merged
+        wanted = types_at(settings_schema(), merged, path) or {JSON_TYPES[type(replaced)]}
+        value = _as_wanted(parse_scalar(text, DATA_SOURCE), wanted)
         over = value
         for step in reversed(path):
             over = Node({step: over}, DATA_SOURCE)
@@ -283,7 +296,6 @@ def _dotted_paths(tree: Node, above: str = "") -> Iterator[str]:
 
 def _as_wanted(node: Node, types: set[str]) -> Node:
     """A value from the command line as the type that is wanted: 1.10 stays text where text is wanted."""
-    names = {bool: "boolean", int: "integer", float: "number", type(None): "null", str: "string"}
-    given = names.get(type(node.value), "")
+    given = "" if isinstance(node.value, dict | list) else JSON_TYPES[type(node.value)]
     fits = given in types or (given == "integer" and "number" in types)
     return node if fits or "string" not in types else Node(node.text, node.file, text=node.text)

@@ -47,8 +47,8 @@ class SettingsError(Exception):
 class NoMachine(SettingsError):
     """The settings name no machine that could be worked on."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__([Problem("group_data/hosts.yml", None, "", sentence)])
+    def __init__(self, sentence: str, source: str = "group_data/hosts.yml") -> None:
+        super().__init__([Problem(source, None, "", sentence)])
 
 
 def show(value: object) -> str:

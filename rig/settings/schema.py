@@ -15,7 +15,7 @@ Schema = dict[str, Any]
 def known_keys(schema: Schema, root: Node, path: Sequence[Step]) -> dict[str, str]:
     """Keys that may stand in the mapping at `path`, with their descriptions; none where names are free."""
     return {
-        key: str(member.get("description", ""))
+        key: _description(schema, member)
         for variant in variants_at(schema, root, path)
         for key, member in variant.get("properties", {}).items()
     }
@@ -39,6 +39,12 @@ def variants_at(schema: Schema, root: Node, path: Sequence[Step]) -> list[Schema
             for variant in _variants(schema, member, node)
         ]
     return found
+
+
+def _description(whole: Schema, schema: Schema) -> str:
+    """What a key means: said at the key, or, where the two agree, by the type behind it."""
+    said = (schema, *_variants(whole, schema, None))
+    return next((str(part["description"]) for part in said if "description" in part), "")
 
 
 def _member(schema: Schema, step: Step) -> Iterator[Schema]:

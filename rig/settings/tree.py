@@ -15,6 +15,9 @@ from rig.settings.problems import Problem, SettingsError, show
 Scalar = str | int | float | bool | None
 Step = str | int
 
+OWN_TAGS = "tag:yaml.org,2002:"
+KNOWN_TAGS = {OWN_TAGS + kind for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -86,8 +89,8 @@ def read(path: Path, shown: str) -> Node:
 
 def parse(text: str, shown: str) -> Node:
     """The mapping in a YAML text, with positions. Raises SettingsError with every problem of the file."""
-    reader = _Reader(text, shown)
     try:
+        reader = _Reader(text, shown)
         root = reader.document()
     except yaml.YAMLError as error:
         raise SettingsError([_syntax_problem(error, shown)]) from None
@@ -101,8 +104,8 @@ def parse(text: str, shown: str) -> Node:
 
 def parse_scalar(text: str, shown: str) -> Node:
     """A single value from a command line, read as YAML would read it; text where YAML refuses it."""
-    reader = _Reader(text, shown)
     try:
+        reader = _Reader(text, shown)
         node = reader.document()
     except yaml.YAMLError:
         return Node(text, shown, text=text)
@@ -114,7 +117,7 @@ class _Loader(yaml.SafeLoader):
     """YAML without dates (they stay text) and without aliases (a value has one place)."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, shape) for tag, shape in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        first: [(tag, shape) for tag, shape in resolvers if tag != f"{OWN_TAGS}timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -140,6 +143,10 @@ class _Reader:
         return self.convert(root, root.start_mark.line + 1, ())
 
     def convert(self, node: Any, line: int, path: tuple[Step, ...]) -> Node:
+        if node.tag not in KNOWN_TAGS:
+            tag = node.tag.replace(OWN_TAGS, "!!")
+            self.complain(line, path, f"the tag {tag} is not supported; remove it")
+            return Node(None, self.shown, line)
         if isinstance(node, yaml.MappingNode):
             return Node(self.mapping(node, path), self.shown, line)
         if isinstance(node, yaml.SequenceNode):
@@ -170,7 +177,7 @@ class _Reader:
         if not isinstance(node, yaml.ScalarNode):
             self.complain(line, path, "a key must be a single word; write 'key: value'")
             return None
-        if node.tag != "tag:yaml.org,2002:str":
+        if node.tag != f"{OWN_TAGS}str":
             self.complain(
                 line, (*path, node.value), f'YAML does not read this key as text; write "{node.value}"'
             )
@@ -179,15 +186,12 @@ class _Reader:
 
     def scalar(self, node: Any, line: int, path: tuple[Step, ...]) -> Scalar:
         try:
-            value = self.loader.construct_object(node)
-        except (yaml.YAMLError, ValueError):
+            value: Scalar = self.loader.construct_object(node)
+        except ValueError:
             self.complain(line, path, f"the value {show(node.value)} cannot be read; write it in quotes")
             return None
         if isinstance(value, float) and not math.isfinite(value):
             self.complain(line, path, "must be a finite number; write one")
-            return None
-        if not isinstance(value, str | int | float | None):
-            self.complain(line, path, f"the tag {node.tag} is not supported; remove it")
             return None
         return value
 

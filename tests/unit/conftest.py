@@ -1,0 +1,37 @@
+"""Fixtures of the unit tests: a copy of the project, and a lab that says it runs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.project import ROOT, Project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """The project as it is shipped, in a folder of its own."""
+    shutil.copytree(ROOT / "group_data", tmp_path / "group_data")
+    shutil.copy(ROOT / "inventory.py", tmp_path)
+    (tmp_path / "rig").symlink_to(ROOT / "rig")
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def running_lab(project: Project) -> Iterator[Path]:
+    """A lab that says it runs: its pid file names a process that looks like its supervisor."""
+    lab = project.root / ".lab"
+    lab.mkdir()
+    (lab / "hosts.yml").write_text("hosts:\n  rig-lab: {address: 10.77.0.2, user: rig}\n")
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()", "lab.supervisor"], stdin=subprocess.PIPE
+    )
+    (lab / "running").write_text(f"{supervisor.pid}\n")
+    yield lab
+    supervisor.kill()
+    supervisor.wait()

@@ -1,0 +1,105 @@
+"""The command line `python -m rig`, as it is typed."""
+
+from __future__ import annotations
+
+import json
+
+from tests.unit.project import WORKSTATION, Project
+
+
+def test_right_settings_are_summed_up_and_exit_0(project: Project) -> None:
+    project.write("hosts.yml", WORKSTATION)
+    done = project.run("rig", "check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "workstation is right\n"
+        "  address   owner@192.168.1.20:22\n"
+        "  groups    workstation\n"
+        "  timezone  Etc/UTC\n"
+        "  models    llama-3.3-70b-q4\n"
+        "  engines   llama-70b (container, 127.0.0.1:8002)\n"
+        "  firewall  on\n"
+    )
+
+
+def test_without_a_machine_all_yml_alone_is_checked(project: Project) -> None:
+    done = project.run("rig", "check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "group_data/all.yml is right; group_data/hosts.yml names no machine yet\n"
+
+
+def test_problems_go_to_stderr_without_colour_in_a_pipe_and_exit_2(project: Project) -> None:
+    here = project.line("all.yml", "machine:")
+    wrong = project.change("all.yml", "  timezone: Etc/UTC", "  timezon: Etc/UTC")
+    done = project.run("rig", "check")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"group_data/all.yml:{here}: machine.timezone: is missing; "
+        "add it: Time zone, a name of the tz database such as Europe/Berlin.\n"
+        f"group_data/all.yml:{wrong}: machine.timezon: unknown key; write 'timezone'\n"
+        "2 problems; nothing was connected to\n"
+    )
+
+
+def test_problems_as_json_can_be_read_by_a_program(project: Project) -> None:
+    line = project.change("all.yml", "  source: vendor", "  source: vender")
+    done = project.run("rig", "check", "--json")
+    assert (done.returncode, done.stderr) == (2, "")
+    assert json.loads(done.stdout) == {
+        "machines": {},
+        "problems": [
+            {
+                "file": "group_data/all.yml",
+                "line": line,
+                "path": "containers.source",
+                "message": "must be 'vendor' or 'distribution', not 'vender'; write 'vendor'",
+            }
+        ],
+    }
+
+
+def test_machines_as_json_can_be_read_by_a_program(project: Project) -> None:
+    project.write("hosts.yml", WORKSTATION)
+    told = json.loads(project.run("rig", "check", "--json").stdout)
+    assert told["problems"] == []
+    assert told["machines"]["workstation"]["models"] == ["llama-3.3-70b-q4"]
+
+
+def test_data_is_checked_as_pyinfra_would_take_it(project: Project) -> None:
+    done = project.run("rig", "check", "--data", "machine.timezone=Nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("--data: machine.timezone: 'Nowhere' is not a known time zone; write ")
+
+
+def test_data_without_a_value_is_refused(project: Project) -> None:
+    done = project.run("rig", "check", "--data", "machine.timezone")
+    assert done.returncode == 2
+    assert "'machine.timezone' has no value; write key=value" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_schema_is_printed_even_where_no_machine_is_configured(project: Project) -> None:
+    done = project.run("rig", "schema")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["properties"]["machine"]["properties"]["timezone"]["default"] == "Etc/UTC"
+
+
+def test_the_schema_follows_the_owners_all_yml(project: Project) -> None:
+    project.change("all.yml", "  timezone: Etc/UTC", "  timezone: Asia/Tokyo")
+    told = json.loads(project.run("rig", "schema").stdout)
+    assert told["properties"]["machine"]["properties"]["timezone"]["default"] == "Asia/Tokyo"
+
+
+def test_the_schema_of_a_broken_all_yml_is_a_sentence_and_exit_2(project: Project) -> None:
+    project.write("all.yml", "[")
+    done = project.run("rig", "schema")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("group_data/all.yml:")
+    assert "Traceback" not in done.stderr
+
+
+def test_help_says_what_the_commands_do(project: Project) -> None:
+    told = project.run("rig", "--help").stdout
+    assert "Check all settings" in told
+    assert "Print the JSON Schema" in told
+    assert "--json" in project.run("rig", "check", "--help").stdout
