@@ -5,6 +5,9 @@ from os import geteuid as _geteuid
 from pathlib import Path as _Path
 from typing import Any as _Any
 
+from paramiko import HostKeys as _HostKeys
+from paramiko.hostkeys import InvalidHostKey as _InvalidHostKey
+
 # pyinfra puts the folder it is started in on the path, which need not be this one.
 if str(_Path(__file__).resolve().parent) not in _sys.path:
     _sys.path.insert(0, str(_Path(__file__).resolve().parent))
@@ -29,14 +32,28 @@ def _connection(host: _Host) -> dict[str, _Any]:
     return connection | ({"ssh_key": str(host.identity_file)} if host.identity_file else {})
 
 
+def _remark(host: _Host) -> str | None:
+    """What the operator can do about a machine whose host key is not known, which pyinfra will refuse."""
+    name = host.address if host.port == 22 else f"[{host.address}]:{host.port}"
+    try:
+        known = _HostKeys(str(host.known_hosts_file)).lookup(name) is not None
+    except (OSError, _InvalidHostKey):
+        known = False
+    if known or host.is_local:
+        return None
+    login = f"ssh -p {host.port} -o UserKnownHostsFile={host.known_hosts_file} {host.user}@{host.address}"
+    return f"{host.name}: {host.known_hosts_file} has no host key of it; log in once and compare it: {login}"
+
+
 try:
     _inventory = _active_inventory()
 except _SettingsError as _error:
     print(_error.report(), file=_sys.stderr)
     raise SystemExit(2) from None
 
-if _inventory.remark:
-    print(_inventory.remark, file=_sys.stderr)
+for _text in (_inventory.remark, *map(_remark, _inventory.hosts.values())):
+    if _text:
+        print(_text, file=_sys.stderr)
 
 # pyinfra makes a group of every list of this module.
 all = [(_host.connector_name, _connection(_host)) for _host in _inventory.hosts.values()]
