@@ -7,14 +7,14 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.progress import Reporter
 
-Note = Callable[[str], None]
+Note = Callable[[str], object]
 
 
 class BuildError(Exception):
@@ -65,7 +65,10 @@ def recipe_source(*modules: str) -> list[str]:
 
 
 def run(
-    command: Sequence[str | Path], note: Note | None = None, environment: dict[str, str] | None = None
+    command: Sequence[str | Path],
+    note: Note | None = None,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
 ) -> str:
     """Run a build command, passing its lines on as remarks; the tail of its output becomes the error."""
     process = subprocess.Popen(
@@ -75,6 +78,7 @@ def run(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        cwd=directory,
         env={**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})},
     )
     assert process.stdout is not None

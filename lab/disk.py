@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from lab.recipes.debian import apt_options
-from lab.spec import Network, Spec
+from lab.spec import APT_PROXY_PORT, Network, Spec
 
 # slirp4netns answers here, and asks whatever the operator's machine asks.
 RESOLVER = "10.0.2.3"
@@ -30,7 +30,7 @@ def prepare(spec: Spec, network: Network) -> None:
     (etc / "resolv.conf").unlink(missing_ok=True)
     _write(etc / "resolv.conf", f"nameserver {RESOLVER}\n")
     _write(etc / "systemd/network/10-lab.network", _interface(network))
-    _write(etc / "apt/apt.conf.d/00lab", "".join(f"{option};\n" for option in apt_options()))
+    _write(etc / "apt/apt.conf.d/00lab", _apt(network))
     for name in ("ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"):
         _write(
             etc / "ssh" / name,
@@ -51,6 +51,19 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
     path.touch(mode=mode)
     path.write_text(text)
     path.chmod(mode)
+
+
+def _apt(network: Network) -> str:
+    """This network's way to the archive: through the lab's cache, but straight to what stands beside it."""
+    own = [option for option in apt_options() if not option.startswith("Acquire::http::Proxy ")]
+    return "".join(
+        f"{option};\n"
+        for option in (
+            *own,
+            f'Acquire::http::Proxy "http://{network.services}:{APT_PROXY_PORT}"',
+            f'Acquire::http::Proxy::{network.services} "DIRECT"',
+        )
+    )
 
 
 def _interface(network: Network) -> str:

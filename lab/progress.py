@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 Event = dict[str, Any]
-Emit = Callable[[Event], None]
+Emit = Callable[[Event], object]
 
 ALIVE_EVERY = 10.0
 
@@ -20,7 +20,7 @@ class Reporter:
         self._emit = emit
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Callable[[str], None]]:
+    def step(self, name: str) -> Iterator[Callable[[str], object]]:
         """Announce `name`, hand out a function for remarks on the way, and say how long it took."""
         began = time.monotonic()
         self._emit({"event": "start", "step": name})

@@ -21,14 +21,16 @@ from typing import Any
 from lab import disk
 from lab.cache import BuildError, Cache
 from lab.cgroups import Group
+from lab.goods import Goods
 from lab.guard import clean
 from lab.progress import Reporter
 from lab.recipes import debian
-from lab.spec import PREFIX, SSH_PORT, Network, Spec
+from lab.spec import APT_PROXY_PORT, HUB_PORT, PREFIX, REGISTRY_PORT, SSH_PORT, Network, Spec
 from lab.wire import Line, Message, listen
 
 BOOT_SECONDS = 120.0
 STOP_SECONDS = 40.0
+SERVICE_SECONDS = 30.0
 INDICES = range(64)
 POWER_OFF = signal.SIGRTMIN + 4
 
@@ -43,7 +45,7 @@ class Supervisor:
         self.guard = guard
         self.group = group
         self.outside = f"/proc/{os.getpid()}/fd/{outside}"
-        self.reporter = Reporter(lambda event: None if guard.send(event) else None)
+        self.reporter = Reporter(guard.send)
         self.over = threading.Event()
         self.guard_gone = threading.Event()
         self._lock = threading.RLock()
@@ -55,21 +57,25 @@ class Supervisor:
 
     def build(self) -> None:
         cache = Cache(self.spec.cache, self.reporter)
-        self.image = debian.bare(cache, self.spec.release)
+        self.disk_image = debian.bare(cache, self.spec.release)
+        self.goods = Goods.gather(cache)
 
     def up(self) -> None:
         with self.reporter.step("Lay the network"):
             self.network = self._cable()
             self._way_out()
             self._neighbour_host()
+        with self.reporter.step("Start hub, registry and package cache"):
+            self._stand_ins()
         if not self.spec.root.exists():
             with self.reporter.step(f"Copy the Debian {self.spec.release} disk"):
-                disk.copy(self.image, self.spec.root)
+                disk.copy(self.disk_image, self.spec.root)
         self.boot()
         threading.Thread(
             target=self._answer, args=[listen(self.spec.control, self.spec.uid)], daemon=True
         ).start()
-        self.guard.send({"event": "ready", "index": self.network.index})
+        settings = self.goods.settings(self.network)
+        self.guard.send({"event": "ready", "index": self.network.index, "settings": settings})
 
     # The network
 
@@ -120,27 +126,23 @@ class Supervisor:
     def _way_out(self) -> None:
         """Packets that leave the lab leave as connections of one ordinary process on the operator's machine."""
         ready, tell = os.pipe()
-        self._helpers.append(
-            subprocess.Popen(
-                [
-                    *("nsenter", f"--net={self.outside}"),
-                    *(
-                        "slirp4netns",
-                        "--configure",
-                        "--mtu=65520",
-                        "--disable-host-loopback",
-                        f"--ready-fd={tell}",
-                    ),
-                    *("--netns-type=path", "/proc/1/ns/net", "tap0"),
-                ],
-                pass_fds=[tell],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
+        self._help(
+            "way-out",
+            [
+                *("nsenter", f"--net={self.outside}", "slirp4netns", "--configure", "--mtu=65520"),
+                *(
+                    "--disable-host-loopback",
+                    f"--ready-fd={tell}",
+                    "--netns-type=path",
+                    "/proc/1/ns/net",
+                    "tap0",
+                ),
+            ],
+            tell,
         )
         os.close(tell)
         if not os.read(ready, 1):
-            raise LabError("slirp4netns did not start; see log/lab.log in the lab's directory")
+            raise LabError(f"slirp4netns did not start; see {self.spec.logs / 'way-out.log'}")
         os.close(ready)
         rules = (
             "table ip way_out {\n chain source {\n  type nat hook postrouting priority 100;\n"
@@ -153,8 +155,8 @@ class Supervisor:
         self._neighbour = subprocess.Popen(
             ["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL
         )
-        own = os.readlink("/proc/self/ns/net")
-        while os.readlink(f"/proc/{self._neighbour.pid}/ns/net") == own:
+        own = Path("/proc/self/ns/net").readlink()
+        while Path(f"/proc/{self._neighbour.pid}/ns/net").readlink() == own:
             time.sleep(0.01)
         _run(
             "ip",
@@ -177,6 +179,44 @@ class Supervisor:
             f"ip route add default via {self.network.services}",
         ):
             _run(*self._at("neighbour"), *command.split())
+
+    def _stand_ins(self) -> None:
+        address, logs = self.network.services, self.spec.logs
+        python = [sys.executable, "-B", "-m"]
+        configuration = self.spec.directory / "registry.json"
+        configuration.write_text(json.dumps(self.goods.registry_configuration(self.network)))
+        self._help("hub", [*python, "lab.hub", "--address", address, *self.goods.hub_arguments()])
+        self._help("registry", [str(self.goods.registry_program), "serve", str(configuration)])
+        listener = socket.create_server((address, APT_PROXY_PORT), backlog=64)
+        store = self.spec.cache / "packages"
+        self._help(
+            "packages",
+            [
+                *("nsenter", f"--net={self.outside}", *python, "lab.aptproxy"),
+                *(f"--socket={listener.fileno()}", f"--store={store}"),
+            ],
+            listener.fileno(),
+        )
+        listener.close()
+        for port in (HUB_PORT, REGISTRY_PORT):
+            self._wait_for_service(address, port, logs)
+
+    def _help(self, name: str, command: list[str], *inherited: int) -> None:
+        """Start a stand-in; it ends with the lab."""
+        with (self.spec.logs / f"{name}.log").open("ab") as log:
+            self._helpers.append(
+                subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=inherited
+                )
+            )
+
+    def _wait_for_service(self, address: str, port: int, logs: Path) -> None:
+        deadline = time.monotonic() + SERVICE_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection((address, port), timeout=1):
+                return
+            time.sleep(0.02)
+        raise LabError(f"nothing answers at {address}:{port}; see the logs in {logs}")
 
     # The machine
 

@@ -1,0 +1,98 @@
+"""What the stand-ins serve, and the settings by which a deploy asks for exactly that."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.cache import Cache
+from lab.recipes import engine, model, registry, vendor
+from lab.recipes.packing import sha256
+from lab.spec import HUB_PORT, REGISTRY_PORT, Network
+
+
+@dataclass(frozen=True)
+class Goods:
+    """Directories of the cache, finished."""
+
+    archive: Path
+    image: Path
+    model: Path
+    vendor: Path
+    registry: Path
+    build: str
+
+    @staticmethod
+    def gather(cache: Cache) -> Goods:
+        """Everything that is served, made where it is not there yet."""
+        tree = engine.tree(cache)
+        return Goods(
+            archive=engine.archive(cache, tree),
+            image=engine.image(cache, tree),
+            model=model.model(cache),
+            vendor=vendor.repository(cache),
+            registry=registry.program(cache),
+            build=engine.build_number(tree),
+        )
+
+    @property
+    def archive_name(self) -> str:
+        return f"llama-{self.build}-bin-linux.tar.gz"
+
+    @property
+    def registry_program(self) -> Path:
+        return self.registry / "usr/bin/docker-registry"
+
+    def registry_configuration(self, network: Network) -> dict[str, Any]:
+        """JSON is YAML, which the registry reads."""
+        return {
+            "version": "0.1",
+            "log": {"level": "warn", "accesslog": {"disabled": True}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(self.image)},
+                "maintenance": {"readonly": {"enabled": True}},
+            },
+            "http": {"addr": f"{network.services}:{REGISTRY_PORT}"},
+        }
+
+    def hub_arguments(self) -> list[str]:
+        about = json.loads((self.model / "about.json").read_text())
+        archives = ("--static", f"/archives/{self.archive_name}", str(self.archive / "llama.cpp.tar.gz"))
+        return [
+            f"--port={HUB_PORT}",
+            *("--publish", model.REPOSITORY, about["revision"], model.FILE, str(self.model / model.FILE)),
+            *archives,
+            *("--static", f"/{vendor.ROOT}/", str(self.vendor / vendor.ROOT)),
+        ]
+
+    def settings(self, network: Network) -> dict[str, Any]:
+        """The values of `settings:` in the lab's hosts.yml: addresses, digests and hashes of what is served."""
+        hub = f"http://{network.services}:{HUB_PORT}"
+        registry_address = f"{network.services}:{REGISTRY_PORT}"
+        about = json.loads((self.model / "about.json").read_text())
+        return {
+            "containers": {
+                "vendor": {
+                    "repository": f"{hub}/docker/linux",
+                    "key_fingerprints": [(self.vendor / "fingerprint").read_text()],
+                },
+                "daemon": {"insecure-registries": [registry_address]},
+            },
+            "models": {
+                "hub": hub,
+                "catalogue": {"tiny": {"repository": model.REPOSITORY, "file": model.FILE, **about}},
+            },
+            "engines": {
+                "llama-70b": {"image": f"{registry_address}/{(self.image / 'reference').read_text()}"},
+                "llama-8b": {
+                    "archive": {
+                        "url": f"{hub}/archives/{self.archive_name}",
+                        "sha256": sha256(self.archive / "llama.cpp.tar.gz"),
+                        "binary": engine.BINARY,
+                    }
+                },
+            },
+            "firewall": {"ssh": {"networks": [f"{network.operator}/32"]}},
+        }
