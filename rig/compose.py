@@ -41,22 +41,26 @@ def document(settings: Settings) -> dict[str, Any]:
 
 def service(settings: Settings, name: str, engine: ContainerEngine) -> dict[str, Any]:
     """One engine's service, with the label ``rig.settings`` by which a later run sees whether it is current."""
-    definition = _definition(settings, name, engine)
-    return definition | {"labels": {"rig.engine": name, "rig.settings": _fingerprint(definition)}}
+    labels = {"rig.engine": name, "rig.settings": fingerprint(settings, name, engine)}
+    return _definition(settings, name, engine) | {"labels": labels}
 
 
 def fingerprint(settings: Settings, name: str, engine: ContainerEngine) -> str:
-    """SHA-256 of the engine's definition: what a running container must carry to be current."""
-    return _fingerprint(_definition(settings, name, engine))
+    """SHA-256 of the engine's definition and of its models: what a running container must carry to be current.
 
-
-def _fingerprint(definition: dict[str, Any]) -> str:
-    canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"))
+    The models' own hashes belong to it, as a file of the same name with other bytes is served only after a restart.
+    """
+    models = [settings.models.catalogue[model].sha256 for model in _models(engine)]
+    canonical = json.dumps([_definition(settings, name, engine), models], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def _models(engine: ContainerEngine) -> list[str]:
+    return [engine.model, *([engine.projector] if engine.projector else [])]
+
+
 def _definition(settings: Settings, name: str, engine: ContainerEngine) -> dict[str, Any]:
-    names = [engine.model, *([engine.projector] if engine.projector else [])]
+    names = _models(engine)
     seen_as = {model: f"{MODELS}/{model}/{settings.models.catalogue[model].file}" for model in names}
     variable = key_variable(name)
     return {
