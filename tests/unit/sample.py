@@ -1,0 +1,99 @@
+"""Settings for tests of what is computed from them, and a shell that runs what an operation would send to a machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from pyinfra.api import FactBase
+
+from rig.settings import Settings
+from tests.unit.project import ROOT
+
+DIGEST = "sha256:" + "d" * 64
+IMAGE = f"example.org/llama:server@{DIGEST}"
+ARCHIVE = {"url": "http://example.org/llama.tar.gz", "sha256": "a" * 64, "binary": "bin/llama-server"}
+
+examples = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For tests on invented examples: a busy machine is no reason to fail."""
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="files that belong to root can only be made by root")
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    """A test that compares with other programs, and cannot without them."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+def settings(changes: Mapping[str, Any] | None = None) -> Settings:
+    """all.yml with a container `one` on port 8002 and a service `two` on port 8003, and dotted `changes` on top."""
+    document = json.loads(_shipped())
+    document["engines"] = {
+        "one": {"runtime": "container", "image": IMAGE, "model": "llama-3.3-70b-q4", "port": 8002},
+        "two": {"runtime": "native", "archive": ARCHIVE, "model": "llama-3.1-8b-q4", "port": 8003},
+    }
+    for dotted, value in (changes or {}).items():
+        *above, last = dotted.split("/")
+        at = document
+        for key in above:
+            at = at[key]
+        at[last] = value
+    return Settings.model_validate_json(json.dumps(document))
+
+
+@cache
+def _shipped() -> str:
+    return json.dumps(yaml.safe_load((ROOT / "group_data" / "all.yml").read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Here:
+    """Stands in for pyinfra's `host`: facts and commands are run by this machine's own shell, for real."""
+
+    rewrite: Callable[[str], str] = str
+    """Changes a command before it is run: a path of a real machine becomes one of the test."""
+
+    def get_fact(self, fact: type[FactBase[Any]], **arguments: Any) -> Any:
+        reader: Any = fact()
+        return reader.process(self.shell(reader.command(**arguments)).stdout.splitlines())
+
+    def shell(self, command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", self.rewrite(command)],
+            env={**os.environ, "LC_ALL": "C", **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def carry_out(self, commands: Iterator[Any], **environ: str) -> list[subprocess.CompletedProcess[str]]:
+        """Runs what an operation yields, up to the first command that fails, as pyinfra does."""
+        done = []
+        for command in commands:
+            assert isinstance(command, str), f"not a shell command: {command!r}"
+            done.append(self.shell(command, **environ))
+            if done[-1].returncode != 0:
+                break
+        return done
+
+
+def tree(directory: Path) -> dict[str, str]:
+    """Every file below a directory with its mode, so that a leftover shows."""
+    return {
+        str(path.relative_to(directory)): f"{path.stat().st_mode & 0o7777:o}"
+        for path in sorted(directory.rglob("*"))
+        if not path.is_dir()
+    }
