@@ -1,0 +1,232 @@
+"""Preflight stops a deploy that could not succeed, and says what to do, in one sentence each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rig.facts.preflight import MachineFact
+from rig.preflight import Listener, Login, Machine, asked_files, asked_paths, human, login_problems, problems
+from tests.unit.sample import settings
+
+GIB = 1 << 30
+OWNER = Login(uid=1000, user="owner", sudo=True, source="192.168.1.5")
+FINE = Machine(
+    os_id="debian",
+    os_version="13",
+    os_codename="trixie",
+    architecture="amd64",
+    free={"/": 100 * GIB, "/mnt/models": 100 * GIB, "/mnt/backup": 100 * GIB},
+    device={"/": "1", "/mnt/models": "1", "/mnt/backup": "1"},
+    mounts=frozenset(),
+    sizes={},
+)
+BIG = "/mnt/models/llama-3.3-70b-q4/Llama-3.3-70B-Instruct-Q4_K_M.gguf"
+
+
+def _said(machine: Machine, changes: dict[str, Any] | None = None) -> list[str]:
+    return problems(settings(changes), machine)
+
+
+def _only(machine: Machine, changes: dict[str, Any] | None = None) -> str:
+    (sentence,) = _said(machine, changes)
+    return sentence
+
+
+def test_a_machine_that_is_fine_is_let_through() -> None:
+    assert _said(FINE) == []
+
+
+@pytest.mark.parametrize(
+    ("system", "codename"),
+    [(("debian", "12"), "bookworm"), (("debian", "13"), "trixie"), (("ubuntu", "24.04"), "noble")],
+)
+def test_supported_systems_are_let_through(system: tuple[str, str], codename: str) -> None:
+    assert _said(replace(FINE, os_id=system[0], os_version=system[1], os_codename=codename)) == []
+
+
+@pytest.mark.parametrize("system", [("debian", "11"), ("ubuntu", "22.04"), ("fedora", "42"), ("debian", "")])
+def test_another_system_is_refused_with_those_that_work(system: tuple[str, str]) -> None:
+    sentence = _only(replace(FINE, os_id=system[0], os_version=system[1]))
+    assert sentence.startswith(f"{system[0]} {system[1]} is not supported")
+    assert sentence.endswith("install one of: Debian 12, Debian 13, Ubuntu 24.04")
+
+
+def test_another_architecture_is_refused() -> None:
+    assert "arm64 is not supported" in _only(replace(FINE, architecture="arm64"))
+
+
+def test_the_distributions_compose_is_refused_where_it_is_too_old() -> None:
+    changes = {"containers/source": "distribution"}
+    assert "write 'containers.source: vendor'" in _only(replace(FINE, os_version="12"), changes)
+    assert _said(FINE, changes) == []
+
+
+@pytest.mark.parametrize("folder", ["models", "backup"])
+def test_a_folder_that_must_be_a_mount_and_is_none_is_refused(folder: str) -> None:
+    changes = {f"storage/{folder}/must_be_mount": True}
+    sentence = _only(FINE, changes)
+    assert sentence.startswith(f"/mnt/{folder} is not a mount")
+    assert "mount the disk" in sentence
+    assert _said(replace(FINE, mounts=frozenset({f"/mnt/{folder}"})), changes) == []
+
+
+def test_a_folder_whose_disk_the_deploy_mounts_itself_needs_no_mount_yet() -> None:
+    mount = {"source": "LABEL=models", "filesystem": "ext4", "options": ["noatime"]}
+    assert _said(FINE, {"storage/models/must_be_mount": True, "storage/models/mount": mount}) == []
+
+
+def test_a_disk_that_is_too_small_is_named_with_what_is_missing() -> None:
+    small = replace(FINE, free=dict.fromkeys(FINE.free, 20 * GIB))
+    sentence = _only(small)
+    assert "/mnt/models" in sentence
+    assert "has 20.0 GiB free and 54.2 GiB are needed" in sentence
+    assert "39.6 GiB for the model llama-3.3-70b-q4" in sentence
+    assert "10.0 GiB for packages and images (storage.system_free)" in sentence
+    assert sentence.endswith("free the space, or put storage.models on a larger disk")
+
+
+def test_what_is_there_already_needs_no_space_again() -> None:
+    assert _said(replace(FINE, free=dict.fromkeys(FINE.free, 20 * GIB), sizes={BIG: 42520398816})) == []
+
+
+def test_a_disk_of_their_own_is_measured_for_the_models_alone() -> None:
+    machine = replace(
+        FINE,
+        free={"/": 11 * GIB, "/mnt/models": 45 * GIB, "/mnt/backup": 11 * GIB},
+        device={"/": "1", "/mnt/models": "2", "/mnt/backup": "1"},
+    )
+    assert _said(machine) == []
+    sentence = _only(replace(machine, free={**machine.free, "/mnt/models": 30 * GIB}))
+    assert sentence.startswith("the file system of /mnt/models has 30.0 GiB free")
+
+
+def test_a_disk_that_is_not_mounted_yet_is_not_measured() -> None:
+    changes = {"storage/models/mount": {"source": "LABEL=models", "filesystem": "ext4", "options": ["noatime"]}}
+    machine = replace(FINE, free=dict.fromkeys(FINE.free, 11 * GIB))
+    assert _said(machine, changes) == []
+    mounted = replace(machine, mounts=frozenset({"/mnt/models"}), device={**FINE.device, "/mnt/models": "2"})
+    assert "/mnt/models" in _only(mounted, changes)
+
+
+def test_a_model_of_two_engines_is_counted_once() -> None:
+    machine = replace(FINE, free=dict.fromkeys(FINE.free, 51 * GIB))
+    assert _said(machine, {"engines/two/model": "llama-3.3-70b-q4"}) == []
+
+
+def _listens(process: str, unit: str = "", port: int = 8002) -> Machine:
+    return replace(FINE, listeners=(Listener("127.0.0.1", port, process, unit),))
+
+
+def test_a_port_held_by_a_stranger_is_named_with_its_holder() -> None:
+    sentence = _only(_listens("nginx", "nginx.service"))
+    assert sentence.startswith("port 8002 of engine one is held by nginx (nginx.service) on 127.0.0.1")
+    assert "engines.one.port" in sentence
+    assert "held by another program on" in _only(_listens(""))
+
+
+def test_a_port_of_both_families_is_told_once_for_each_address() -> None:
+    both = tuple(Listener(address, 8002, "nginx", "") for address in ("0.0.0.0", "0.0.0.0", "[::]"))
+    assert len(_said(replace(FINE, listeners=both))) == 2
+
+
+def test_our_own_engines_hold_their_ports_rightly() -> None:
+    container = replace(_listens("docker-proxy"), containers={"rig-one": "127.0.0.1:8002->8002/tcp"})
+    assert _said(container) == []
+    assert _said(_listens("llama-server", "rig-native@two.service", port=8003)) == []
+
+
+def test_engines_that_swap_ports_are_let_through_as_the_old_ones_are_retired_first() -> None:
+    assert _said(_listens("llama-server", "rig-native@old.service")) == []
+    swapped = replace(_listens("docker-proxy", port=8003), containers={"rig-old": "127.0.0.1:8003->8003/tcp"})
+    assert _said(swapped) == []
+
+
+def test_a_strangers_container_is_not_taken_for_ours() -> None:
+    assert "docker-proxy" in _only(_listens("docker-proxy", "docker.service"))
+
+
+def test_a_port_of_an_engine_that_is_off_does_not_matter() -> None:
+    assert _said(_listens("nginx"), {"engines/one/enabled": False}) == []
+
+
+def test_every_reason_is_given_at_once() -> None:
+    bad = replace(_listens("nginx"), os_id="fedora", architecture="arm64", free=dict.fromkeys(FINE.free, GIB))
+    assert len(_said(bad, {"storage/models/must_be_mount": True})) == 5
+
+
+@pytest.mark.parametrize(
+    ("login", "password", "fine"),
+    [
+        (OWNER, False, True),
+        (replace(OWNER, uid=0, user="root", sudo=False), False, True),
+        (replace(OWNER, sudo=False), True, True),
+        (replace(OWNER, sudo=False), False, False),
+    ],
+)
+def test_a_login_must_be_root_or_become_root(login: Login, password: bool, fine: bool) -> None:
+    said = login_problems(login, sudo_password=password, networks=None)
+    assert said == [] if fine else "/etc/sudoers.d/rig" in said[0] and "--use-sudo-password" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "networks", "fine"),
+    [
+        ("192.168.1.5", ["192.168.0.0/16"], True),
+        ("192.168.1.5", ["10.0.0.0/8", "fd00::/8"], False),
+        ("192.168.1.5", None, True),
+        (None, ["10.0.0.0/8"], True),
+        ("::ffff:10.0.0.5", ["10.0.0.0/8"], True),
+        ("fe80::1%eth0", ["fe80::/10"], True),
+        ("2001:db8::1", ["fe80::/10", "0.0.0.0/0"], False),
+    ],
+)
+def test_nobody_locks_themselves_out(source: str | None, networks: list[str] | None, fine: bool) -> None:
+    said = login_problems(replace(OWNER, source=source), sudo_password=False, networks=networks)
+    assert bool(said) is not fine
+    assert fine or ("lock you out" in said[0] and "add '" in said[0])
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (GIB, "1.0 GiB"), (1536 * GIB, "1.5 TiB")],
+)
+def test_sizes_are_told_as_people_read_them(size: int, text: str) -> None:
+    assert human(size) == text
+
+
+def test_what_is_measured_is_what_the_settings_name() -> None:
+    made = settings({"storage/backup/path": "/srv/backup"})
+    assert asked_paths(made) == ("/", "/mnt/models", "/srv/backup")
+    assert str(asked_files(made)[0]) == BIG
+
+
+def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
+    machine = MachineFact().process(
+        [
+            "os\tdebian\t13\ttrixie",
+            "arch\tamd64",
+            "path\t/\t1000\t5\t-",
+            "path\t/mnt/models\t2000\t6\tmount",
+            f"file\t{BIG}\t77",
+            'listener\t[::1]:8002\tusers:(("nginx",pid=7,fd=3))\tnginx.service',
+            "listener\t0.0.0.0:22\t\t",
+            "container\trig-one\t127.0.0.1:8002->8002/tcp",
+            "apt\tapt-get\t(PID 12)",
+        ]
+    )
+    assert machine == Machine(
+        os_id="debian",
+        os_version="13",
+        os_codename="trixie",
+        architecture="amd64",
+        free={"/": 1000, "/mnt/models": 2000},
+        device={"/": "5", "/mnt/models": "6"},
+        mounts=frozenset({"/mnt/models"}),
+        sizes={BIG: 77},
+        listeners=(Listener("[::1]", 8002, "nginx", "nginx.service"), Listener("0.0.0.0", 22, "", "")),
+        containers={"rig-one": "127.0.0.1:8002->8002/tcp"},
+        apt_holder="apt-get (PID 12)",
+    )
