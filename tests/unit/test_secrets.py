@@ -146,11 +146,11 @@ def test_an_owners_own_key_is_kept_and_used(store: Store) -> None:
     [
         "RIG_KEY_ONE=",
         "RIG_KEY_ONE=short",
+        f"RIG_KEY_ONE={'a' * 42}",
         f"RIG_KEY_ONE={'a' * 64} ",
         f"RIG_KEY_ONE='{'a' * 64}'",
-        f"RIG_KEY_ONE={'a' * 42}",
-    ]
-    + [f"RIG_KEY_ONE={'a' * 64}\nRIG_KEY_ONE={'b' * 64}"],
+        f"RIG_KEY_ONE={'a' * 64}\nRIG_KEY_ONE={'b' * 64}",
+    ],
 )
 def test_a_line_that_holds_no_key_is_left_alone_and_told(store: Store, line: str) -> None:
     store.file.write_text(f"{line}\n")
