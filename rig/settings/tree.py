@@ -62,13 +62,16 @@ def plain(node: Node) -> Any:
 
 
 def merge(base: Node, over: Node) -> Node:
-    """`over` laid on `base`: mappings merge key by key, all else (lists and null too) is replaced whole."""
+    """`over` laid on `base`: mappings merge key by key, all else (lists and null too) is replaced whole.
+
+    A merged mapping keeps the place of the lower one: that is where a key that is missing in both belongs.
+    """
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
     merged = dict(base.value)
     for key, child in over.value.items():
         merged[key] = merge(merged[key], child) if key in merged else child
-    return Node(merged, over.file, over.line)
+    return Node(merged, base.file, base.line)
 
 
 def read(path: Path, shown: str) -> Node:

@@ -28,10 +28,11 @@ def running_lab(project: Project) -> Iterator[Path]:
     lab = project.root / ".lab"
     lab.mkdir()
     (lab / "hosts.yml").write_text("hosts:\n  rig-lab: {address: 10.77.0.2, user: rig}\n")
-    supervisor = subprocess.Popen(
-        [sys.executable, "-c", "import sys; sys.stdin.read()", "lab.supervisor"], stdin=subprocess.PIPE
-    )
-    (lab / "running").write_text(f"{supervisor.pid}\n")
-    yield lab
-    supervisor.kill()
-    supervisor.wait()
+    waiting = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", "lab.supervisor"]
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as supervisor:
+        assert supervisor.stdout is not None
+        # Its command line can be read in /proc only once the program has really begun.
+        supervisor.stdout.readline()
+        (lab / "running").write_text(f"{supervisor.pid}\n")
+        yield lab
+        supervisor.kill()

@@ -314,6 +314,16 @@ def test_a_key_that_all_yml_must_have_is_missed_where_it_belongs(project: Projec
     ]
 
 
+def test_a_missing_key_is_told_in_the_file_that_has_the_others(project: Project) -> None:
+    project.change("all.yml", "    max_use: 2G\n", "")
+    project.write("hosts.yml", WORKSTATION)
+    project.write("workstation.yml", "machine:\n  journald: {max_retention: 7day}\n")
+    (problem,) = project.problems()
+    assert problem.startswith(
+        f"group_data/all.yml:{project.line('all.yml', 'journald:')}: machine.journald.max_use"
+    )
+
+
 def test_a_port_used_twice_is_told_for_engines_and_for_ssh(project: Project) -> None:
     project.write(
         "workstation.yml",
