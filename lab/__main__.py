@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from lab.machine import DEFAULT, NAME, Lab, LabFailed, build, down, purge, running
+from lab.machine import NAME, Lab, LabFailed, authorise, build, default_directory, down, purge, running
 from lab.spec import RELEASES
 
 
@@ -35,7 +35,12 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run)
-        command.add_argument("--dir", type=Path, default=DEFAULT, help="the lab's directory (default: .lab)")
+        command.add_argument(
+            "--dir",
+            type=_directory,
+            default=default_directory(),
+            help="the lab's directory (default: $RIG_LAB or .lab)",
+        )
         if name in ("up", "build"):
             command.add_argument(
                 "--release", choices=RELEASES, default=RELEASES[0], help="the machine's Debian"
@@ -49,10 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _directory(text: str) -> Path:
+    return Path(text).resolve()
+
+
 def _up(options: argparse.Namespace) -> int:
     if running(options.dir):
         print(f"The lab in {options.dir} stands.")
     else:
+        authorise()
         lab = Lab.boot(options.dir, options.release)
         lab.ssh("true")
         lab.keep()
@@ -84,6 +94,7 @@ def _ssh(options: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
+    authorise()
     build(options.release)
     return 0
 

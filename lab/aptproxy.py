@@ -1,6 +1,6 @@
-"""A proxy that keeps what apt never sees changed (packages, indexes named by their hash), so that it is fetched once.
+"""A proxy that keeps what never changes (packages, indexes named by their hash), so that it is fetched once.
 
-It listens inside the lab and asks from the operator's network: the socket comes from there, the process lives here.
+It listens inside the lab, by an inherited socket, and asks the archives from the operator's network.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
             return upstream, None
 
     def _keep(self, response: http.client.HTTPResponse, kept: Path) -> None:
-        """Store first, give then: two machines that ask at once each fetch, and the same file takes its place twice."""
+        """Store first, give then; of two that ask at once, the later replaces the same by the same."""
         with tempfile.NamedTemporaryFile(dir=self.store, prefix=".part-", delete=False) as part:
             shutil.copyfileobj(response, part)
         expected = response.headers.get("Content-Length")

@@ -23,7 +23,7 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Cache:
-    """A directory of artefacts. A name carries the hash of its recipe, so a changed recipe is another artefact."""
+    """A directory of artefacts. A name carries its recipe's hash: a changed recipe is another artefact."""
 
     directory: Path
     reporter: Reporter
@@ -31,7 +31,7 @@ class Cache:
     def artefact(
         self, name: str, title: str, recipe: Sequence[str], make: Callable[[Path, Note], None]
     ) -> Path:
-        """The finished artefact; made beside its place and renamed, so that a killed build leaves nothing that counts."""
+        """The finished artefact; made beside its place and renamed, so that a killed build leaves nothing."""
         digest = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
         finished = self.directory / f"{name}-{digest}"
         if finished.exists():

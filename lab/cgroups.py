@@ -20,8 +20,11 @@ def _own() -> str:
     return ""
 
 
+NAME = "rig-lab-"
+
+
 class Group:
-    """`<where the guard started>/rig-lab-<pid>` with a leaf for the lab's helpers and one for the machine."""
+    """`<where the guard started>/rig-lab-<its pid>`, with a leaf for helpers and one for the machine."""
 
     def __init__(self, home: str, name: str) -> None:
         self.home = home
@@ -30,7 +33,9 @@ class Group:
     @staticmethod
     def create() -> Group:
         """Make the group and move the calling process into its leaf for helpers; its children follow."""
-        group = Group(_own(), f"rig-lab-{os.getpid()}")
+        home = _own()
+        _sweep(home)
+        group = Group(home, f"{NAME}{os.getpid()}")
         group._make()
         return group
 
@@ -41,8 +46,9 @@ class Group:
         for leaf in ("helpers", "machine"):
             (base / leaf).mkdir(parents=True, exist_ok=True)
         _move(os.getpid(), base / "helpers")
-        for level in (base.parent, base):
-            # Refused where the controllers are on version 1 or not delegated: limits then do nothing, all else works.
+        # At the top of the hierarchy the choice of controllers is not the lab's to make.
+        for level in (base.parent, base) if self.home else (base,):
+            # Refused where controllers are on version 1 or not delegated: then limits do nothing.
             with suppress(OSError):
                 controllers = (level / "cgroup.controllers").read_text().split()
                 (level / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
@@ -59,16 +65,25 @@ class Group:
         return Path(os.devnull) if base is None else base / "machine" / "cgroup.procs"
 
     def remove(self) -> bool:
-        """Leave the group and remove what is left of it in every hierarchy; False while processes in it are ending."""
-        base = self._base()
-        if base is not None and base.exists():
-            _move(os.getpid(), base.parent)
+        """Leave the group and remove it from every hierarchy; False while its processes are still ending."""
+        if f"/{self.name}/" in Path("/proc/self/cgroup").read_text():
+            base = self._base()
+            if base is not None:
+                _move(os.getpid(), base.parent)
         tops = [mount / self.home / self.name for _, mount in _mounts()]
         for top in tops:
             for directory, _, _ in os.walk(top, topdown=False):
                 with suppress(OSError):
                     Path(directory).rmdir()
         return not any(top.exists() for top in tops)
+
+
+def _sweep(home: str) -> None:
+    """Remove what a guard left that was killed at the same moment as its supervisor."""
+    for _, mount in _mounts():
+        for group in (mount / home).glob(f"{NAME}*"):
+            if not Path("/proc", group.name.removeprefix(NAME)).exists():
+                Group(home, group.name).remove()
 
 
 def _move(process: int, group: Path) -> None:

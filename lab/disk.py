@@ -1,4 +1,4 @@
-"""The machine's disk: a copy of a bare Debian, and the few files that make it this machine on this network."""
+"""The machine's disk: a copy of a bare Debian, and the few files that make it this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def prepare(spec: Spec, network: Network) -> None:
-    """Write what depends on this lab; before every boot, because the network may be another one than last time."""
+    """Write what depends on this lab; before every boot, because the network may have changed."""
     etc = spec.root / "etc"
     _write(etc / "hostname", HOSTNAME + "\n")
     _write(etc / "hosts", _hosts())

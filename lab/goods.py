@@ -68,7 +68,7 @@ class Goods:
         ]
 
     def settings(self, network: Network) -> dict[str, Any]:
-        """The values of `settings:` in the lab's hosts.yml: addresses, digests and hashes of what is served."""
+        """The values of `settings:` in the lab's hosts.yml: addresses, digests and hashes of the goods."""
         hub = f"http://{network.services}:{HUB_PORT}"
         registry_address = f"{network.services}:{REGISTRY_PORT}"
         about = json.loads((self.model / "about.json").read_text())

@@ -1,7 +1,7 @@
-"""The one process of the lab outside its namespaces: it starts the supervisor, holds the leash, and cleans up.
+"""The one process of the lab outside its namespaces: starts the supervisor, holds the leash, cleans up.
 
-The guard and the supervisor watch each other: whichever is killed, the other ends the lab and removes what the kernel
-does not remove by itself (control groups, the file that says the lab is running).
+The guard and the supervisor watch each other: whichever is killed, the other ends the lab and removes what
+the kernel does not remove by itself (control groups, the file that says the lab is running).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 from lab.cgroups import Group
 from lab.spec import Spec
@@ -37,15 +38,26 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     _detach(spec)
+    # An ordinary user's search path, which sudo may keep, has no place for what only root runs.
+    os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
     with (spec.directory / ".lock").open("w") as lock:
+        if _alone(lock):
+            guard(spec, starter)
+        else:
+            starter.send(
+                {"event": "failed", "message": f"a lab is being started or stopped in {spec.directory}"}
+            )
+
+
+def _alone(lock: TextIO) -> bool:
+    """Wait a moment for a guard that is still cleaning up."""
+    for _ in range(100):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
         except BlockingIOError:
-            starter.send(
-                {"event": "failed", "message": f"another lab is being started or stopped in {spec.directory}"}
-            )
-            return
-        guard(spec, starter)
+            time.sleep(0.1)
+    return False
 
 
 def _detach(spec: Spec) -> None:
@@ -57,10 +69,10 @@ def _detach(spec: Spec) -> None:
 
 
 def guard(spec: Spec, starter: Line) -> None:
-    """Build, then run the lab until it ends by itself, or its starter goes away without having said `keep`."""
+    """Build, then run the lab until it ends by itself, or its starter goes away without saying `keep`."""
     group = Group.create()
     try:
-        # Building needs the operator's network, running needs one of its own: hence two supervisors, one after the other.
+        # Building needs the operator's network, running needs its own: two supervisors, one after the other.
         if _supervise(replace(spec, only_build=True), starter, group) and not spec.only_build:
             _supervise(spec, starter, group)
     finally:

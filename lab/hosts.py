@@ -1,4 +1,4 @@
-"""The files that make the lab a host like any other: keys, SSH configuration, and its entry among the machines."""
+"""The files that make the lab a host like any other: keys, SSH configuration, its entry as a machine."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """The stand-in for the web: a model hub that misbehaves on request, and the files of vendors.
 
-A fault is set with POST /admin/faults and a JSON object; it stays until it is replaced or, with `times`, used up:
+A fault is set with POST /admin/faults and a JSON object; it stays until replaced or, with `times`, used up:
   {"cut": N}              close the connection after N bytes of the file, whatever was promised
   {"wrong": true}         the right number of wrong bytes
   {"status": 429, "retry_after": 1}   answer so instead; any status
   {"bytes_per_second": N} as slowly as that
   {"no_range": true}      ignore Range, as some mirrors do
   {"times": N}            only for the next N downloads it applies to
-POST /admin/reset removes faults and counters; GET /admin/counters tells requests and bytes served for each path.
+POST /admin/reset removes faults and counters; GET /admin/counters tells requests and bytes for each path.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
     # The hub
 
     def _resolve(self, repository: str, revision: str, file: str) -> None:
-        """What the real hub does: the address of the bytes, and in this answer's own headers what they must be."""
+        """As the real hub: the address of the bytes, and in this answer's own headers what they must be."""
         for entry in self.state.published:
             if (entry.repository, entry.file) == (repository, file) and revision in (entry.revision, "main"):
                 break

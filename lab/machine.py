@@ -1,4 +1,4 @@
-"""A lab as its users see it: boot a machine, log in, look at it from next door, pull its plug, take it down."""
+"""A lab as its users see it: boot a machine, log in, look at it from next door, pull its plug."""
 
 from __future__ import annotations
 
@@ -28,8 +28,13 @@ class LabFailed(Exception):
     """The lab could not do what it was asked; the message is for a person."""
 
 
+def default_directory() -> Path:
+    """The lab that is meant when none is named: as everywhere in the project, RIG_LAB decides."""
+    return Path(os.environ.get("RIG_LAB") or DEFAULT).resolve()
+
+
 def cache_directory() -> Path:
-    """Where artefacts are kept: shared by all labs of a checkout, or by all checkouts where RIG_LAB_CACHE says so."""
+    """Where artefacts are kept: shared by all labs of a checkout, or where RIG_LAB_CACHE says."""
     return Path(os.environ.get("RIG_LAB_CACHE") or DEFAULT / "cache").resolve()
 
 
@@ -37,6 +42,14 @@ def elevated(*command: str | Path) -> list[str]:
     """`command` as root."""
     words = [str(word) for word in command]
     return words if os.geteuid() == 0 else ["sudo", "-n", "--", *words]
+
+
+def authorise() -> None:
+    """Let sudo ask for the password now, on the terminal, as nothing later can."""
+    if os.geteuid() != 0 and subprocess.run(["sudo", "-v"]).returncode:
+        raise LabFailed(
+            "the lab needs root for its namespaces, and sudo refused; run as root, or ask who may"
+        )
 
 
 def running(directory: Path) -> bool:
@@ -70,10 +83,15 @@ class Lab:
     ) -> Lab:
         """Boot a machine whose state lives in `directory`: the disk that is there, or a new one.
 
-        `index`: the preferred network 10.77.INDEX.0/24; another is taken when it is in use. `show` hears of each step.
+        `index`: the preferred network 10.77.INDEX.0/24; another is taken when it is in use.
+        `show` hears of each step.
         """
         directory = directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
+        if running(directory):
+            raise LabFailed(
+                f"a lab is running in {directory} already; use it, or stop it: python -m lab down"
+            )
         before = hosts.remembered(directory)
         if before is not None and (directory / "machine").exists() and before.release != release:
             raise LabFailed(
@@ -115,6 +133,11 @@ class Lab:
             _follow(self._leash, lambda event: None, "kept")
             self._leash.close()
             self._leash = None
+
+    @property
+    def leashed(self) -> bool:
+        """Whether the lab ends with this process."""
+        return self._leash is not None
 
     def down(self) -> None:
         """Shut the machine down in order, then take everything away but its disk."""
@@ -193,7 +216,7 @@ class Lab:
         _ask(self.directory, {"do": "start"})
 
     def snapshot(self, target: Path) -> None:
-        """Copy the disk of the stopped machine into the new lab directory `target`, for Lab.boot to start from."""
+        """Copy the stopped machine's disk into the new lab directory `target`, for Lab.boot to start from."""
         target.mkdir(parents=True, exist_ok=True)
         beside = target / ".machine.part"
         subprocess.run(elevated("cp", "-a", "--reflink=auto", self.directory / "machine", beside), check=True)
@@ -212,7 +235,7 @@ class Lab:
         check: bool = False,
         timeout: float = 1500,
     ) -> subprocess.CompletedProcess[str]:
-        """`pyinfra inventory.py deploy.py ARGUMENTS` from the checkout against this machine; `-y` when none are given."""
+        """`pyinfra inventory.py deploy.py ARGUMENTS` against this machine; `-y` when none are given."""
         return subprocess.run(
             [str(program("pyinfra")), "inventory.py", "deploy.py", *(arguments or ("-y",))],
             cwd=CHECKOUT,
@@ -326,7 +349,7 @@ def _start(spec: Spec) -> Line:
 
 
 def _scope() -> list[str]:
-    """Where systemd runs the operator's machine, it has to lend the lab a control group; elsewhere there is nobody to ask."""
+    """Where systemd runs the operator's machine, it has to lend the lab a control group."""
     if Path("/run/systemd/system").is_dir() and shutil.which("systemd-run"):
         return ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes", "--"]
     return []

@@ -91,5 +91,5 @@ class Network:
 
     @property
     def interface(self) -> str:
-        """The one interface that the operator's machine gets; its existence is also the claim to the index."""
+        """The one interface that the operator's machine gets; that it exists is the claim to the index."""
         return f"rig-lab-{self.index}"

@@ -1,7 +1,7 @@
-"""Process 1 of the lab: inside its own network, mounts and processes it runs the machine and what stands around it.
+"""Process 1 of the lab: in its own network, mounts and processes it runs the machine and its surroundings.
 
-Everything the lab changes lives in these namespaces, so the kernel takes all of it back when this process ends,
-however it ends. The operator's side gets one end of a virtual cable, which goes with the other end.
+Everything the lab changes lives in these namespaces, so the kernel takes all of it back when this process
+ends, however it ends. The operator's side gets one end of a virtual cable, which goes with the other end.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Supervisor:
         return subprocess.run(["nsenter", f"--net={self.outside}", *command], capture_output=True, text=True)
 
     def _way_out(self) -> None:
-        """Packets that leave the lab leave as connections of one ordinary process on the operator's machine."""
+        """Packets that leave the lab do so as connections of one ordinary process of the operator's."""
         ready, tell = os.pipe()
         self._help(
             "way-out",
@@ -266,7 +266,8 @@ class Supervisor:
                     return
             time.sleep(0.1)
         raise LabError(
-            f"the machine did not boot within {BOOT_SECONDS:.0f} s ({state}); see {self.spec.logs / 'console.log'}"
+            f"the machine did not boot within {BOOT_SECONDS:.0f} s ({state}); "
+            f"see {self.spec.logs / 'console.log'}"
         )
 
     def _init(self) -> int | None:
@@ -298,7 +299,7 @@ class Supervisor:
                 self._unplug()
 
     def _unplug(self) -> None:
-        """The kernel removes the dead machine's cable a moment later; the next boot lays a new one of the same name."""
+        """The kernel removes the dead machine's cable only later, and the next boot lays one of that name."""
         subprocess.run(["ip", "link", "delete", f"vb-{self.network.interface}"], capture_output=True)
 
     def shut_down(self) -> None:

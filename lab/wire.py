@@ -56,7 +56,7 @@ class Line:
 
 @contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """The same path under /proc: socket addresses end at 108 bytes, and a checkout may lie deeper than that."""
+    """The same path under /proc: socket addresses end at 108 bytes, and a checkout may lie deeper."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"

@@ -1,1 +1,1 @@
-"""What the lab builds once and keeps: one module per artefact, each a function from nothing to a finished tree."""
+"""What the lab builds once and keeps: one module for each kind of artefact."""

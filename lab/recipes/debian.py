@@ -21,7 +21,7 @@ KbdInteractiveAuthentication no
 
 
 def sources(release: str) -> str:
-    """deb822 sources of `release`, with the archive addresses that this machine's apt uses for its own release.
+    """deb822 sources of `release`, at the archive addresses that this machine's apt uses for its own.
 
     Empty where this machine's apt names no Debian archive (Ubuntu): mmdebstrap then uses its own default.
     """
@@ -63,7 +63,7 @@ def _own_codename() -> str:
 
 
 def apt_options() -> list[str]:
-    """What this machine's apt is told about its archive and the archive's other releases have to be told too."""
+    """What this machine's apt is told about its archive holds for the archive's other releases too."""
     dump = subprocess.run(["apt-config", "dump"], check=True, capture_output=True, text=True).stdout
     wanted = ("Acquire::Check-Valid-Until ", "Acquire::http::Proxy ", "Acquire::https::Proxy ")
     return [line.rstrip(";") for line in dump.splitlines() if line.startswith(wanted)]
@@ -127,7 +127,7 @@ def bare(cache: Cache, release: str) -> Path:
 
 
 def _trust(target: Path, certificates: str) -> None:
-    """Authorities that this machine trusts and Debian does not: a company's own, without which nothing is reached."""
+    """Authorities that this machine trusts and Debian does not, such as a company's own."""
     known = set(_PEM.findall((target / "etc/ssl/certs/ca-certificates.crt").read_text()))
     for number, certificate in enumerate(c for c in _PEM.findall(certificates) if c not in known):
         (target / f"usr/local/share/ca-certificates/lab-{number}.crt").write_text(certificate)

@@ -1,4 +1,4 @@
-"""The real llama.cpp server, from Debian's development release: as a container image and as an archive to unpack."""
+"""The real llama.cpp server, from Debian's development release: as a container image and as an archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packages of another Debian release, fetched without installing them, by apt itself with a configuration of its own."""
+"""Packages of another Debian release, fetched by apt with a configuration of its own, not installed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,145 @@
+"""The demonstration: boot the lab, deploy to it, verify it, ask it, and say how to go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.machine import CHECKOUT, NAME, Lab, LabFailed, authorise, default_directory, program, running
+from rig.settings import SettingsError, load
+from rig.settings.secrets import key_variable
+
+STEPS = 6
+QUESTION = "Say something."
+
+# Runs on the machine as root, read from standard input: the key is in nobody's arguments and stays there.
+_ASK = """
+import json, pathlib, urllib.request
+lines = pathlib.Path("/etc/rig/keys.env").read_text().splitlines()
+keys = dict(line.split("=", 1) for line in lines if "=" in line)
+request = urllib.request.Request(
+    "http://ADDRESS:PORT/v1/chat/completions",
+    json.dumps({"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 48}).encode(),
+    {"Content-Type": "application/json", "Authorization": "Bearer " + keys[VARIABLE]},
+)
+with urllib.request.urlopen(request, timeout=120) as answer:
+    print(json.dumps(json.load(answer)["choices"][0]["message"]["content"]))
+"""
+
+
+class StepFailed(Exception):
+    """A step of the demonstration failed; the message says which, and how to see more."""
+
+
+def main() -> int:
+    began = time.monotonic()
+    try:
+        _announce(2, "Boot a throwaway Debian machine")
+        lab = _lab()
+        _announce(3, "Deploy: pyinfra inventory.py deploy.py -y")
+        _tool(
+            "Deploy",
+            [program("pyinfra"), "inventory.py", "deploy.py", "-y"],
+            lab,
+            "add -vvv to see each command",
+        )
+        _announce(4, "Verify from outside: pytest --hosts=... tests/host")
+        tests = [
+            program("pytest"),
+            "-q",
+            f"--hosts=ssh://{NAME}",
+            f"--ssh-config={lab.ssh_config}",
+            "tests/host",
+        ]
+        _tool("Verify", tests, lab, "add -vv to see more of each test")
+        _announce(5, "Ask the deployed engine")
+        _ask(lab)
+        _announce(6, "Keep the machine running")
+        lab.keep()
+    except (LabFailed, StepFailed, SettingsError) as problem:
+        text = problem.report() if isinstance(problem, SettingsError) else str(problem)
+        print(f"\ndemo: {text}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; a machine that was started now ends with it", file=sys.stderr)
+        return 130
+    print(_GO_ON.format(minutes=(time.monotonic() - began) / 60))
+    return 0
+
+
+def _announce(number: int, text: str) -> None:
+    print(f"{number}/{STEPS} {text}", flush=True)
+
+
+def _lab() -> Lab:
+    directory = default_directory()
+    if running(directory):
+        lab = Lab.attach(directory)
+        lab.start()
+        print(f"  It stands: Debian {lab.release} at {lab.address}.")
+        return lab
+    authorise()
+    lab = Lab.boot(directory)
+    print(f"  Debian {lab.release} at {lab.address}")
+    return lab
+
+
+def _tool(step: str, command: Sequence[str | Path], lab: Lab, more: str) -> None:
+    """Run the tool as a person would, with its output where a person sees it."""
+    sys.stdout.flush()
+    code = subprocess.run(
+        [str(word) for word in command], cwd=CHECKOUT, env=lab.environment(), stdin=subprocess.DEVNULL
+    ).returncode
+    if code:
+        shown = " ".join(str(word).removeprefix(f"{CHECKOUT}/") for word in command)
+        again = (
+            "script/demo, which stops the machine when it fails" if lab.leashed else f"RIG_LAB=.lab {shown}"
+        )
+        raise StepFailed(
+            f"step '{step}' failed with status {code}. To look closer: .venv/bin/python -m lab up, then "
+            f"RIG_LAB=.lab {shown} ({more}); or again: {again}"
+        )
+
+
+def _ask(lab: Lab) -> None:
+    settings = load(CHECKOUT, lab=lab.directory).hosts[NAME].settings
+    name, engine = next(iter(settings.enabled_engines.items()))
+    script = (
+        _ASK.replace("ADDRESS", engine.address)
+        .replace("PORT", str(engine.port))
+        .replace("QUESTION", repr(QUESTION))
+        .replace("VARIABLE", repr(key_variable(name)))
+    )
+    done = lab.ssh("sudo -n python3 -", check=False, input=script)
+    if done.returncode:
+        raise StepFailed(
+            f"step 'Ask' failed: {name} gave no answer: {done.stderr.strip().splitlines()[-1:]}; "
+            f"look at it with: .venv/bin/python -m lab up, then ssh -F .lab/ssh_config {NAME}"
+        )
+    print(f"  You: {QUESTION}")
+    print(f"  {name}: {json.loads(done.stdout)!r}")
+    print("  (Its model has random weights: that it answers is the point.)")
+
+
+_GO_ON = f"""
+Done in {{minutes:.1f}} minutes. The machine keeps running. How to go on:
+
+  Log in            ssh -F .lab/ssh_config {NAME}
+  Use the tool      source .venv/bin/activate
+  Deploy again      pyinfra inventory.py deploy.py          (asks before it changes anything)
+  Verify again      pytest --hosts=ssh://{NAME} --ssh-config=.lab/ssh_config tests/host
+  Change something  edit group_data/all.yml, then: python -m rig check, and deploy again
+  Your own machine  write it into group_data/hosts.yml (an example is in there), log in once with ssh, then:
+                    python -m rig check && pyinfra inventory.py deploy.py
+  Take it down      script/demo --down                      (its disk stays; --down --purge removes that, too)
+"""
+
+
+if __name__ == "__main__":
+    os.environ.pop("PYINFRA_YES", None)
+    sys.exit(main())
