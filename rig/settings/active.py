@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from rig.settings.data import data_arguments
 from rig.settings.hosts import LOCAL
 from rig.settings.loading import Inventory, load_local, select
 from rig.settings.root import Settings
@@ -34,22 +35,6 @@ def active(
     if host_name == LOCAL:
         return _local(tuple(values.items())).machine(LOCAL).settings
     return active_inventory(environ, values).machine(host_name).settings
-
-
-def data_arguments(arguments: Sequence[str]) -> dict[str, str]:
-    """Settings given as `--data key=value` on pyinfra's command line, as typed: pyinfra turns 1.10 into 1.1.
-
-    `ssh_...` and `_...` are left out: they are pyinfra's own.
-    """
-    given: dict[str, str] = {}
-    for index, argument in enumerate(arguments):
-        if argument == "--":
-            break
-        follows = arguments[index + 1] if argument == "--data" and index + 1 < len(arguments) else ""
-        key, equals, value = (follows or argument.removeprefix("--data=")).partition("=")
-        if (follows or argument.startswith("--data=")) and equals and not key.startswith(("ssh_", "_")):
-            given[key] = value
-    return given
 
 
 @cache

@@ -70,63 +70,63 @@ def _sentence(found: ErrorDetails, node: Node) -> str:
     return teller(found["input"], details, node)
 
 
-def _own_words(_: object, details: Details, __: Node) -> str:
+def _own_words(value: object, details: Details, node: Node) -> str:
     return str(details["error"])
 
 
-def _not_text(value: object, _: Details, node: Node) -> str:
+def _not_text(value: object, details: Details, node: Node) -> str:
     if isinstance(value, int | float):
         seen = f"is {show(value)}" if isinstance(value, bool) else f"is the number {value}"
         return f'{seen}, because {node.text} stands without quotes; write "{node.text}"'
     return f"must be text, {_not(value)}; write it in one line"
 
 
-def _not_whole(value: object, _: Details, node: Node) -> str:
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]+", value):
+def _not_whole(value: object, details: Details, node: Node) -> str:
+    if isinstance(value, str) and re.fullmatch(r"0|-?[1-9][0-9]*", value):
         return f'must be a number, and "{value}" in quotes is text; write {value}'
     return f"must be a whole number, {_not(value)}; write digits only"
 
 
-def _not_number(value: object, _: Details, node: Node) -> str:
+def _not_number(value: object, details: Details, node: Node) -> str:
     return f"must be a number, {_not(value)}; write one such as 1.5"
 
 
-def _not_bool(value: object, _: Details, __: Node) -> str:
+def _not_bool(value: object, details: Details, node: Node) -> str:
     return f"must be true or false, {_not(value)}; write one of the two without quotes"
 
 
-def _not_mapping(value: object, _: Details, __: Node) -> str:
+def _not_mapping(value: object, details: Details, node: Node) -> str:
     return (
         f"must be a mapping, {_not(value)}; write lines of the form 'key: value' below it, or {{}} for none"
     )
 
 
-def _not_list(value: object, _: Details, __: Node) -> str:
+def _not_list(value: object, details: Details, node: Node) -> str:
     return f"must be a list, {_not(value)}; write it as [a, b], or [] for none"
 
 
-def _not_listed(value: object, details: Details, __: Node) -> str:
+def _not_listed(value: object, details: Details, node: Node) -> str:
     allowed = re.findall(r"'([^']*)'", str(details["expected"]))
     meant = nearest_word(str(value), allowed)
     return f"must be {either(allowed)}, {_not(value)}; write {either([meant] if meant else allowed)}"
 
 
-def _tag_missing(_: object, __: Details, ___: Node) -> str:
+def _tag_missing(value: object, details: Details, node: Node) -> str:
     return "is missing; write 'container' or 'native'"
 
 
-def _tag_unknown(_: object, details: Details, __: Node) -> str:
+def _tag_unknown(value: object, details: Details, node: Node) -> str:
     allowed = re.findall(r"'([^']*)'", str(details["expected_tags"]))
     meant = nearest_word(str(details["tag"]), allowed)
     return f"must be {either(allowed)}, {_not(details['tag'])}; write {either([meant] if meant else allowed)}"
 
 
-def _too_few(_: object, details: Details, __: Node) -> str:
+def _too_few(value: object, details: Details, node: Node) -> str:
     return f"is empty; write at least {details['min_length']} entry"
 
 
 def _bound(words: str, limit: str) -> Callable[[object, Details, Node], str]:
-    def tell(value: object, details: Details, _: Node) -> str:
+    def tell(value: object, details: Details, node: Node) -> str:
         return f"must be {words} {details[limit]:g}, {_not(value)}; write such a number"
 
     return tell

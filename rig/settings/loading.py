@@ -13,18 +13,17 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from rig.settings.checks import findings
+from rig.settings.data import lay_on
 from rig.settings.explain import explain
 from rig.settings.hosts import LAB_GROUP, LOCAL, Host, HostEntry, HostsFile, given_path, lab_is_running
 from rig.settings.problems import NoMachine, Problem, SettingsError
 from rig.settings.root import Settings
-from rig.settings.schema import Schema, types_at
-from rig.settings.tree import Node, Step, merge, parse_scalar, plain, read
+from rig.settings.schema import Schema
+from rig.settings.tree import Node, Step, merge, plain, read
 from rig.settings.words import either, nearest_word
 
 Model = TypeVar("Model", bound=BaseModel)
 
-DATA_SOURCE = "--data"
-JSON_TYPES = {bool: "boolean", int: "integer", float: "number", type(None): "null", str: "string"}
 NO_DATA: Mapping[str, str] = MappingProxyType({})
 
 
@@ -207,7 +206,10 @@ class _Files:
         """Layers laid over each other and checked, or None after the problems have been noted."""
         merged = reduce(merge, layers)
         for path, text in data.items():
-            merged = self.with_data(merged, path, text)
+            try:
+                merged = lay_on(merged, path, text, settings_schema())
+            except SettingsError as error:
+                self.problems.extend(error.problems)
         found: list[Problem] = []
         settings = _validated(Settings, merged, settings_schema(), found)
         found.extend(merged.problem(place, sentence) for place, sentence in findings(merged))
@@ -219,24 +221,6 @@ class _Files:
         if self.hosts is None or problem.file != self.hosts.file:
             return problem
         return replace(problem, path=f"hosts.{host}.settings.{problem.path}")
-
-    def with_data(self, merged: Node, dotted: str, text: str) -> Node:
-        """The settings with one value from the command line laid on top."""
-        path = _split(merged, dotted)
-        if path is None:
-            self.problems.append(Problem(DATA_SOURCE, None, dotted, _unknown_path(merged, dotted)))
-            return merged
-        replaced = merged.nearest(path).value
-        if isinstance(replaced, dict | list):
-            sentence = f"holds several values and {DATA_SOURCE} gives one; write it in group_data"
-            self.problems.append(Problem(DATA_SOURCE, None, dotted, sentence))
-            return merged
-        wanted = types_at(settings_schema(), merged, path) or {JSON_TYPES[type(replaced)]}
-        value = _as_wanted(parse_scalar(text, DATA_SOURCE), wanted)
-        over = value
-        for step in reversed(path):
-            over = Node({step: over}, DATA_SOURCE)
-        return merge(merged, over)
 
 
 def _validated(model: type[Model], root: Node, schema: Schema, problems: list[Problem]) -> Model | None:
@@ -263,39 +247,3 @@ def _own_layer(entry: Node) -> list[Node]:
 def _local_entry() -> Node:
     """What hosts.yml would say of this machine if it said anything."""
     return Node({"address": Node(LOCAL, "group_data/hosts.yml")}, "group_data/hosts.yml")
-
-
-def _split(tree: Node, dotted: str) -> tuple[str, ...] | None:
-    """The keys of a dotted path, None if unknown; keys may hold dots (vm.swappiness), so the tree decides."""
-    if dotted == "":
-        return ()
-    known: set[str] = set(tree.value) if isinstance(tree.value, dict) else set()
-    for key in sorted(known, key=len, reverse=True):
-        child = tree.child(key)
-        if child is not None and (dotted == key or dotted.startswith(f"{key}.")):
-            rest = _split(child, dotted[len(key) + 1 :])
-            if rest is not None:
-                return (key, *rest)
-    return None
-
-
-def _unknown_path(tree: Node, dotted: str) -> str:
-    """The sentence for a path on the command line that leads nowhere."""
-    meant = nearest_word(dotted, _dotted_paths(tree))
-    return f"unknown key; write '{meant}'" if meant else "unknown key; write a path such as machine.timezone"
-
-
-def _dotted_paths(tree: Node, above: str = "") -> Iterator[str]:
-    """Every path to a value that is no mapping."""
-    if not isinstance(tree.value, dict):
-        yield above
-        return
-    for key, child in tree.value.items():
-        yield from _dotted_paths(child, f"{above}.{key}" if above else key)
-
-
-def _as_wanted(node: Node, types: set[str]) -> Node:
-    """A value from the command line as the type that is wanted: 1.10 stays text where text is wanted."""
-    given = "" if isinstance(node.value, dict | list) else JSON_TYPES[type(node.value)]
-    fits = given in types or (given == "integer" and "number" in types)
-    return node if fits or "string" not in types else Node(node.text, node.file, text=node.text)

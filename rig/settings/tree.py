@@ -36,15 +36,16 @@ class Node:
             return self.value[step]
         return None
 
+    def at(self, path: Sequence[Step]) -> Node | None:
+        """The value at `path`, or None when there is none."""
+        node: Node | None = self
+        for step in path:
+            node = None if node is None else node.child(step)
+        return node
+
     def nearest(self, path: Sequence[Step]) -> Node:
         """The value at `path`, or the last one above it that exists: that is where a missing key belongs."""
-        node = self
-        for step in path:
-            child = node.child(step)
-            if child is None:
-                return node
-            node = child
-        return node
+        return self.at(path) or self.nearest(path[:-1])
 
     def problem(self, path: Sequence[Step], message: str) -> Problem:
         """A problem of the value at `path`, placed where that value was written."""

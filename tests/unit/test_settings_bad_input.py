@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
+from typing import Any
 
-from tests.unit.project import WORKSTATION, Project
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from rig.settings.tree import plain, read
+from tests.unit.project import ROOT, WORKSTATION, Project
 
 HASH = "32df3baccb556f9840059b2528b2dee4d3d516b24afdfb9d0c56ff5f63e3a664"
 SHORT_IMAGE = "ghcr.io/ggml-org/llama.cpp:server-b11176"
@@ -512,6 +519,58 @@ def test_a_machine_that_is_named_like_a_group_of_all_is_refused(project: Project
         "group_data/hosts.yml:2: hosts.all: 'all' is not a usable name of a machine; "
         "write lower-case letters, digits, - and . only, other than all and lab"
     ]
+
+
+WORTHLESS: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    10**30,
+    1.5,
+    "",
+    "x",
+    "0755",
+    [],
+    [1],
+    [[]],
+    {},
+    {"a": 1},
+    {"a": {"b": []}},
+]
+SHIPPED = plain(read(ROOT / "group_data" / "all.yml", "all.yml"))
+
+
+def paths(value: Any, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every place in the settings."""
+    yield above
+    members = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for step, member in members:
+        yield from paths(member, (*above, step))
+
+
+def replaced(value: Any, path: tuple[Any, ...], junk: Any) -> Any:
+    """The settings with something else in one place."""
+    if not path:
+        return junk
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = replaced(value[path[0]], path[1:], junk)
+    return copy
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(some.sampled_from(list(paths(SHIPPED))[1:]), some.sampled_from(WORTHLESS))
+def test_whatever_stands_anywhere_is_accepted_or_told_in_a_sentence_of_ours(
+    project: Project, path: tuple[str | int, ...], junk: Any
+) -> None:
+    project.write("all.yml", yaml.safe_dump(replaced(SHIPPED, path, junk)))
+    for problem in project.problems():
+        assert problem.startswith("group_data/all.yml:")
+        assert "; " in problem
+        for noise in ("Input should", "correct it", "tagged-union", "function-", "[key]", "Value error"):
+            assert noise not in problem
 
 
 def test_a_long_value_is_not_shown_whole(project: Project) -> None:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from rig.settings import Settings, SettingsError, key_variable, load_local, size_bytes
-from rig.settings.active import data_arguments
+from rig.settings.data import data_arguments
 from tests.unit.project import WORKSTATION, Project
 
 
@@ -80,6 +80,8 @@ def test_settings_cannot_be_changed_once_read(project: Project) -> None:
         ("engines.llama-70b.cpus", "6", 6.0),
         ("engines.llama-70b.cpus", "1.5", 1.5),
         ("engines.llama-70b.threads", "6", 6),
+        ("engines.llama-8b.threads", "6", 6),
+        ("engines.llama-70b.projector", "qwen3-vl-4b-mmproj", "qwen3-vl-4b-mmproj"),
         ("models.catalogue.llama-3.3-70b-q4.file", "1.10", "1.10"),
         ("models.catalogue.llama-3.3-70b-q4.sha256", "1" * 64, "1" * 64),
         ("engines.llama-70b.enabled", "false", False),
@@ -101,7 +103,8 @@ def test_data_is_taken_as_the_type_that_its_key_wants(
 @pytest.mark.parametrize(
     ("path", "text", "sentence"),
     [
-        ("machine.timezon", "x", "unknown key; write 'machine.timezone'"),
+        ("machine.timezon", "x", "unknown key; write machine.timezone"),
+        ("engines.llama-8b.image", "x", "unknown key; write engines.llama-70b.image"),
         ("zzz", "x", "unknown key; write a path such as machine.timezone"),
         ("engines.llama-70b.port", "x", "must be a whole number, not 'x'; write digits only"),
         ("engines.llama-70b.port", "22", "must be at least 1024, not 22; write such a number"),

@@ -1,0 +1,88 @@
+"""Single settings typed on pyinfra's command line as `--data key=value`, laid on top of all files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rig.settings.problems import Problem, SettingsError
+from rig.settings.schema import Schema, known_keys, types_at
+from rig.settings.tree import Node, merge, parse_scalar
+from rig.settings.words import nearest_word
+
+SOURCE = "--data"
+JSON_TYPES = {bool: "boolean", int: "integer", float: "number", type(None): "null", str: "string"}
+
+
+def data_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """Settings on pyinfra's command line, as typed: pyinfra itself would turn 1.10 into 1.1.
+
+    `ssh_...` and `_...` are left out: they are pyinfra's own.
+    """
+    given: dict[str, str] = {}
+    for option, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if option == "--":
+            break
+        written = following if option == SOURCE else option.removeprefix(f"{SOURCE}=")
+        key, equals, value = written.partition("=")
+        if option.partition("=")[0] == SOURCE and equals and not key.startswith(("ssh_", "_")):
+            given[key] = value
+    return given
+
+
+def lay_on(settings: Node, dotted: str, text: str, schema: Schema) -> Node:
+    """The settings with one typed value on top. Raises SettingsError where the key cannot take one."""
+    path = _split(settings, dotted, schema)
+    if path is None:
+        raise SettingsError([Problem(SOURCE, None, dotted, _unknown(settings, dotted))])
+    replaced = settings.at(path)
+    if replaced is not None and isinstance(replaced.value, dict | list):
+        sentence = f"holds several values and {SOURCE} gives one; write it in group_data"
+        raise SettingsError([Problem(SOURCE, None, dotted, sentence)])
+    wanted = types_at(schema, settings, path) or _types_of(replaced)
+    over = _as_wanted(parse_scalar(text, SOURCE), wanted)
+    for key in reversed(path):
+        over = Node({key: over}, SOURCE)
+    return merge(settings, over)
+
+
+def _split(
+    settings: Node, dotted: str, schema: Schema, above: tuple[str, ...] = ()
+) -> tuple[str, ...] | None:
+    """The keys of a dotted path, None if unknown; as keys may hold dots (vm.swappiness), it is searched."""
+    here = settings.at(above)
+    written = here.value if here is not None and isinstance(here.value, dict) else {}
+    for key in sorted({*written, *known_keys(schema, settings, above)}, key=len, reverse=True):
+        if dotted == key:
+            return (*above, key)
+        if dotted.startswith(f"{key}."):
+            found = _split(settings, dotted.removeprefix(f"{key}."), schema, (*above, key))
+            if found is not None:
+                return found
+    return None
+
+
+def _unknown(settings: Node, dotted: str) -> str:
+    """The sentence for a path that leads nowhere."""
+    meant = nearest_word(dotted, _dotted_paths(settings)) or "a path such as machine.timezone"
+    return f"unknown key; write {meant}"
+
+
+def _dotted_paths(node: Node, above: str = "") -> Iterator[str]:
+    """Every path to a value that is no mapping."""
+    if not isinstance(node.value, dict):
+        yield above
+        return
+    for key, child in node.value.items():
+        yield from _dotted_paths(child, f"{above}.{key}" if above else key)
+
+
+def _types_of(node: Node | None) -> set[str]:
+    """The type of a value whose key may hold anything."""
+    return set() if node is None or isinstance(node.value, dict | list) else {JSON_TYPES[type(node.value)]}
+
+
+def _as_wanted(node: Node, wanted: set[str]) -> Node:
+    """A typed value as the type that its key wants: 1.10 stays text where text is wanted."""
+    given = _types_of(node)
+    fits = given & wanted or ("number" in wanted and "integer" in given)
+    return node if fits or "string" not in wanted else Node(node.text, node.file, text=node.text)
