@@ -31,10 +31,10 @@ OWN_ARGUMENTS = {
 
 
 def _free_argument(value: str) -> str:
-    """An argument that the deploy does not already pass."""
-    decided_by = OWN_ARGUMENTS.get(value.split("=", 1)[0])
-    if decided_by is not None:
-        raise ValueError(f"{show(value)} is already passed to the server from {decided_by}; remove it here")
+    """An argument that the deploy does not already pass. What follows it is not shown: it may be a key."""
+    option = value.partition("=")[0]
+    if option in OWN_ARGUMENTS:
+        raise ValueError(f"{show(option)} is already passed, from {OWN_ARGUMENTS[option]}; remove it here")
     return value
 
 

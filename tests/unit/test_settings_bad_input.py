@@ -285,7 +285,13 @@ MISTAKES = {
         "    arguments: []",
         "    arguments: [--port=1]",
         "engines.llama-70b.arguments.0",
-        "'--port=1' is already passed to the server from port; remove it here",
+        "'--port' is already passed, from port; remove it here",
+    ),
+    "key among the arguments": (
+        "    arguments: []",
+        "    arguments: [--api-key=hunter2]",
+        "engines.llama-70b.arguments.0",
+        "'--api-key' is already passed, from the key that secrets generates; remove it here",
     ),
     "fingerprint with spaces": (
         "[9DC858229FC7DD38854AE2D88D81803C0EBFCD88]",

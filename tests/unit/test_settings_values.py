@@ -15,6 +15,12 @@ def local(project: Project, **data: str) -> Settings:
     return load_local(project.root, data=data).machine("@local").settings
 
 
+def test_settings_touch_neither_pyinfra_nor_a_network(project: Project) -> None:
+    look = "import sys, rig.settings; print({'pyinfra', 'paramiko', 'requests', 'gevent'} & {*sys.modules})"
+    (project.root / "look.py").write_text(look, encoding="utf-8")
+    assert project.run("look").stdout == "set()\n"
+
+
 def test_sizes_are_powers_of_1024() -> None:
     assert [size_bytes(size) for size in ("3K", "2M", "64G", "1T")] == [
         3072,
