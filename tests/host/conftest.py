@@ -1,0 +1,128 @@
+"""Tests of one machine, chosen by --hosts, against the settings that made it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from tempfile import mkdtemp
+from urllib.parse import urlsplit
+
+import pytest
+
+from rig.settings import Host, Settings, SettingsError, active_inventory
+from rig.settings.engines import ContainerEngine, NativeEngine
+from rig.settings.hosts import LOCAL
+from rig.settings.loading import load_local
+from tests.host.machine import Machine, TestinfraHost
+
+ROOT = Path(__file__).resolve().parents[2]
+CHOSEN = pytest.StashKey[Host]()
+SSH = pytest.StashKey[Path]()
+
+HOW = "name one machine: --hosts=ssh://NAME, as in group_data/hosts.yml, or --hosts=local://"
+
+# What a test can be repeated for: the name of its argument, and the names that the settings have for it.
+EACH: dict[str, Callable[[Settings], Iterable[object]]] = {
+    "engine": lambda settings: settings.enabled_engines,
+    "container": lambda settings: _running_as(settings, ContainerEngine),
+    "service": lambda settings: _running_as(settings, NativeEngine),
+    "model": lambda settings: settings.needed_models,
+    "consumer": lambda settings: settings.consumers,
+    "user": lambda settings: settings.machine.users,
+    "package": lambda settings: settings.machine.packages,
+    "parameter": lambda settings: [key for key, value in settings.machine.sysctl.items() if value is not None],
+    "folder": lambda settings: ["models", "backup"],
+    "mounted_folder": lambda settings: [name for name in ("models", "backup") if _is_mount(settings, name)],
+}
+
+
+def _running_as(settings: Settings, kind: type) -> list[str]:
+    return [name for name, engine in settings.enabled_engines.items() if isinstance(engine, kind)]
+
+
+def _is_mount(settings: Settings, name: str) -> bool:
+    folder = settings.storage.models if name == "models" else settings.storage.backup
+    return folder.must_be_mount or folder.mount is not None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    spec = urlsplit(config.getoption("hosts", default=None) or "")
+    if (spec.scheme not in ("ssh", "local")) or (spec.scheme == "ssh" and not spec.hostname) or "," in spec.netloc:
+        pytest.exit(HOW, returncode=2)
+    try:
+        if spec.scheme == "local":
+            chosen = load_local(ROOT).machine(LOCAL)
+        else:
+            inventory = active_inventory(os.environ, data={})
+            try:
+                chosen = inventory.machine(spec.hostname or "")
+            except SettingsError as error:
+                remark = f"\n{inventory.remark}" if inventory.remark else ""
+                pytest.exit(f"{error.report()}{remark}", returncode=2)
+    except SettingsError as error:
+        pytest.exit(error.report(), returncode=2)
+    config.stash[CHOSEN] = chosen
+    if spec.scheme == "ssh" and not config.getoption("ssh_config"):
+        config.stash[SSH] = _ssh_config(chosen)
+        config.option.ssh_config = str(config.stash[SSH])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    written = config.stash.get(SSH, None)
+    if written is not None:
+        name = config.stash[CHOSEN].name
+        subprocess.run(["ssh", "-F", str(written), "-O", "exit", name], capture_output=True, check=False)
+        for path in written.parent.iterdir():
+            path.unlink(missing_ok=True)
+        written.parent.rmdir()
+
+
+def _ssh_config(chosen: Host) -> Path:
+    """The way that the deploy takes to the machine, for ssh: one connection that all commands share."""
+    folder = Path(mkdtemp(prefix="rig-"))
+    identity = f"    IdentityFile {chosen.identity_file}\n" if chosen.identity_file else ""
+    (folder / "config").write_text(
+        f"Host {chosen.name}\n"
+        f"    HostName {chosen.address}\n"
+        f"    Port {chosen.port}\n"
+        f"    User {chosen.user}\n"
+        f"{identity}"
+        f"    UserKnownHostsFile {chosen.known_hosts_file}\n"
+        "    StrictHostKeyChecking yes\n"
+        "    BatchMode yes\n"
+        f"    ControlPath {folder}/mux\n",
+        encoding="utf-8",
+    )
+    return folder / "config"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    settings = metafunc.config.stash[CHOSEN].settings
+    for argument, names in EACH.items():
+        if argument in metafunc.fixturenames:
+            metafunc.parametrize(argument, list(names(settings)), scope="module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that would be repeated for nothing, such as for users where there are none, are none of this machine."""
+    empty = [item for item in items if any("got empty parameter set" in _reason(mark) for mark in item.own_markers)]
+    config.hook.pytest_deselected(items=empty)
+    items[:] = [item for item in items if item not in empty]
+
+
+def _reason(mark: pytest.Mark) -> str:
+    return str(mark.kwargs.get("reason", "")) if mark.name == "skip" else ""
+
+
+@pytest.fixture(scope="module")
+def machine(host: TestinfraHost) -> Machine:
+    """The machine under test."""
+    return Machine(host)
+
+
+@pytest.fixture(scope="session")
+def settings(pytestconfig: pytest.Config) -> Settings:
+    """What the machine should be like."""
+    return pytestconfig.stash[CHOSEN].settings

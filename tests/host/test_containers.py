@@ -1,0 +1,205 @@
+"""Concern containers: the engine runs as set, comes from where the settings say, and holds every container tight."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rig.settings import Settings, size_bytes
+from tests.host.machine import Machine
+
+Inspected = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def inspected(machine: Machine, container: str) -> Inspected:
+    """What Docker says of a container, without its environment: that holds a key."""
+    parts = ("Id", "Image", "State", "HostConfig", "Mounts", "NetworkSettings", "RestartCount")
+    config = ("Image", "User", "Labels")
+    fields = [f'"{part}":{{{{json .{part}}}}}' for part in parts]
+    fields.append('"Config":{' + ",".join(f'"{part}":{{{{json .Config.{part}}}}}' for part in config) + "}")
+    found: Inspected = machine.json(f"docker inspect --format '{{{','.join(fields)}}}' rig-{container}")
+    return found
+
+
+def test_container_engine_runs_and_starts_at_boot(machine: Machine) -> None:
+    assert machine.unit("docker.service", "ActiveState", "UnitFileState") == {
+        "ActiveState": "active",
+        "UnitFileState": "enabled",
+    }
+    assert machine.run("docker version --format '{{.Server.Os}}'") == "linux"
+
+
+def test_compose_is_of_the_second_generation(machine: Machine) -> None:
+    assert int(machine.run("docker compose version --short").lstrip("v").split(".")[0]) >= 2
+
+
+def _lacks(whole: Any, part: Any, path: str = "") -> list[str]:
+    """Paths of what is in ``part`` and not in ``whole``."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return [lack for key, value in part.items() for lack in _lacks(whole.get(key), value, f"{path}/{key}")]
+    return [] if whole == part else [path]
+
+
+def test_daemon_json_holds_what_the_settings_say(machine: Machine, settings: Settings) -> None:
+    assert _lacks(machine.json("cat /etc/docker/daemon.json"), settings.containers.daemon) == []
+    assert machine.stat("/etc/docker/daemon.json") == "644 root root"
+
+
+def test_daemon_runs_with_what_the_settings_say(machine: Machine, settings: Settings) -> None:
+    info = machine.json("docker info --format '{{json .}}'")
+    daemon = settings.containers.daemon
+    if "live-restore" in daemon:
+        assert info["LiveRestoreEnabled"] == daemon["live-restore"]
+    if "log-driver" in daemon:
+        assert info["LoggingDriver"] == daemon["log-driver"]
+    changed = machine.run("stat -c %Z /etc/docker/daemon.json")
+    started = machine.run('date +%s -d "$(systemctl show --property=ActiveEnterTimestamp --value docker.service)"')
+    assert int(started) >= int(changed), "daemon.json changed after the daemon started"
+
+
+def test_nobody_reaches_the_daemon_over_the_network(machine: Machine) -> None:
+    assert [name for name in machine.listeners.values() if "dockerd" in name] == []
+    assert machine.run("stat -c '%a %U %G' /run/docker.sock") == "660 root docker"
+
+
+def test_container_engine_comes_from_where_the_settings_say(machine: Machine, settings: Settings) -> None:
+    owner = machine.run('dpkg-query --search "$(readlink -f /usr/bin/dockerd /usr/sbin/dockerd | tail -n 1)"')
+    package = owner.split(":")[0]
+    if settings.containers.source == "distribution":
+        assert package == "docker.io"
+        return
+    assert package == "docker-ce"
+    policy = machine.run("apt-cache policy docker-ce")
+    installed = policy[policy.index(" *** ") :].splitlines()[1:]
+    origins = [line for line in installed[:4] if "://" in line or "/" in line]
+    assert any(settings.containers.vendor.repository in line for line in origins), policy
+
+
+def _signed_by(machine: Machine, settings: Settings) -> set[str]:
+    """Key rings that apt checks the vendor's repository with, as apt itself says."""
+    targets = machine.lines("apt-get indextargets --format '$(REPO_URI) $(SIGNED_BY)|$(TRUSTED)'")
+    ours = [line.split(" ", 1)[1] for line in targets if line.startswith(settings.containers.vendor.repository)]
+    assert ours, "apt knows no list of the vendor's repository"
+    assert [line for line in ours if line.partition("|")[2] not in ("", "no")] == []
+    return {line.partition("|")[0] for line in ours}
+
+
+def test_vendors_repository_is_checked_with_a_key_ring_of_its_own(machine: Machine, settings: Settings) -> None:
+    if settings.containers.source == "vendor":
+        (ring,) = _signed_by(machine, settings)
+        assert machine.stat(ring) == "644 root root"
+        assert machine.lines("ls /etc/apt/trusted.gpg.d/*docker* 2>/dev/null || true") == []
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg, which reads fingerprints, is not installed here")
+def test_key_ring_holds_the_pinned_keys_and_no_other(machine: Machine, settings: Settings, tmp_path: Path) -> None:
+    if settings.containers.source == "vendor":
+        (ring,) = _signed_by(machine, settings)
+        shown = subprocess.run(
+            ["gpg", "--homedir", str(tmp_path), "--batch", "--show-keys", "--with-colons"],
+            input=machine.run(f"cat {ring}") + "\n",
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        rows = [line.split(":") for line in shown.splitlines()]
+        primary = {rows[at + 1][9] for at, row in enumerate(rows) if row[0] == "pub"}
+        assert primary
+        assert primary <= set(settings.containers.vendor.key_fingerprints)
+
+
+def test_only_containers_of_the_settings_run(machine: Machine, settings: Settings) -> None:
+    ours = machine.lines("docker ps --all --filter label=rig.engine --format '{{.Names}}'")
+    wanted = [name for name, engine in settings.enabled_engines.items() if engine.runtime == "container"]
+    assert sorted(ours) == sorted(f"rig-{name}" for name in wanted)
+
+
+def test_container_runs_and_is_healthy(inspected: Inspected) -> None:
+    assert inspected["State"]["Status"] == "running"
+    assert inspected["State"]["Health"]["Status"] == "healthy"
+
+
+def test_container_runs_the_image_of_the_settings(
+    machine: Machine, settings: Settings, container: str, inspected: Inspected
+) -> None:
+    """By the digest of the image that runs, whatever its name says."""
+    image = getattr(settings.engines[container], "image", None)
+    assert image is not None
+    digest = image.partition("@")[2]
+    digests = machine.json(f"docker image inspect --format '{{{{json .RepoDigests}}}}' {inspected['Image']}")
+    assert digest in [known.partition("@")[2] for known in digests]
+    assert inspected["Config"]["Image"] == image
+
+
+def test_container_is_hardened(inspected: Inspected) -> None:
+    configured = inspected["HostConfig"]
+    assert configured["ReadonlyRootfs"] is True
+    assert configured["CapDrop"] == ["ALL"]
+    assert not configured["CapAdd"]
+    assert configured["Privileged"] is False
+    assert any(option in ("no-new-privileges", "no-new-privileges:true") for option in configured["SecurityOpt"])
+    assert not [option for option in configured["SecurityOpt"] if "unconfined" in option]
+    assert configured["PidMode"] == ""
+    assert configured["IpcMode"] in ("", "private")
+    assert configured["UsernsMode"] != "host"
+    assert not configured["Devices"]
+    assert configured["NetworkMode"] not in ("host", "bridge")
+    assert configured["PidsLimit"] > 0
+
+
+def test_container_does_not_run_as_root(inspected: Inspected) -> None:
+    user, _, group = inspected["Config"]["User"].partition(":")
+    assert int(user) > 0
+    assert int(group) > 0
+
+
+def test_container_has_the_limits_of_the_settings(settings: Settings, container: str, inspected: Inspected) -> None:
+    engine = settings.engines[container]
+    configured = inspected["HostConfig"]
+    assert configured["Memory"] == size_bytes(engine.memory)
+    assert configured["MemorySwap"] == size_bytes(engine.memory)
+    assert configured["NanoCpus"] == round(engine.cpus * 1e9)
+
+
+def test_container_is_published_on_loopback_alone(settings: Settings, container: str, inspected: Inspected) -> None:
+    engine = settings.engines[container]
+    expected = [{"HostIp": engine.address, "HostPort": str(engine.port)}]
+    assert inspected["HostConfig"]["PortBindings"] == {f"{engine.port}/tcp": expected}
+    assert inspected["HostConfig"]["PublishAllPorts"] is False
+    published = [binding for bindings in inspected["NetworkSettings"]["Ports"].values() for binding in bindings or ()]
+    assert published == expected
+
+
+def test_container_sees_its_models_and_cannot_change_them(
+    settings: Settings, container: str, inspected: Inspected
+) -> None:
+    engine = settings.engines[container]
+    wanted = {str(settings.model_path(name).parent) for name in (engine.model, engine.projector) if name}
+    assert {mount["Source"] for mount in inspected["Mounts"] if mount["Type"] == "bind"} == wanted
+    assert [mount["Destination"] for mount in inspected["Mounts"] if mount["RW"] and mount["Type"] != "tmpfs"] == []
+
+
+def test_container_has_the_time_zone_of_the_settings(machine: Machine, settings: Settings, container: str) -> None:
+    zone = "docker inspect --format '{{range .Config.Env}}{{println .}}{{end}}'"
+    assert machine.run(f"{zone} rig-{container} | grep ^TZ=") == f"TZ={settings.machine.timezone}"
+
+
+def test_containers_process_has_no_privilege_and_can_get_none(machine: Machine, inspected: Inspected) -> None:
+    status = machine.process(str(inspected["State"]["Pid"]))
+    assert "0" not in status["Uid"].split()
+    assert "0" not in status["Gid"].split()
+    assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+
+
+def test_container_cannot_write_to_its_own_file_system(machine: Machine, inspected: Inspected) -> None:
+    """The kernel's word: the mount that the process sees as its root is read-only."""
+    mounts = machine.lines(f"cat /proc/{inspected['State']['Pid']}/mountinfo")
+    (root,) = [line.split()[5] for line in mounts if line.split()[4] == "/"]
+    assert "ro" in root.split(",")

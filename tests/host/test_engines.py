@@ -1,0 +1,205 @@
+"""Concern engines: each answers those who have its key, and nobody else, from a sandbox that holds."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Any
+
+import pytest
+
+from rig.settings import Settings, key_variable, size_bytes
+from tests.host.machine import KEYS, Machine
+
+EXPOSED_AT_MOST = 2.0
+"""Of systemd's scale from 0 to 10, where it calls 0 to 2 safe; a service without a sandbox has 9.6."""
+
+NOBODYS_KEY = "0" * 64
+
+
+def _ask(
+    machine: Machine, settings: Settings, engine: str, path: str, *, key_of: str | None = None, body: Any = None
+) -> tuple[int, str]:
+    """Status and answer to a request on the machine; ``key_of`` names the variable whose key it carries.
+
+    curl reads the key from its standard input, where nobody else sees it.
+    """
+    served = settings.engines[engine]
+    options = ["--silent", "--max-time", "120", "--write-out", "\\n%{http_code}"]
+    if body is not None:
+        options += ["--header", "Content-Type: application/json", "--data", json.dumps(body)]
+    url = f"http://{served.address}:{served.port}{path}"
+    if key_of is None:
+        key = ":"
+    elif key_of == NOBODYS_KEY:
+        key = f"printf 'header = \"Authorization: Bearer %s\"\\n' {NOBODYS_KEY}"
+    else:
+        key = f"sed -n 's/^{key_of}=\\(.*\\)/header = \"Authorization: Bearer \\1\"/p' {KEYS}"
+    answer = machine.run(f"{{ {key}; }} | curl --config - {shlex.join(options)} {url} || true")
+    text, _, code = answer.rpartition("\n")
+    return int(code), text
+
+
+CHAT = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "temperature": 0}
+
+
+def test_engine_answers_whoever_has_its_key(machine: Machine, settings: Settings, engine: str) -> None:
+    code, text = _ask(machine, settings, engine, "/v1/chat/completions", key_of=key_variable(engine), body=CHAT)
+    assert code == 200, text
+    answer = json.loads(text)
+    message = answer["choices"][0]["message"]
+    assert message["role"] == "assistant"
+    assert (message.get("content") or "") + (message.get("reasoning_content") or "") != ""
+    assert answer["usage"]["completion_tokens"] > 0
+
+
+def test_engine_serves_the_model_of_the_settings(machine: Machine, settings: Settings, engine: str) -> None:
+    code, text = _ask(machine, settings, engine, "/v1/models", key_of=key_variable(engine))
+    assert code == 200
+    assert [model["id"] for model in json.loads(text)["data"]] == [settings.engines[engine].model]
+
+
+def test_engine_has_the_context_of_the_settings_for_each_sequence(
+    machine: Machine, settings: Settings, engine: str
+) -> None:
+    wanted = settings.engines[engine]
+    code, text = _ask(machine, settings, engine, "/props", key_of=key_variable(engine))
+    assert code == 200
+    properties = json.loads(text)
+    assert properties["total_slots"] == wanted.sequences
+    assert properties["default_generation_settings"]["n_ctx"] == wanted.context
+    assert properties["model_path"].endswith(f"/{wanted.model}/{settings.models.catalogue[wanted.model].file}")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize"])
+@pytest.mark.parametrize("key_of", [None, NOBODYS_KEY], ids=["no key", "a wrong key"])
+def test_engine_refuses_whoever_has_not_its_key(
+    machine: Machine, settings: Settings, engine: str, path: str, key_of: str | None
+) -> None:
+    assert _ask(machine, settings, engine, path, key_of=key_of, body=CHAT)[0] == 401
+
+
+def test_engine_refuses_the_key_of_another(machine: Machine, settings: Settings, engine: str) -> None:
+    for other in settings.consumers:
+        if other != engine:
+            code, _ = _ask(machine, settings, engine, "/v1/chat/completions", key_of=key_variable(other), body=CHAT)
+            assert code == 401, f"the key of {other} opens {engine}"
+
+
+def test_engine_says_to_everyone_that_it_is_healthy(machine: Machine, settings: Settings, engine: str) -> None:
+    code, text = _ask(machine, settings, engine, "/health")
+    assert (code, json.loads(text)) == (200, {"status": "ok"})
+
+
+def test_engine_does_not_show_other_clients_prompts(machine: Machine, settings: Settings, engine: str) -> None:
+    code, text = _ask(machine, settings, engine, "/slots", key_of=key_variable(engine))
+    assert code in (404, 501)
+    assert '"prompt"' not in text
+
+
+def test_engine_listens_on_its_loopback_address_and_nowhere_else(
+    machine: Machine, settings: Settings, engine: str
+) -> None:
+    wanted = settings.engines[engine]
+    assert [address for address, port in machine.listeners if port == wanted.port] == [wanted.address]
+
+
+def test_only_engines_of_the_settings_run(machine: Machine, settings: Settings) -> None:
+    wanted = [f"rig-{engine.runtime}@{name}.service" for name, engine in settings.enabled_engines.items()]
+    shown = "systemctl list-units --all --plain --no-legend 'rig-container@*' 'rig-native@*'"
+    assert sorted(line.split()[0] for line in machine.lines(shown)) == sorted(wanted)
+
+
+def test_engine_runs_now_and_after_a_boot(machine: Machine, settings: Settings, engine: str) -> None:
+    unit = f"rig-{settings.engines[engine].runtime}@{engine}.service"
+    assert machine.unit(unit, "ActiveState", "UnitFileState", "NeedDaemonReload") == {
+        "ActiveState": "active",
+        "UnitFileState": "enabled",
+        "NeedDaemonReload": "no",
+    }
+
+
+def test_compose_file_names_no_key_and_is_roots_alone_to_change(machine: Machine, container: str) -> None:
+    assert machine.stat("/etc/rig/compose.yaml") == "644 root root"
+    assert machine.keys_in("cat /etc/rig/compose.yaml") == 0
+
+
+def _pid(machine: Machine, service: str) -> str:
+    pid = machine.unit(f"rig-native@{service}.service", "MainPID")["MainPID"]
+    assert int(pid) > 0, f"{service} has no process"
+    return pid
+
+
+def test_services_process_has_no_privilege_and_can_get_none(machine: Machine, service: str) -> None:
+    status = machine.process(_pid(machine, service))
+    assert "0" not in status["Uid"].split()
+    assert "0" not in status["Gid"].split()
+    assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+
+
+def test_service_is_as_little_exposed_as_it_can_be(machine: Machine, service: str) -> None:
+    shown = machine.run(f"systemd-analyze security --no-pager rig-native@{service}.service")
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", shown)
+    assert found, shown
+    assert float(found[1]) <= EXPOSED_AT_MOST, shown
+
+
+def test_service_has_the_limits_of_the_settings(machine: Machine, settings: Settings, service: str) -> None:
+    wanted = settings.engines[service]
+    shown = machine.unit(f"rig-native@{service}.service", "MemoryMax", "MemorySwapMax", "CPUQuotaPerSecUSec")
+    assert int(shown["MemoryMax"]) == size_bytes(wanted.memory)
+    assert int(shown["MemorySwapMax"]) == 0
+    assert _seconds(shown["CPUQuotaPerSecUSec"]) == pytest.approx(wanted.cpus)
+
+
+def _seconds(span: str) -> float:
+    """A time span as systemd prints it, such as ``1min 30s`` or ``500ms``."""
+    units = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"([0-9.]+)([a-z]+)", span))
+
+
+def test_service_sees_no_keys_and_no_homes(machine: Machine, settings: Settings, service: str) -> None:
+    """Looked at from inside its own mounts, where even root finds them empty or closed."""
+    inside = f"nsenter --mount --target {_pid(machine, service)}"
+    assert machine.run(f"{inside} ls /etc/passwd") == "/etc/passwd"
+    for folder in ("/etc/rig", "/var/lib/rig", "/root", "/home", settings.storage.backup.path):
+        there = machine.run(f"{inside} sh -c 'ls -A {folder} 2>/dev/null | wc -l'")
+        assert there == "0", f"{service} sees {there} entries of {folder}"
+
+
+def test_service_can_write_nowhere_that_lasts(machine: Machine, settings: Settings, service: str) -> None:
+    """Every file system of a disk is mounted read-only in its sight, but for a /tmp of its own."""
+    lines = machine.lines(f"cat /proc/{_pid(machine, service)}/mountinfo")
+    kinds = ("ext4", "xfs", "btrfs", "overlay")
+    writable = [
+        fields[4]
+        for fields in (line.split() for line in lines)
+        if fields[fields.index("-") + 1] in kinds and "rw" in fields[5].split(",")
+    ]
+    assert [path for path in writable if path not in ("/tmp", "/var/tmp")] == []
+    (root,) = [line.split()[5] for line in lines if line.split()[4] == "/"]
+    assert "ro" in root.split(",")
+
+
+def test_service_runs_the_program_of_the_pinned_archive(machine: Machine, settings: Settings, service: str) -> None:
+    archive = getattr(settings.engines[service], "archive", None)
+    assert archive is not None
+    program = machine.run(f"readlink /proc/{_pid(machine, service)}/exe")
+    assert program == f"/opt/rig/llama.cpp/{archive.sha256[:12]}/{archive.binary}"
+    mode, owner, _ = machine.stat(program).split()
+    assert owner == "root"
+    assert int(mode, 8) & 0o022 == 0
+
+
+def test_service_has_the_time_zone_of_the_settings(machine: Machine, settings: Settings, service: str) -> None:
+    shown = machine.run(f"tr '\\0' '\\n' </proc/{_pid(machine, service)}/environ | grep ^TZ=")
+    assert shown == f"TZ={settings.machine.timezone}"
+
+
+def test_service_is_restarted_when_it_fails(machine: Machine, service: str) -> None:
+    shown = machine.unit(f"rig-native@{service}.service", "Restart", "RestartUSec")
+    assert shown["Restart"] == "on-failure"
+    assert 0 < _seconds(shown["RestartUSec"]) <= 60

@@ -1,0 +1,136 @@
+"""Concern machine: the operating system is what the settings say, and nothing on it is broken."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from rig.settings import Settings, size_bytes
+from tests.host.machine import Machine
+
+
+def test_no_unit_has_failed(machine: Machine) -> None:
+    assert machine.lines("systemctl list-units --failed --plain --no-legend") == []
+
+
+def test_no_package_is_half_installed(machine: Machine) -> None:
+    assert machine.run("dpkg --audit") == ""
+
+
+def test_the_package_lists_can_be_used(machine: Machine) -> None:
+    assert machine.run("apt-get check 2>&1 >/dev/null") == ""
+
+
+def test_package_is_installed(machine: Machine, package: str) -> None:
+    assert machine.run(f"dpkg-query -W -f '${{db:Status-Status}}' {package}") == "installed"
+
+
+def test_clocks_show_the_time_zone_of_the_settings(machine: Machine, settings: Settings) -> None:
+    zone = settings.machine.timezone
+    assert machine.run("timedatectl show --property=Timezone --value") == zone
+    assert machine.run("date '+%Z %z'") == machine.run(f"TZ={zone} date '+%Z %z'")
+
+
+def test_kernel_parameter_has_its_value_now(machine: Machine, settings: Settings, parameter: str) -> None:
+    assert machine.run(f"sysctl -n {parameter}").split() == str(settings.machine.sysctl[parameter]).split()
+
+
+def test_kernel_parameter_has_its_value_after_a_boot(machine: Machine, settings: Settings, parameter: str) -> None:
+    """The last assignment in the files that systemd-sysctl reads is the one that counts."""
+    lines = machine.lines("systemd-analyze cat-config sysctl.d")
+    pairs = [line.lstrip("-").split("=", 1) for line in lines if "=" in line and not line.startswith(("#", ";"))]
+    values = [value for key, value in pairs if key.strip().replace("/", ".") == parameter]
+    assert values, f"no file sets {parameter}"
+    assert values[-1].split() == str(settings.machine.sysctl[parameter]).split()
+
+
+def test_journal_is_kept_on_disk(machine: Machine) -> None:
+    assert "File path: /var/log/journal/" in machine.run("journalctl --header --lines=0")
+
+
+def test_journal_has_its_limits(machine: Machine, settings: Settings) -> None:
+    lines = machine.lines("systemd-analyze cat-config systemd/journald.conf")
+    values = dict(line.split("=", 1) for line in lines if re.match(r"[A-Z]\w+=", line))
+    assert values["SystemMaxUse"] == settings.machine.journald.max_use
+    assert values["MaxRetentionSec"] == settings.machine.journald.max_retention
+
+
+def test_journal_runs_with_its_limits(machine: Machine, settings: Settings) -> None:
+    """The running service wrote down, when it started, how large it may become."""
+    found = machine.run(
+        "journalctl --quiet --output=json --lines=1 _SYSTEMD_INVOCATION_ID="
+        "$(systemctl show --property=InvocationID --value systemd-journald.service) "
+        "MESSAGE_ID=ec387f577b844b8fa948f33cad9a75e6 JOURNAL_NAME='System Journal'"
+    )
+    if found:
+        assert int(json.loads(found)["MAX_USE"]) == size_bytes(settings.machine.journald.max_use)
+    else:
+        # That entry is gone by now, as old ones are: what is left to see is that it started after its files changed.
+        changed = machine.run(
+            "stat -L -c %Z /etc/systemd/journald.conf /etc/systemd/journald.conf.d/* | sort -n | tail -n 1"
+        )
+        started = machine.run(
+            'date +%s -d "$(systemctl show --property=ActiveEnterTimestamp --value systemd-journald.service)"'
+        )
+        assert int(started) >= int(changed)
+
+
+def _apt_options(machine: Machine) -> dict[str, list[str]]:
+    options: dict[str, list[str]] = {}
+    for name, value in re.findall(r'^(\S+) "(.*)";$', machine.run("apt-config dump"), flags=re.MULTILINE):
+        options.setdefault(name.removesuffix("::"), []).append(value)
+    return options
+
+
+def test_security_updates_are_installed_when_the_settings_say_so(machine: Machine, settings: Settings) -> None:
+    options = _apt_options(machine)
+    wanted = "1" if settings.machine.security_updates.enabled else "0"
+    assert options["APT::Periodic::Update-Package-Lists"] == [wanted]
+    assert options["APT::Periodic::Unattended-Upgrade"] == [wanted]
+    for timer in ("apt-daily.timer", "apt-daily-upgrade.timer"):
+        assert machine.unit(timer, "ActiveState", "UnitFileState") == {
+            "ActiveState": "active",
+            "UnitFileState": "enabled",
+        }
+    assert machine.run("command -v unattended-upgrade") != ""
+
+
+def test_only_security_updates_are_installed_unattended(machine: Machine, settings: Settings) -> None:
+    options = _apt_options(machine)
+    origins = [origin for origin in options["Unattended-Upgrade::Origins-Pattern"] if origin]
+    assert origins
+    assert [origin for origin in origins if "-security" not in origin] == []
+    assert [origin for origin in options.get("Unattended-Upgrade::Allowed-Origins", []) if origin] == []
+    blocked = [package for package in options.get("Unattended-Upgrade::Package-Blacklist", []) if package]
+    assert blocked == list(settings.machine.security_updates.blocklist)
+    assert options["Unattended-Upgrade::Automatic-Reboot"] == ["false"]
+
+
+def test_user_has_groups_shell_and_home(machine: Machine, settings: Settings, user: str) -> None:
+    wanted = settings.machine.users[user]
+    _, _, uid, _, _, home, shell = machine.run(f"getent passwd {user}").split(":")
+    assert int(uid) >= 1000
+    assert shell == wanted.shell
+    assert set(wanted.groups) <= set(machine.run(f"id -nG {user}").split())
+    assert machine.run(f"stat -c '%U %F' {home}") == f"{user} directory"
+
+
+def test_user_logs_in_with_the_keys_of_the_settings_and_no_other(
+    machine: Machine, settings: Settings, user: str
+) -> None:
+    home = machine.run(f"getent passwd {user}").split(":")[5]
+    found = machine.lines(f"cat {home}/.ssh/authorized_keys 2>/dev/null || true")
+    there = {tuple(line.split()[:2]) for line in found if line.strip() and not line.startswith("#")}
+    assert there == {tuple(key.split()[:2]) for key in settings.machine.users[user].authorized_keys}
+
+
+def test_users_keys_are_nobody_elses_to_change(machine: Machine, settings: Settings, user: str) -> None:
+    """As sshd demands it before it believes them."""
+    if settings.machine.users[user].authorized_keys:
+        home = machine.run(f"getent passwd {user}").split(":")[5]
+        for path in (home, f"{home}/.ssh", f"{home}/.ssh/authorized_keys"):
+            mode, owner, _ = machine.stat(path).split()
+            assert owner == user, path
+            assert int(mode, 8) & 0o022 == 0, path
+        assert machine.stat(f"{home}/.ssh").split()[0] == "700"
+        assert machine.stat(f"{home}/.ssh/authorized_keys").split()[0] == "600"
