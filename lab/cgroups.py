@@ -32,7 +32,7 @@ class Group:
 
     @staticmethod
     def create() -> Group:
-        """Make the group and move the calling process into its leaf for helpers; its children follow."""
+        """Make the group; in a control group that systemd lent, the calling process moves into a leaf."""
         home = _own()
         _sweep(home)
         group = Group(home, f"{NAME}{os.getpid()}")
@@ -43,12 +43,14 @@ class Group:
         base = self._base()
         if base is None:
             return
-        for leaf in ("helpers", "machine"):
-            (base / leaf).mkdir(parents=True, exist_ok=True)
+        (base / "machine").mkdir(parents=True)
+        if not self.home:
+            # At the top, processes may stay where they are, and controllers are not the lab's to choose.
+            return
+        (base / "helpers").mkdir()
         _move(os.getpid(), base / "helpers")
-        # At the top of the hierarchy the choice of controllers is not the lab's to make.
-        for level in (base.parent, base) if self.home else (base,):
-            # Refused where controllers are on version 1 or not delegated: then limits do nothing.
+        for level in (base.parent, base):
+            # Refused where controllers are on version 1: then limits do nothing.
             with suppress(OSError):
                 controllers = (level / "cgroup.controllers").read_text().split()
                 (level / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))

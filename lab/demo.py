@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from lab.machine import CHECKOUT, NAME, Lab, LabFailed, authorise, default_directory, program, running
@@ -38,42 +37,43 @@ class StepFailed(Exception):
 
 def main() -> int:
     began = time.monotonic()
+    step = Step()
     try:
-        _announce(2, "Boot a throwaway Debian machine")
+        step.begin(2, "Boot a throwaway Debian machine")
         lab = _lab()
-        _announce(3, "Deploy: pyinfra inventory.py deploy.py -y")
-        _tool(
-            "Deploy",
-            [program("pyinfra"), "inventory.py", "deploy.py", "-y"],
-            lab,
-            "add -vvv to see each command",
-        )
-        _announce(4, "Verify from outside: pytest --hosts=... tests/host")
-        tests = [
-            program("pytest"),
-            "-q",
-            f"--hosts=ssh://{NAME}",
-            f"--ssh-config={lab.ssh_config}",
-            "tests/host",
-        ]
-        _tool("Verify", tests, lab, "add -vv to see more of each test")
-        _announce(5, "Ask the deployed engine")
+        step.begin(3, "Deploy: pyinfra inventory.py deploy.py -y")
+        _tool(lab, "-vvv", "pyinfra", "inventory.py", "deploy.py", "-y")
+        step.begin(4, "Verify from outside: pytest --hosts=... tests/host")
+        hosts = (f"--hosts=ssh://{NAME}", f"--ssh-config={_shown(lab.ssh_config)}")
+        _tool(lab, "-vv", "pytest", *hosts, "tests/host")
+        step.begin(5, "Ask the deployed engine")
         _ask(lab)
-        _announce(6, "Keep the machine running")
+        step.begin(6, "Keep the machine running")
         lab.keep()
-    except (LabFailed, StepFailed, SettingsError) as problem:
-        text = problem.report() if isinstance(problem, SettingsError) else str(problem)
-        print(f"\ndemo: {text}", file=sys.stderr)
+    except (LabFailed, StepFailed) as problem:
+        print(f"\ndemo: step '{step.name}' failed: {problem}", file=sys.stderr)
         return 1
+    except SettingsError as problem:
+        print(f"\ndemo: step '{step.name}' failed: the settings have mistakes:", file=sys.stderr)
+        print(problem.report(), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("\ndemo: interrupted; a machine that was started now ends with it", file=sys.stderr)
+        print(
+            f"\ndemo: interrupted in step '{step.name}'; a machine it started ends with it", file=sys.stderr
+        )
         return 130
     print(_GO_ON.format(minutes=(time.monotonic() - began) / 60))
     return 0
 
 
-def _announce(number: int, text: str) -> None:
-    print(f"{number}/{STEPS} {text}", flush=True)
+class Step:
+    """The step that is running, for whoever has to say which one failed."""
+
+    name = ""
+
+    def begin(self, number: int, name: str) -> None:
+        self.name = name
+        print(f"{number}/{STEPS} {name}", flush=True)
 
 
 def _lab() -> Lab:
@@ -89,20 +89,20 @@ def _lab() -> Lab:
     return lab
 
 
-def _tool(step: str, command: Sequence[str | Path], lab: Lab, more: str) -> None:
+def _shown(path: Path) -> Path:
+    """A path as a person in the checkout would write it."""
+    return path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path
+
+
+def _tool(lab: Lab, louder: str, name: str, *arguments: str) -> None:
     """Run the tool as a person would, with its output where a person sees it."""
-    sys.stdout.flush()
     code = subprocess.run(
-        [str(word) for word in command], cwd=CHECKOUT, env=lab.environment(), stdin=subprocess.DEVNULL
+        [str(program(name)), *arguments], cwd=CHECKOUT, env=lab.environment(), stdin=subprocess.DEVNULL
     ).returncode
     if code:
-        shown = " ".join(str(word).removeprefix(f"{CHECKOUT}/") for word in command)
-        again = (
-            "script/demo, which stops the machine when it fails" if lab.leashed else f"RIG_LAB=.lab {shown}"
-        )
         raise StepFailed(
-            f"step '{step}' failed with status {code}. To look closer: .venv/bin/python -m lab up, then "
-            f"RIG_LAB=.lab {shown} ({more}); or again: {again}"
+            f"its status is {code}, its output is above. To look closer: .venv/bin/python -m lab up, then "
+            f"RIG_LAB={_shown(lab.directory)} .venv/bin/{' '.join([name, louder, *arguments])}"
         )
 
 
@@ -118,8 +118,8 @@ def _ask(lab: Lab) -> None:
     done = lab.ssh("sudo -n python3 -", check=False, input=script)
     if done.returncode:
         raise StepFailed(
-            f"step 'Ask' failed: {name} gave no answer: {done.stderr.strip().splitlines()[-1:]}; "
-            f"look at it with: .venv/bin/python -m lab up, then ssh -F .lab/ssh_config {NAME}"
+            f"{name} gave no answer ({''.join(done.stderr.strip().splitlines()[-1:])}). To look closer: "
+            f".venv/bin/python -m lab up, then ssh -F {_shown(lab.ssh_config)} {NAME}"
         )
     print(f"  You: {QUESTION}")
     print(f"  {name}: {json.loads(done.stdout)!r}")

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from lab.recipes.debian import apt_options
+from lab.recipes.debian import TAR_OPTIONS, apt_options
 from lab.spec import APT_PROXY_PORT, Network, Spec
 
 # slirp4netns answers here, and asks whatever the operator's machine asks.
@@ -14,11 +14,12 @@ RESOLVER = "10.0.2.3"
 HOSTNAME = "rig-lab"
 
 
-def copy(source: Path, target: Path) -> None:
-    """A copy that shares blocks where the file system can; renamed into place when it is whole."""
+def unpack(image: Path, target: Path) -> None:
+    """A new disk; renamed into place when it is whole."""
     beside = target.with_name(f".{target.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
-    subprocess.run(["cp", "--archive", "--reflink=auto", source, beside], check=True)
+    beside.mkdir()
+    subprocess.run(["tar", "--extract", *TAR_OPTIONS, f"--file={image}", f"--directory={beside}"], check=True)
     beside.rename(target)
 
 

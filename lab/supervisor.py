@@ -68,8 +68,8 @@ class Supervisor:
         with self.reporter.step("Start hub, registry and package cache"):
             self._stand_ins()
         if not self.spec.root.exists():
-            with self.reporter.step(f"Copy the Debian {self.spec.release} disk"):
-                disk.copy(self.disk_image, self.spec.root)
+            with self.reporter.step(f"Unpack a Debian {self.spec.release} disk"):
+                disk.unpack(self.disk_image, self.spec.root)
         self.boot()
         threading.Thread(
             target=self._answer, args=[listen(self.spec.control, self.spec.uid)], daemon=True
@@ -144,10 +144,18 @@ class Supervisor:
         if not os.read(ready, 1):
             raise LabError(f"slirp4netns did not start; see {self.spec.logs / 'way-out.log'}")
         os.close(ready)
-        rules = (
-            "table ip way_out {\n chain source {\n  type nat hook postrouting priority 100;\n"
-            '  oifname "tap0" masquerade\n }\n}\n'
-        )
+        # Other labs are as far away as other people's networks, although both are beside the operator's.
+        rules = f"""table ip way_out {{
+ chain source {{
+  type nat hook postrouting priority 100;
+  oifname "tap0" masquerade
+ }}
+ chain forward {{
+  type filter hook forward priority 0;
+  oifname "tap0" ip daddr {PREFIX}.0.0/16 reject
+ }}
+}}
+"""
         subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
 
     def _neighbour_host(self) -> None:

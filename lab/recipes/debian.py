@@ -10,6 +10,7 @@ from pathlib import Path
 from lab.cache import Cache, Note, recipe_source, run
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+TAR_OPTIONS = ("--xattrs", "--xattrs-include=*", "--numeric-owner", "--same-permissions")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 BARE = ("systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "sudo", "iproute2", "ca-certificates")
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.S)
@@ -104,23 +105,29 @@ def debootstrap(release: str, target: Path, variant: str, include: tuple[str, ..
 
 
 def bare(cache: Cache, release: str) -> Path:
-    """A machine as the installer leaves it: SSH, an ordinary user with sudo, and nothing of ours."""
+    """A machine as the installer leaves it: SSH, an ordinary user with sudo, and nothing of ours.
+
+    A tar, because one large file is read from a cold disk in a second, and ten thousand small ones are not.
+    """
     certificates = CERTIFICATES.read_text() if CERTIFICATES.exists() else ""
 
     def make(target: Path, note: Note) -> None:
-        debootstrap(release, target, "important", BARE, note)
-        _trust(target, certificates)
-        run(["chroot", target, "useradd", "--create-home", "--shell", "/bin/bash", "--groups", "sudo", "rig"])
-        sudoers = target / "etc/sudoers.d/rig"
+        root = target.with_name(f"{target.name}.tree")
+        shutil.rmtree(root, ignore_errors=True)
+        debootstrap(release, root, "important", BARE, note)
+        _trust(root, certificates)
+        run(["chroot", root, "useradd", "--create-home", "--shell", "/bin/bash", "--groups", "sudo", "rig"])
+        sudoers = root / "etc/sudoers.d/rig"
         sudoers.write_text("rig ALL=(ALL:ALL) NOPASSWD: ALL\n")
         sudoers.chmod(0o440)
-        (target / "etc/ssh/sshd_config.d/lab.conf").write_text(_SSHD)
-        for key in (target / "etc/ssh").glob("ssh_host_*"):
+        (root / "etc/ssh/sshd_config.d/lab.conf").write_text(_SSHD)
+        for key in (root / "etc/ssh").glob("ssh_host_*"):
             key.unlink()
-        run(["chroot", target, "systemctl", "enable", "systemd-networkd.service"])
+        run(["chroot", root, "systemctl", "enable", "systemd-networkd.service"])
         # A login prompt on a console that nobody has would only restart for ever.
-        run(["chroot", target, "systemctl", "mask", "console-getty.service", "getty@tty1.service"])
-        shutil.rmtree(target / "var/cache/apt/archives/partial", ignore_errors=True)
+        run(["chroot", root, "systemctl", "mask", "console-getty.service", "getty@tty1.service"])
+        run(["tar", "--create", *TAR_OPTIONS, f"--file={target}", f"--directory={root}", "."])
+        shutil.rmtree(root)
 
     recipe = [*recipe_source("debian"), release, sources(release), *apt_options(), certificates]
     return cache.artefact(f"debian-{release}", f"Build a bare Debian {release}", recipe, make)

@@ -1,0 +1,226 @@
+"""The lab itself: it leaves nothing behind however it ends, and its machine takes what machines take."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.machine import CHECKOUT, Lab, LabFailed, down, purge, running
+from lab.spec import RELEASES
+from tests.lab.conftest import Boot, Machines
+from tests.lab.traces import Family, Traces, eventually
+
+# A process of its own that boots a lab and waits, so that it can be killed.
+STARTER = """
+import sys
+from pathlib import Path
+from lab.machine import Lab
+lab = Lab.boot(Path(sys.argv[1]))
+lab.ssh("true")
+if "keep" in sys.argv:
+    lab.keep()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+class Started:
+    """A lab with a starter of its own, and the state of the operator's machine before it."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.before = Traces.take()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", STARTER, str(directory), *arguments],
+            cwd=CHECKOUT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+        self.lab = Lab.attach(directory)
+        self.family = Family.of(self.lab, self.process.pid)
+
+    def left_behind(self) -> list[str]:
+        return self.family.alive() + Traces.take().left_behind(self.before, self.lab.network.interface)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        down(self.lab.directory)
+
+
+@pytest.fixture
+def directory(cache: Path) -> Iterator[Path]:
+    directory = Machines().directory("ending")
+    yield directory
+    down(directory)
+    purge(directory)
+
+
+@pytest.fixture
+def started(directory: Path) -> Iterator[Started]:
+    started = Started(directory)
+    yield started
+    started.end()
+
+
+def test_a_running_lab_shows_on_the_operators_machine_as_one_interface_only(started: Started) -> None:
+    now = Traces.take()
+    assert started.lab.network.interface in now.interfaces
+    news = now.left_behind(started.before, started.lab.network.interface)
+    assert news == [f"interface {started.lab.network.interface}"]
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "guard", "starter"])
+def test_nothing_is_left_when_a_process_of_the_lab_is_killed(started: Started, victim: str) -> None:
+    if victim == "starter":
+        started.process.kill()
+        started.process.wait()
+    else:
+        number = started.family.supervisor if victim == "supervisor" else started.family.guard
+        subprocess.run(_as_root("kill", "-9", str(number)), check=True)
+    eventually(started.left_behind)
+    assert not running(started.lab.directory)
+
+
+def test_nothing_is_left_after_down(started: Started) -> None:
+    started.lab.down()
+    assert [entry for entry in started.left_behind() if "ssh" not in entry] == []
+    eventually(started.left_behind)
+
+
+def test_a_lab_that_was_killed_boots_again_from_its_disk(started: Started) -> None:
+    started.lab.sudo("echo kept > /root/mark && sync")
+    subprocess.run(_as_root("kill", "-9", str(started.family.supervisor)), check=True)
+    eventually(lambda: running(started.lab.directory))
+    again = Lab.boot(started.lab.directory)
+    assert again.sudo("cat /root/mark").stdout == "kept\n"
+    again.kill()
+
+
+def test_a_kept_lab_outlives_its_starter_and_goes_down_when_told(directory: Path) -> None:
+    started = Started(directory, "keep")
+    started.process.kill()
+    started.process.wait()
+    assert started.lab.ssh("true").returncode == 0
+    assert down(directory)
+    eventually(started.left_behind)
+
+
+def test_the_demo_taken_down_twice_is_fine(directory: Path) -> None:
+    started = Started(directory, "keep")
+    for expected in ("The lab is down.\n", "No lab was running.\n"):
+        done = subprocess.run(
+            [str(CHECKOUT / "script/demo"), "--down"],
+            env=started.lab.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+    started.end()
+
+
+def test_two_machines_at_once_have_networks_of_their_own(boot: Boot) -> None:
+    first, second = boot(name="first"), boot(name="second")
+    assert first.network.subnet != second.network.subnet
+    first.sudo("echo first > /root/mark")
+    assert second.sudo("cat /root/mark", check=False).returncode != 0
+    assert first.neighbour(f"timeout 2 bash -c '</dev/tcp/{second.address}/22'").returncode != 0
+
+
+def test_a_second_start_in_the_same_directory_is_refused_with_a_sentence(bare: Lab) -> None:
+    with pytest.raises(LabFailed, match=r"is running in .* already"):
+        Lab.boot(bare.directory)
+
+
+def test_the_machine_is_a_debian_with_an_ordinary_user_and_nothing_of_ours(bare: Lab) -> None:
+    assert bare.ssh("id -un").stdout == "rig\n"
+    assert bare.sudo("id -un").stdout == "root\n"
+    assert bare.ssh("systemctl is-system-running").stdout == "running\n"
+    missing = bare.ssh("for p in docker curl gpg nft; do command -v $p; done", check=False)
+    assert missing.stdout == ""
+
+
+def test_only_the_pinned_host_key_and_the_labs_own_user_key_are_accepted(bare: Lab, tmp_path: Path) -> None:
+    (tmp_path / "known_hosts").write_text(f"{bare.address} ssh-ed25519 {'A' * 68}\n")
+    options = ["-F", str(bare.ssh_config), "-o", "ControlPath=none", "-o", "BatchMode=yes"]
+    wrong_host = _ssh(*options, "-o", f"UserKnownHostsFile={tmp_path / 'known_hosts'}", "rig-lab", "true")
+    assert wrong_host.returncode == 255
+    password = _ssh(*options, "-o", "PubkeyAuthentication=no", "rig-lab", "true")
+    assert password.returncode == 255
+    assert "(publickey)" in password.stderr
+    assert (bare.directory / "id_ed25519").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_neighbour_is_another_host_on_the_machines_network(bare: Lab) -> None:
+    seen = bare.neighbour(f"exec 3<>/dev/tcp/{bare.address}/22; head -c 4 <&3; ip -brief address show eth0")
+    assert seen.stdout.startswith("SSH-")
+    assert bare.network.neighbour in seen.stdout
+    assert bare.neighbour(f"ip route add 192.0.2.77 via {bare.address}").returncode == 0
+
+
+def test_the_machine_changes_no_setting_of_the_operators_kernel(bare: Lab) -> None:
+    refused = bare.sudo("sysctl -w vm.swappiness=1", check=False)
+    assert refused.returncode != 0
+    bare.sudo("sysctl -w net.core.somaxconn=1234")
+    assert Path("/proc/sys/net/core/somaxconn").read_text() != "1234\n"
+
+
+def test_a_power_cut_ends_everything_at_once_and_the_disk_boots_again(bare: Lab) -> None:
+    bare.sudo("echo mark > /root/mark && sync && systemd-run --unit=running-on sleep 1000")
+    bare.power_cut()
+    assert bare.neighbour(f"timeout 2 bash -c '</dev/tcp/{bare.address}/22'").returncode != 0
+    bare.start()
+    assert bare.sudo("cat /root/mark").stdout == "mark\n"
+    assert bare.sudo("systemctl is-active running-on", check=False).stdout == "inactive\n"
+
+
+def test_a_stopped_machine_was_shut_down_in_order(bare: Lab) -> None:
+    bare.sudo(
+        "printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/true\\n"
+        "ExecStop=/bin/touch /root/stopped\\n[Install]\\nWantedBy=multi-user.target\\n'"
+        " > /etc/systemd/system/mark.service && systemctl enable --now mark.service"
+    )
+    bare.stop()
+    bare.start()
+    assert bare.sudo("ls /root/stopped").returncode == 0
+
+
+def test_a_cloned_machine_has_the_disk_of_its_original(boot: Boot) -> None:
+    original = boot(name="original")
+    original.sudo("echo original > /root/mark")
+    clone = boot(name="clone", disk_of=original)
+    assert clone.sudo("cat /root/mark").stdout == "original\n"
+    assert original.ssh("true").returncode == 0
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_packages_come_from_the_archive_and_are_fetched_once(boot: Boot, cache: Path, release: str) -> None:
+    lab = boot(release)
+    lab.sudo("apt-get update && apt-get install --yes hello && apt-get clean")
+    assert lab.ssh("hello").stdout == "Hello, world!\n"
+    listed = lab.ssh("apt-get install --reinstall --print-uris --quiet=2 hello").stdout
+    address = listed.split("'")[1]
+    kept = cache / "packages" / hashlib.sha256(address.encode()).hexdigest()
+    before = kept.stat().st_mtime_ns
+    lab.sudo("apt-get install --reinstall --yes hello")
+    assert kept.stat().st_mtime_ns == before
+
+
+def _as_root(*command: str) -> list[str]:
+    return list(command) if os.geteuid() == 0 else ["sudo", "-n", "--", *command]
+
+
+def _ssh(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["ssh", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+    )
