@@ -17,6 +17,9 @@ BRIDGE = "rig0"
 MODELS = "/models"
 """Where a container sees its models."""
 
+CPU_PERIOD = 100_000
+"""Microseconds over which an engine's processors are counted; Docker's own default."""
+
 NOBODY = "65534:65534"
 """User and group of every engine: no name and no file on the machine belong to them."""
 
@@ -93,7 +96,9 @@ def _definition(settings: Settings, name: str, engine: ContainerEngine) -> dict[
         "mem_limit": engine.memory.lower(),
         # Equal to mem_limit: no swap, so that a model that does not fit fails at once and not by crawling.
         "memswap_limit": engine.memory.lower(),
-        "cpus": engine.cpus,
+        # Not `cpus`: Docker refuses that outright where the kernel has no such limit, and only warns of this.
+        "cpu_period": CPU_PERIOD,
+        "cpu_quota": round(engine.cpus * CPU_PERIOD),
         "pids_limit": 512,
         # Docker 29 lowers nofile to 1024, which a server with many streams reaches.
         "ulimits": {"nofile": {"soft": 65536, "hard": 65536}},

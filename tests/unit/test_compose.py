@@ -55,7 +55,7 @@ def test_limits_and_time_zone_are_those_of_the_settings() -> None:
     changes = {"engines/one/memory": "3G", "engines/one/cpus": 1.5, "machine/timezone": "Europe/Paris"}
     service = _service(changes)
     assert service["mem_limit"] == service["memswap_limit"] == "3g"
-    assert service["cpus"] == 1.5
+    assert service["cpu_quota"] / service["cpu_period"] == 1.5
     assert service["environment"]["TZ"] == "Europe/Paris"
 
 
