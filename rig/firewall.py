@@ -38,6 +38,10 @@ def openings(firewall: Firewall) -> list[Opening]:
 
 def _of_version(networks: tuple[str, ...], version: int) -> tuple[str, ...]:
     """Networks of one address family, overlapping ones merged: nft refuses a set of intervals that overlap."""
-    parsed = [ipaddress.ip_network(network) for network in networks]
-    chosen = [network for network in parsed if network.version == version]
-    return tuple(str(network) for network in ipaddress.collapse_addresses(chosen))
+    if version == 4:
+        return tuple(map(str, ipaddress.collapse_addresses(map(ipaddress.IPv4Network, _like(networks, version)))))
+    return tuple(map(str, ipaddress.collapse_addresses(map(ipaddress.IPv6Network, _like(networks, version)))))
+
+
+def _like(networks: tuple[str, ...], version: int) -> list[str]:
+    return [network for network in networks if ipaddress.ip_network(network).version == version]

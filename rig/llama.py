@@ -10,8 +10,8 @@ from rig.settings.engines import CommonEngine
 def arguments(engine: CommonEngine, files: Mapping[str, str], *, host: str) -> list[str]:
     """llama-server's command line without the program.
 
-    ``files``: path of each catalogue name as the server sees it; ``host``: address it listens on. The key never stands here,
-    as arguments show in `ps`. llama-server divides --ctx-size among its slots, so the total is asked for.
+    ``files``: path of each catalogue name as the server sees it; ``host``: address it listens on. The key never stands
+    here, as arguments show in `ps`. llama-server divides --ctx-size among its slots, so the total is asked for.
     """
     projector = ["--mmproj", files[engine.projector]] if engine.projector else []
     return [

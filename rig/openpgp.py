@@ -27,9 +27,9 @@ def fingerprints(data: bytes) -> tuple[str, ...]:
         if tag != PUBLIC_KEY:
             continue
         if body[:1] != b"\x04":
-            raise NotAKey(
-                f"an OpenPGP key of version {body[0] if body else '?'} where version 4 was expected"
-            )
+            raise NotAKey(f"an OpenPGP key of version {body[0] if body else '?'} where version 4 was expected")
+        if len(body) > 0xFFFF:
+            raise NotAKey("an OpenPGP key longer than version 4 allows")
         digest = hashlib.sha1(b"\x99" + len(body).to_bytes(2) + body, usedforsecurity=False)
         found.append(digest.hexdigest().upper())
     if not found:
@@ -46,12 +46,17 @@ def _dearmour(data: bytes) -> bytes:
     for raw in data.splitlines():
         line = raw.strip()
         if line.startswith(b"-----BEGIN PGP"):
+            if lines is not None:
+                break
             lines = []
         elif line.startswith(b"-----END PGP") and lines is not None:
             blocks.append(_block(lines))
             lines = None
         elif lines is not None:
             lines.append(line)
+    # A reader that is less strict would find a key in a block that never ends, and trust it: refused, not skipped.
+    if lines is not None:
+        raise NotAKey("its armour does not end")
     return b"".join(blocks)
 
 

@@ -77,7 +77,7 @@ def human(size: int) -> str:
 def login_problems(login: Login, *, sudo_password: bool, networks: Iterable[str] | None) -> list[str]:
     """Why this login cannot carry a deploy.
 
-    ``sudo_password``: pyinfra was told to ask for one. ``networks``: those that the firewall will let in
+    ``sudo_password``: pyinfra has one, or can ask for it. ``networks``: those that the firewall will let in
     on the SSH port, None when the firewall is left alone.
     """
     found: list[str] = []
@@ -85,7 +85,7 @@ def login_problems(login: Login, *, sudo_password: bool, networks: Iterable[str]
         found.append(
             f"the login '{login.user}' is not root and may not use sudo without a password; "
             f"add '{login.user} ALL=(ALL) NOPASSWD:ALL' to /etc/sudoers.d/rig with visudo, "
-            "or run pyinfra with --use-sudo-password"
+            "or run pyinfra with --same-sudo-password"
         )
     if login.source is not None and networks is not None:
         source = ipaddress.ip_address(login.source.split("%", 1)[0])
@@ -117,9 +117,7 @@ def _system(settings: Settings, machine: Machine) -> list[str]:
         supported = ", ".join(SUPPORTED.values())
         found.append(f"{machine.os_id} {machine.os_version} is not supported; install one of: {supported}")
     if machine.architecture != "amd64":
-        found.append(
-            f"the architecture {machine.architecture} is not supported; Rig is for amd64 (x86-64) machines"
-        )
+        found.append(f"the architecture {machine.architecture} is not supported; Rig is for amd64 (x86-64) machines")
     if settings.containers.source == "distribution" and system == ("debian", "12"):
         found.append(
             "Debian 12 has docker-compose 1.29 only, which cannot read our compose file; "

@@ -1,4 +1,4 @@
-"""Templates, rendered before the first change is made: a name that a template lacks stops the run while nothing has happened."""
+"""Templates, rendered before the first change is made, so that a missing value stops the run with nothing done."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def render(target: str, **values: Any) -> str:
 def upload(text: str) -> StringIO:
     """Text in the shape that pyinfra's ``files.put`` takes."""
     return StringIO(text)
+
+
+def own_file(target: str) -> StringIO:
+    """A file that is copied as it is; it stands at the same path under files/."""
+    return upload((ROOT / "files" / target.removeprefix("/")).read_text())
 
 
 @cache

@@ -15,8 +15,8 @@ from rig.facts.secrets import KEYS
 _UNIT = """
 systemctl show --property=ActiveState,UnitFileState,NeedDaemonReload {unit}
 key=$(sed -n "s/^{variable}=//p" {keys} 2>/dev/null)
-code=$(curl --silent --max-time 5 --output /dev/null --write-out "%{{http_code}}" http://{address}:{port}/health 2>/dev/null)
-echo "Http=$code"
+health=http://{address}:{port}/health
+echo "Http=$(curl --silent --max-time 5 --output /dev/null --write-out "%{{http_code}}" $health 2>/dev/null)"
 """
 
 
@@ -53,9 +53,7 @@ class NativeEngine(FactBase[EngineState]):
 
     def command(self, engine: str, variable: str, address: str, port: int) -> str:
         unit = f"rig-native@{engine}.service"
-        return _UNIT.format(
-            unit=shlex.quote(unit), variable=variable, keys=KEYS, address=address, port=port
-        ) + (
+        return _UNIT.format(unit=shlex.quote(unit), variable=variable, keys=KEYS, address=address, port=port) + (
             f"pid=$(systemctl show --property=MainPID --value {shlex.quote(unit)})\n"
             'echo "Pid=$pid"\n'
             'echo "Settings=$(tr "\\0" "\\n" 2>/dev/null <"/proc/$pid/environ" | sed -n s/^RIG_SETTINGS=//p)"\n'
@@ -79,6 +77,10 @@ class NativeEngine(FactBase[EngineState]):
 class Engines(FactBase[tuple[str, ...]]):
     """Units of every engine that is loaded or enabled on the machine, whatever the settings say."""
 
+    @staticmethod
+    def default() -> tuple[str, ...]:
+        return ()
+
     def command(self) -> str:
         patterns = "'rig-container@*.service' 'rig-native@*.service'"
         return (
@@ -96,9 +98,7 @@ class ImagePresent(FactBase[bool]):
     """Whether Docker holds the image with this digest."""
 
     def command(self, image: str) -> str:
-        return (
-            f"if docker image inspect {shlex.quote(image)} >/dev/null 2>&1; then echo yes; else echo no; fi"
-        )
+        return f"if docker image inspect {shlex.quote(image)} >/dev/null 2>&1; then echo yes; else echo no; fi"
 
     def process(self, output: list[str]) -> bool:
         return output == ["yes"]

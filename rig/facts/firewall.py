@@ -1,26 +1,50 @@
-"""Whether the kernel's firewall rules are those of our file."""
+"""State of the packet filter: the kernel's rules against those of our file, and the unit that loads them."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
 RULES = "/etc/rig/firewall.nft"
 
 
-class RulesLoaded(FactBase[bool]):
-    """Whether table `inet rig` in the kernel is what our file makes of an empty kernel.
+@dataclass(frozen=True)
+class FilterState:
+    """Our table, our file and our unit."""
 
-    The file is loaded into a network namespace of its own and listed there: both listings come from nft, so they
-    differ exactly when a rule was deleted, added or changed.
-    """
+    written: bool
+    """Our file is there."""
+    loaded: bool
+    """The kernel has a table `inet rig`."""
+    current: bool
+    """It is exactly what our file makes of an empty kernel."""
+    enabled: bool
+    active: bool
+    reload_needed: bool
 
-    def command(self) -> str:
-        return (
-            "if command -v nft >/dev/null && "
-            'live=$(nft list table inet rig 2>/dev/null) && [ -n "$live" ] && '
-            f'[ "$live" = "$(unshare --net sh -c "nft -f {RULES} && nft list table inet rig" 2>/dev/null)" ]; '
-            "then echo yes; else echo no; fi"
+
+class Filter(FactBase[FilterState]):
+    """The file is loaded into a network namespace of its own and listed there: both listings come from nft, so they
+    differ exactly when a rule was deleted, added or changed."""
+
+    def command(self, unit: str) -> str:
+        return f"""
+systemctl show --property=ActiveState,UnitFileState,NeedDaemonReload {unit}
+[ -f {RULES} ] && echo Written=yes
+live=$(nft list table inet rig 2>/dev/null) && echo Loaded=yes
+ours=$(unshare --net sh -c "nft -f {RULES} && nft list table inet rig" 2>/dev/null)
+[ -n "$live" ] && [ "$live" = "$ours" ] && echo Current=yes
+true
+"""
+
+    def process(self, output: list[str]) -> FilterState:
+        values = dict(line.split("=", 1) for line in output)
+        return FilterState(
+            written="Written" in values,
+            loaded="Loaded" in values,
+            current="Current" in values,
+            enabled=values["UnitFileState"] == "enabled",
+            active=values["ActiveState"] == "active",
+            reload_needed=values["NeedDaemonReload"] == "yes",
         )
-
-    def process(self, output: list[str]) -> bool:
-        return output == ["yes"]

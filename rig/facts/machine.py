@@ -21,6 +21,10 @@ class TimeZone(FactBase[str]):
 class SysctlValues(FactBase[dict[str, str]]):
     """Live values of kernel parameters, white space folded; a key that the kernel lacks is left out."""
 
+    @staticmethod
+    def default() -> dict[str, str]:
+        return {}
+
     def command(self, keys: Iterable[str]) -> str:
         return f"sysctl --ignore {shlex.join(keys)} 2>/dev/null || true"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyinfra.api import FactBase
@@ -23,9 +22,7 @@ class ModelState:
 
     def verified(self, size: int, sha256: str) -> bool:
         """Whether the file is the one whose hash was found right: in constant time, without reading it."""
-        return (
-            self.stat != "" and self.stat.split()[0] == str(size) and self.record == f"{self.stat} {sha256}"
-        )
+        return self.stat != "" and self.stat.split()[0] == str(size) and self.record == f"{self.stat} {sha256}"
 
 
 class Models(FactBase[dict[str, ModelState]]):
@@ -36,7 +33,8 @@ class Models(FactBase[dict[str, ModelState]]):
         return f"""
 for pair in {pairs}; do
   name=${{pair%%=*}}; path=${{pair#*=}}
-  printf "%s\\t%s\\t%s\\n" "$name" "$(stat -c "%s %.Y %i" "$path" 2>/dev/null)" "$(cat "{RECORDS}/$name.verified" 2>/dev/null)"
+  record=$(cat "{RECORDS}/$name.verified" 2>/dev/null)
+  printf "%s\\t%s\\t%s\\n" "$name" "$(stat -c "%s %.Y %i" "$path" 2>/dev/null)" "$record"
 done
 true
 """
@@ -44,13 +42,3 @@ true
     def process(self, output: list[str]) -> dict[str, ModelState]:
         rows = (line.split("\t") for line in output)
         return {name: ModelState(stat=stat, record=record) for name, stat, record in rows}
-
-
-class Bytes(FactBase[int]):
-    """How many bytes of a file, or of its unfinished download, are there."""
-
-    def command(self, paths: Iterable[str]) -> str:
-        return f"stat -c %s {shlex.join(paths)} 2>/dev/null | head -n 1"
-
-    def process(self, output: list[str]) -> int:
-        return int(output[0]) if output else 0

@@ -11,6 +11,10 @@ from pyinfra.api import FactBase
 class Installed(FactBase[frozenset[str]]):
     """Those of the named packages that are completely installed."""
 
+    @staticmethod
+    def default() -> frozenset[str]:
+        return frozenset()
+
     def command(self, packages: Iterable[str]) -> str:
         names = shlex.join(packages)
         return f"dpkg-query -W -f='${{db:Status-Abbrev}} ${{Package}}\\n' {names} 2>/dev/null || true"

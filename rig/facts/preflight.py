@@ -69,7 +69,8 @@ printf "arch\t%s\n" "$(dpkg --print-architecture)"
 for path in @PATHS@; do
   at=$path; while [ ! -d "$at" ]; do at=$(dirname "$at"); done
   mount=-; [ "$at" = "$path" ] && mountpoint -q "$path" && mount=mount
-  printf "path\t%s\t%s\t%s\t%s\n" "$path" "$(df -B1 --output=avail "$at" | tail -n 1 | tr -d " ")" "$(stat -c %d "$at")" "$mount"
+  free=$(df -B1 --output=avail "$at" | tail -n 1 | tr -d " ")
+  printf "path\t%s\t%s\t%s\t%s\n" "$path" "$free" "$(stat -c %d "$at")" "$mount"
 done
 for file in @FILES@; do
   for at in "$file" "$file.part"; do

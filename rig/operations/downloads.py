@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from pyinfra import host
@@ -11,6 +10,7 @@ from pyinfra.api import operation
 from pyinfra.facts.files import File
 
 from rig.facts.models import RECORDS, Models
+from rig.operations import Commands
 
 CURL = (
     "curl --fail --location --silent --show-error --proto =http,https --connect-timeout 30 "
@@ -19,18 +19,19 @@ CURL = (
 
 
 @operation()
-def model(name: str, url: str, path: str, size: int, sha256: str) -> Iterator[str]:
+def model(model: str, url: str, path: str, size: int, sha256: str) -> Commands:
     """The model file at ``path`` is there, of ``size`` bytes, with ``sha256``, and recorded as verified.
 
     An unfinished download is continued; one that turns out wrong is deleted, and nothing stands under the final name.
     A file that is there without a record (restored, or copied by hand) is hashed before it is believed.
     """
-    if host.get_fact(Models, paths={name: path})[name].verified(size, sha256):
+    if host.get_fact(Models, paths={model: path})[model].verified(size, sha256):
         return
     final = PurePosixPath(path)
     script = f"""set -eu
-final={shlex.quote(path)} part={shlex.quote(path + ".part")} record={shlex.quote(f"{RECORDS}/{name}.verified")}
+final={shlex.quote(path)} part={shlex.quote(path + ".part")} record={shlex.quote(f"{RECORDS}/{model}.verified")}
 matches() {{ [ "$(stat -c %s "$1")" = {size} ] && echo "{sha256}  $1" | sha256sum --check --status; }}
+fetch() {{ {CURL} --continue-at - --max-filesize {size} --output "$part" {shlex.quote(url)}; }}
 rm -f "$record"
 if [ -f "$final" ] && ! matches "$final"; then
   # Kept out of every engine's sight, but not lost: it may be the only copy of something.
@@ -39,13 +40,14 @@ fi
 if [ ! -f "$final" ]; then
   if [ -f "$part" ] && [ "$(stat -c %s "$part")" -gt {size} ]; then rm "$part"; fi
   if [ ! -f "$part" ] || [ "$(stat -c %s "$part")" != {size} ]; then
-    {CURL} --continue-at - --max-filesize {size} --output "$part" {shlex.quote(url)}
+    # 33: the server cannot serve a part of a file, so what is there is given up.
+    fetch || {{ code=$?; [ "$code" = 33 ] || exit "$code"; rm "$part"; fetch; }}
   fi
   if ! matches "$part"; then
     found="$(stat -c %s "$part") bytes with SHA-256 $(sha256sum "$part" | cut -d" " -f1)"
     rm "$part"
-    echo "the model {name} is not what the settings pin ({size} bytes with SHA-256 {sha256}): {url} gave $found;" \\
-      "it was deleted; correct models.catalogue.{name}, or find out who changed the file" >&2
+    echo "the model {model} is not what the settings pin ({size} bytes with SHA-256 {sha256}): {url} gave $found;" \\
+      "it was deleted; correct models.catalogue.{model}, or find out who changed the file" >&2
     exit 1
   fi
   chmod 0644 "$part"
@@ -65,7 +67,7 @@ mv "$new" "$record"
 
 
 @operation()
-def archive(url: str, sha256: str, directory: str, program: str) -> Iterator[str]:
+def archive(url: str, sha256: str, directory: str, program: str) -> Commands:
     """The archive is unpacked in ``directory``, which holds an executable ``program`` (a path inside the archive).
 
     Unpacked beside its place and renamed: a directory under this name is complete.
@@ -95,6 +97,4 @@ chmod -R u=rwX,go=rX "$new/tree"
 sync
 mv "$new/tree" {shlex.quote(directory)}
 """
-    yield (
-        f"install -d -m 0755 {shlex.quote(parent)} && flock {shlex.quote(parent)} sh -c {shlex.quote(script)}"
-    )
+    yield (f"install -d -m 0755 {shlex.quote(parent)} && flock {shlex.quote(parent)} sh -c {shlex.quote(script)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from pyinfra import host, logger
@@ -12,41 +12,41 @@ from pyinfra.api import FunctionCommand, Host, State, operation
 
 from rig.engines import EngineState, steps
 from rig.facts.engines import ContainerEngine, Engines, ImagePresent, NativeEngine
+from rig.operations import Commands
+
+_Fact: TypeAlias = tuple[type[ContainerEngine] | type[NativeEngine], dict[str, str | int]]
+"""A fact and its arguments, to be read again while an engine starts."""
 
 POLL = 1.0
 """Seconds between two looks at an engine that is starting."""
 
 
 @operation()
-def image(reference: str) -> Iterator[str]:
+def image(reference: str) -> Commands:
     """The image, named with its digest, is on the machine."""
     if not host.get_fact(ImagePresent, image=reference):
         yield f"docker pull --quiet {shlex.quote(reference)}"
 
 
 @operation()
-def container(
-    engine: str, fingerprint: str, variable: str, address: str, port: int, timeout: int
-) -> Iterator[str | FunctionCommand]:
-    """The container of ``engine`` runs with ``fingerprint`` and its current key, and is healthy within ``timeout`` seconds."""
-    fact = (ContainerEngine, {"engine": engine, "variable": variable, "address": address, "port": port})
+def container(engine: str, fingerprint: str, variable: str, address: str, port: int, timeout: int) -> Commands:
+    """The engine's container runs with ``fingerprint`` and its current key, healthy within ``timeout`` seconds."""
+    fact: _Fact = (ContainerEngine, {"engine": engine, "variable": variable, "address": address, "port": port})
     logs = f"docker logs --tail 20 rig-{engine} 2>&1"
     yield from _converge(engine, f"rig-container@{engine}.service", fact, fingerprint, timeout, logs)
 
 
 @operation()
-def native(
-    engine: str, fingerprint: str, variable: str, address: str, port: int, timeout: int
-) -> Iterator[str | FunctionCommand]:
-    """The service of ``engine`` runs with ``fingerprint`` and its current key, and is healthy within ``timeout`` seconds."""
-    fact = (NativeEngine, {"engine": engine, "variable": variable, "address": address, "port": port})
+def native(engine: str, fingerprint: str, variable: str, address: str, port: int, timeout: int) -> Commands:
+    """The engine's service runs with ``fingerprint`` and its current key, healthy within ``timeout`` seconds."""
+    fact: _Fact = (NativeEngine, {"engine": engine, "variable": variable, "address": address, "port": port})
     unit = f"rig-native@{engine}.service"
     logs = f"journalctl --no-pager --output=cat --lines=20 --unit={shlex.quote(unit)}"
     yield from _converge(engine, unit, fact, fingerprint, timeout, logs)
 
 
 @operation()
-def retired(wanted: list[str]) -> Iterator[str]:
+def retired(wanted: list[str]) -> Commands:
     """No engine runs, or starts at boot, besides the units in ``wanted``; a retired container is removed."""
     for unit in host.get_fact(Engines):
         if unit in wanted:
@@ -62,12 +62,7 @@ def retired(wanted: list[str]) -> Iterator[str]:
         yield f"systemctl reset-failed {quoted} 2>/dev/null || true"
 
 
-_Fact: TypeAlias = tuple[type[ContainerEngine] | type[NativeEngine], dict[str, str | int]]
-
-
-def _converge(
-    engine: str, unit: str, fact: _Fact, fingerprint: str, timeout: int, logs: str
-) -> Iterator[str | FunctionCommand]:
+def _converge(engine: str, unit: str, fact: _Fact, fingerprint: str, timeout: int, logs: str) -> Commands:
     kind, arguments = fact
     for step in steps(host.get_fact(kind, **arguments), fingerprint):
         if step == "wait":
@@ -78,9 +73,7 @@ def _converge(
             yield f"systemctl {step} {shlex.quote(unit)}"
 
 
-def _wait(
-    state: State, host: Host, engine: str, fact: _Fact, fingerprint: str, timeout: int, logs: str
-) -> bool:
+def _wait(state: State, host: Host, engine: str, fact: _Fact, fingerprint: str, timeout: int, logs: str) -> bool:
     """Poll until the engine is as it should be; its last log lines are shown when it does not become so."""
     kind, arguments = fact
     begin = time.monotonic()

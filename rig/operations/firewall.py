@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pyinfra import host
 from pyinfra.api import operation
 
-from rig.facts.firewall import RulesLoaded
+from rig.facts.firewall import RULES, Filter, FilterState
+from rig.operations import Commands
 
 
 @operation()
-def loaded(unit: str) -> Iterator[str]:
-    """Table `inet rig` in the kernel is exactly our file's; ``unit`` loads it, in one transaction."""
-    if not host.get_fact(RulesLoaded):
-        yield f"systemctl daemon-reload && systemctl enable {unit} && systemctl restart {unit}"
+def loaded(unit: str) -> Commands:
+    """Table `inet rig` in the kernel is exactly our file's; ``unit`` loads it now and at boot, in one transaction."""
+    state: FilterState = host.get_fact(Filter, unit=unit)
+    if state.reload_needed:
+        yield "systemctl daemon-reload"
+    if not state.enabled:
+        yield f"systemctl enable {unit}"
+    if not (state.current and state.active):
+        yield f"systemctl restart {unit}"
+
+
+@operation()
+def unloaded(unit: str) -> Commands:
+    """Neither our table nor its file nor the unit that loads it is there."""
+    state: FilterState = host.get_fact(Filter, unit=unit)
+    if state.enabled or state.active:
+        yield f"systemctl disable --now {unit}"
+    if state.loaded:
+        yield "nft delete table inet rig"
+    if state.written:
+        yield f"rm -f {RULES} /etc/systemd/system/{unit} && systemctl daemon-reload"

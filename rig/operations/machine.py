@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from pyinfra import host
 from pyinfra.api import operation
 
 from rig.facts.machine import SysctlValues, TimeZone
+from rig.operations import Commands
 
 
 @operation()
-def time_zone(zone: str) -> Iterator[str]:
+def time_zone(zone: str) -> Commands:
     """The system's time zone is ``zone`` (a name of the tz database)."""
     if host.get_fact(TimeZone) != zone:
         yield f"timedatectl set-timezone {shlex.quote(zone)}"
 
 
 @operation()
-def sysctl(values: Mapping[str, str], file: str) -> Iterator[str]:
+def sysctl(values: Mapping[str, str], file: str) -> Commands:
     """The kernel runs with ``values``, which stand in ``file``."""
     live = host.get_fact(SysctlValues, keys=tuple(values))
     if any(live.get(key) != value for key, value in values.items()):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 
 from pyinfra import host
 from pyinfra.api import operation
 
 from rig.facts.packages import HalfInstalled, Installed
+from rig.operations import Commands
 
 # Another apt (unattended-upgrades, or one that outlived a killed run) is waited for, ten minutes at most.
 APT_GET = (
@@ -26,24 +26,25 @@ UPDATE = (
 
 
 @operation()
-def present(packages: list[str]) -> Iterator[str]:
+def present(packages: list[str]) -> Commands:
     """All of ``packages`` are installed; their versions are left to the distribution and its security updates."""
-    missing = sorted(set(packages) - host.get_fact(Installed, packages=tuple(packages)))
+    there: frozenset[str] = host.get_fact(Installed, packages=tuple(packages))
+    missing = sorted(set(packages) - there)
     if missing:
         yield f"sh -c {shlex.quote(UPDATE)}"
         yield f"{APT_GET} install --no-install-recommends {shlex.join(missing)}"
 
 
 @operation()
-def absent(packages: list[str]) -> Iterator[str]:
+def absent(packages: list[str]) -> Commands:
     """None of ``packages`` is installed; their configuration files stay."""
-    there = sorted(host.get_fact(Installed, packages=tuple(packages)))
+    there: frozenset[str] = host.get_fact(Installed, packages=tuple(packages))
     if there:
-        yield f"{APT_GET} remove {shlex.join(there)}"
+        yield f"{APT_GET} remove {shlex.join(sorted(there))}"
 
 
 @operation()
-def configured() -> Iterator[str]:
+def configured() -> Commands:
     """No package is left half-installed by a run, or a machine, that died."""
     if host.get_fact(HalfInstalled):
         yield "DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 
 from pyinfra import host
 from pyinfra.api import OperationError, operation
 
 from rig.facts.secrets import KEYS, NATIVE, Keys, KeyState
+from rig.operations import Commands
 
 
 @operation()
-def keys(variables: list[str], native: dict[str, str]) -> Iterator[str]:
+def keys(variables: list[str], native: dict[str, str]) -> Commands:
     """Every variable has a key of 256 random bits in /etc/rig/keys.env, and every native engine a file with its own.
 
     ``native``: engine name to variable. A key that is there is never replaced: to rotate one, delete its line.
@@ -31,9 +31,7 @@ def keys(variables: list[str], native: dict[str, str]) -> Iterator[str]:
     if state.missing or not state.file:
         yield _locked(_generate(state.missing))
     # A new line in the store makes the derived files stale; which ones is known without looking again.
-    stale = [
-        engine for engine, variable in native.items() if engine in state.stale or variable in state.missing
-    ]
+    stale = [engine for engine, variable in native.items() if engine in state.stale or variable in state.missing]
     if stale:
         yield _locked(_derive({engine: native[engine] for engine in stale}))
 
@@ -49,7 +47,8 @@ def _generate(variables: tuple[str, ...]) -> str:
 umask 077
 new=$(mktemp {KEYS}.XXXXXX)
 trap 'rm -f "$new"' EXIT
-if [ -f {KEYS} ]; then cat {KEYS} >"$new"; else echo "# Keys of this machine, one for each consumer. Delete a line to rotate it." >"$new"; fi
+if [ -f {KEYS} ]; then cat {KEYS} >"$new"; [ -z "$(tail -c 1 "$new")" ] || echo >>"$new"
+else echo "# Keys of this machine, one for each consumer. Delete a line to rotate it." >"$new"; fi
 for variable in {shlex.join(variables)}; do
   grep -q "^$variable=" "$new" && continue
   key=$(head -c 32 /dev/urandom | od -An -v -tx1 | tr -d " \\n")

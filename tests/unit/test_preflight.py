@@ -168,7 +168,7 @@ def test_every_reason_is_given_at_once() -> None:
 )
 def test_a_login_must_be_root_or_become_root(login: Login, password: bool, fine: bool) -> None:
     said = login_problems(login, sudo_password=password, networks=None)
-    assert said == [] if fine else "/etc/sudoers.d/rig" in said[0] and "--use-sudo-password" in said[0]
+    assert said == [] if fine else "/etc/sudoers.d/rig" in said[0] and "--same-sudo-password" in said[0]
 
 
 @pytest.mark.parametrize(

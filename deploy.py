@@ -1,0 +1,19 @@
+"""The machine, concern by concern, in the order in which they are made so."""
+
+from pyinfra import config, host, state
+
+from rig import connection, progress
+from tasks import containers, engines, firewall, machine, models, preflight, secrets, storage
+
+connection.tune(host)
+progress.show(state)
+
+settings, found = preflight.check(host, config)
+
+machine.deploy(settings=settings)
+storage.deploy(settings=settings)
+containers.deploy(settings=settings, found=found)
+secrets.deploy(settings=settings)
+models.deploy(settings=settings)
+engines.deploy(settings=settings)
+firewall.deploy(settings=settings)

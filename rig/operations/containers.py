@@ -1,0 +1,35 @@
+"""The container engine's configuration, merged into what the owner put there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import operation
+from pyinfra.operations import files
+
+from rig.facts.containers import DAEMON, Daemon
+from rig.operations import Commands
+from rig.render import upload
+
+
+def merged(own: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """``ours`` over ``own``: mappings merge, anything else of ours replaces, keys that we do not name survive."""
+    result = dict(own)
+    for key, value in ours.items():
+        there = result.get(key)
+        both = isinstance(there, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(there, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+@operation()
+def daemon(wanted: Mapping[str, Any]) -> Commands:
+    """daemon.json holds ``wanted``, and whatever else the owner wrote into it."""
+    there = host.get_fact(Daemon)
+    content = merged(there, wanted)
+    if content != there:
+        text = json.dumps(content, indent=2) + "\n"
+        yield from files.put._inner(src=upload(text), dest=DAEMON, mode="644", create_remote_dir=True)

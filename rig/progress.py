@@ -1,0 +1,55 @@
+"""A sign of life for every operation that takes longer than a few seconds."""
+
+from __future__ import annotations
+
+import time
+
+import gevent
+from pyinfra import logger
+from pyinfra.api import BaseStateCallback, Host, State
+
+FIRST = 5
+"""Seconds of silence before the first line."""
+EVERY = 15
+"""Seconds between two lines."""
+
+
+def show(state: State) -> None:
+    """Report operations that take long; deploy.py runs once for each host, and one reporter serves them all."""
+    if not any(isinstance(handler, Progress) for handler in state.callback_handlers):
+        state.add_callback_handler(Progress())  # type: ignore[no-untyped-call]
+
+
+class Progress(BaseStateCallback):
+    """Says what still runs, and since when; and how long it took in the end."""
+
+    def __init__(self) -> None:
+        self._watches: dict[tuple[Host, str], tuple[gevent.Greenlet, float]] = {}
+
+    def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:  # type: ignore[override]
+        name = ", ".join(sorted(state.get_op_meta(op_hash).names))
+        begin = time.monotonic()
+        self._watches[host, op_hash] = (gevent.spawn(_watch, host, name, begin), begin)
+
+    def operation_host_success(  # type: ignore[override]
+        self, state: State, host: Host, op_hash: str, retry_count: int = 0
+    ) -> None:
+        self._end(host, op_hash)
+
+    def operation_host_error(  # type: ignore[override]
+        self, state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
+    ) -> None:
+        self._end(host, op_hash)
+
+    def _end(self, host: Host, op_hash: str) -> None:
+        watch, begin = self._watches.pop((host, op_hash))
+        watch.kill()
+        if (took := time.monotonic() - begin) >= FIRST:
+            logger.info(f"{host.print_prefix}took {took:.0f} s")
+
+
+def _watch(host: Host, name: str, begin: float) -> None:
+    gevent.sleep(FIRST)
+    while True:
+        logger.info(f"{host.print_prefix}{name}: still at it after {time.monotonic() - begin:.0f} s")
+        gevent.sleep(EVERY)

@@ -1,0 +1,53 @@
+"""The signing key of a vendor's apt repository: fetched once, and believed only by its fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import requests
+import urllib3
+
+from rig import openpgp
+
+LIMIT = 1 << 20
+"""Bytes beyond which an answer is no key."""
+
+
+class KeyRefused(Exception):
+    """A key that could not be had, or is not the pinned one; its text says what to do."""
+
+
+def is_pinned(text: str | None, fingerprints: Sequence[str]) -> bool:
+    """Whether a key ring holds pinned keys and no other: apt would trust each one in it."""
+    if text is None:
+        return False
+    try:
+        return set(openpgp.fingerprints(text.encode())) <= set(fingerprints)
+    except openpgp.NotAKey:
+        return False
+
+
+def fetch(url: str, fingerprints: Sequence[str]) -> str:
+    """The armoured key ring at ``url``. Raises KeyRefused when it cannot be had or holds any key that is not pinned."""
+    try:
+        answer = requests.get(url, timeout=30, stream=True)
+        answer.raise_for_status()
+        data = answer.raw.read(LIMIT, decode_content=True)
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise KeyRefused(f"the signing key at {url} cannot be had ({error}); check address and network") from error
+    try:
+        found = openpgp.fingerprints(data)
+    except openpgp.NotAKey as error:
+        raise KeyRefused(f"what {url} serves is no signing key: {error}; check containers.vendor.repository") from error
+    if not set(found) <= set(fingerprints):
+        raise KeyRefused(
+            f"the signing key at {url} has the fingerprint {', '.join(found)}, and containers.vendor.key_fingerprints "
+            f"pins {', '.join(fingerprints)}; do not go on before the vendor's own pages confirm the new one"
+        )
+    try:
+        return str(data.decode("ascii"))
+    except UnicodeDecodeError:
+        raise KeyRefused(
+            f"the signing key at {url} is binary, and apt would take it for armour; "
+            "write a containers.vendor.repository that serves it armoured"
+        ) from None

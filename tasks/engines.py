@@ -1,0 +1,100 @@
+"""Concern engines: the servers of models, in containers and as sandboxed services."""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy as concern
+from pyinfra.operations import files
+
+from rig import compose, native
+from rig.facts.secrets import NATIVE
+from rig.operations import downloads, engines
+from rig.render import own_file, render, upload
+from rig.settings import Settings
+from rig.settings.engines import ContainerEngine, NativeEngine
+from rig.settings.secrets import key_variable
+
+COMPOSE = "/etc/rig/compose.yaml"
+UNITS = "/etc/systemd/system"
+CONTAINER_UNIT = f"{UNITS}/rig-container@.service"
+NATIVE_UNIT = f"{UNITS}/rig-native@.service"
+
+
+@concern("engines")
+def deploy(settings: Settings) -> None:
+    """Every enabled engine runs as set and answers; every other one is gone."""
+    containers, services = compose.engines(settings), native.engines(settings)
+    wanted = [f"rig-container@{name}.service" for name in containers]
+    wanted += [f"rig-native@{name}.service" for name in services]
+    # First, so that an engine's port and memory are free for the one that takes its place.
+    engines.retired(name="Retire engines that are no longer enabled", wanted=wanted)
+
+    if containers:
+        text = render(COMPOSE, compose=compose.document(settings))
+        files.put(name=f"Write {COMPOSE}", src=upload(text), dest=COMPOSE, mode="644")
+        files.put(name=f"Write {CONTAINER_UNIT}", src=own_file(CONTAINER_UNIT), dest=CONTAINER_UNIT, mode="644")
+    for name, container in containers.items():
+        _container(settings, name, container)
+
+    if services:
+        files.put(name=f"Write {NATIVE_UNIT}", src=own_file(NATIVE_UNIT), dest=NATIVE_UNIT, mode="644")
+    for name, service in services.items():
+        _service(settings, name, service)
+
+
+def _container(settings: Settings, name: str, engine: ContainerEngine) -> None:
+    assert engine.image is not None
+    engines.image(name=f"Pull the image of {name}", reference=engine.image)
+    engines.container(
+        name=f"Run {name} in a container",
+        engine=name,
+        fingerprint=compose.fingerprint(settings, name, engine),
+        variable=key_variable(name),
+        address=engine.address,
+        port=engine.port,
+        timeout=engine.health_timeout,
+    )
+
+
+def _service(settings: Settings, name: str, engine: NativeEngine) -> None:
+    assert engine.archive is not None
+    downloads.archive(
+        name=f"Install llama.cpp for {name}",
+        url=engine.archive.url,
+        sha256=engine.archive.sha256,
+        directory=str(native.directory(engine)),
+        program=engine.archive.binary,
+    )
+    text, fingerprint = _drop_in(settings, name, engine)
+    dest = f"{UNITS}/rig-native@{name}.service.d/engine.conf"
+    files.put(name=f"Write {dest}", src=upload(text), dest=dest, mode="644", create_remote_dir=True)
+    engines.native(
+        name=f"Run {name} as a service",
+        engine=name,
+        fingerprint=fingerprint,
+        variable=key_variable(name),
+        address=engine.address,
+        port=engine.port,
+        timeout=engine.health_timeout,
+    )
+
+
+def _drop_in(settings: Settings, name: str, engine: NativeEngine) -> tuple[str, str]:
+    """The drop-in, and the fingerprint in it: over itself without one, the template unit and the model's hash."""
+    values = {
+        "engine": name,
+        "models": settings.storage.models.path,
+        "backup": settings.storage.backup.path,
+        "timezone": settings.machine.timezone,
+        "key": f"{NATIVE}/{name}",
+        "exec_start": native.exec_start(native.command_line(settings, engine)),
+        "memory": engine.memory,
+        "cpu_percent": round(engine.cpus * 100),
+    }
+    template = f"{UNITS}/rig-native@ENGINE.service.d/engine.conf"
+    named = [engine.model, *([engine.projector] if engine.projector else [])]
+    fingerprint = native.fingerprint(
+        render(template, fingerprint="", **values),
+        own_file(NATIVE_UNIT).getvalue(),
+        *(settings.models.catalogue[model].sha256 for model in named),
+    )
+    return render(template, fingerprint=fingerprint, **values), fingerprint

@@ -1,0 +1,67 @@
+"""Concern machine: packages, time zone, users, kernel parameters, the journal's limits, security updates."""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy as concern
+from pyinfra.operations import files, server
+
+from rig.operations import machine, packages, units
+from rig.render import render, upload
+from rig.settings import Settings
+
+OWN_PACKAGES = ["ca-certificates", "curl", "nftables", "procps", "unattended-upgrades", "util-linux"]
+"""What the other concerns need on the machine."""
+
+SYSCTL = "/etc/sysctl.d/60-rig.conf"
+JOURNALD = "/etc/systemd/journald.conf.d/60-rig.conf"
+PERIODIC = "/etc/apt/apt.conf.d/20auto-upgrades"
+UNATTENDED = "/etc/apt/apt.conf.d/52rig-unattended-upgrades"
+
+
+@concern("machine")
+def deploy(settings: Settings) -> None:
+    """The operating system as the settings have it, before anything is served from it."""
+    wanted = settings.machine
+    packages.configured(name="Finish interrupted package installations")
+    packages.present(name="Install packages", packages=sorted({*OWN_PACKAGES, *wanted.packages}))
+    machine.time_zone(name=f"Set the time zone to {wanted.timezone}", zone=wanted.timezone)
+
+    for user, person in wanted.users.items():
+        server.user(
+            name=f"Create the user {user}",
+            user=user,
+            groups=list(person.groups),
+            append=True,
+            shell=person.shell,
+            home=f"/home/{user}",
+            create_home=True,
+            public_keys=list(person.authorized_keys),
+            delete_keys=True,
+        )
+
+    parameters = {key: str(value) for key, value in wanted.sysctl.items() if value is not None}
+    files.put(name=f"Write {SYSCTL}", src=upload(render(SYSCTL, values=parameters)), dest=SYSCTL, mode="644")
+    machine.sysctl(name="Apply kernel parameters", values=parameters, file=SYSCTL)
+
+    files.put(
+        name=f"Write {JOURNALD}",
+        src=upload(render(JOURNALD, **wanted.journald.model_dump())),
+        dest=JOURNALD,
+        mode="644",
+        create_remote_dir=True,
+    )
+    units.running(name="Run the journal with its limits", unit="systemd-journald.service", files=[JOURNALD])
+
+    updates = wanted.security_updates
+    files.put(
+        name=f"Write {PERIODIC}",
+        src=upload(render(PERIODIC, enabled=updates.enabled)),
+        dest=PERIODIC,
+        mode="644",
+    )
+    files.put(
+        name=f"Write {UNATTENDED}",
+        src=upload(render(UNATTENDED, blocklist=updates.blocklist)),
+        dest=UNATTENDED,
+        mode="644",
+    )

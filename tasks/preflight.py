@@ -1,0 +1,62 @@
+"""Before the first change: everything that can be known to fail later fails here, with what to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from pyinfra import logger
+from pyinfra.api import Config, DeployError, Host
+
+from rig import preflight
+from rig.facts.preflight import LoginFact, MachineFact
+from rig.settings import Settings, SettingsError, active
+
+APT_WAIT = 600
+"""Seconds that a running apt is waited for before the deploy gives up."""
+
+
+def check(host: Host, config: Config) -> tuple[Settings, preflight.Machine]:
+    """The machine's settings, and what preflight saw of it. Raises DeployError with every reason not to go on."""
+    settings = _settings(host)
+    login = host.get_fact(LoginFact, _sudo=False)
+    networks = settings.firewall.ssh.networks if settings.firewall.enabled else None
+    _refuse(
+        host,
+        preflight.login_problems(login, sudo_password=bool(config.SUDO_PASSWORD) or sys.stdin.isatty(), networks=networks),
+    )
+    config.SUDO = login.uid != 0
+
+    found = _look(host, settings, sudo=config.SUDO)
+    begin = time.monotonic()
+    while found.apt_holder is not None and time.monotonic() - begin < APT_WAIT:
+        logger.info(f"{host.print_prefix}waiting for {found.apt_holder}, which holds apt's lock")
+        time.sleep(5)
+        found = _look(host, settings, sudo=config.SUDO)
+    if found.apt_holder is not None:
+        _refuse(host, [f"{found.apt_holder} has held apt's lock for {APT_WAIT // 60} minutes; end it, and run again"])
+    _refuse(host, preflight.problems(settings, found))
+    return settings, found
+
+
+def _settings(host: Host) -> Settings:
+    try:
+        return active(host.name, os.environ)
+    except SettingsError as error:
+        print(error.report(), file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _look(host: Host, settings: Settings, *, sudo: bool) -> preflight.Machine:
+    files = tuple(str(path) for path in preflight.asked_files(settings))
+    found: preflight.Machine = host.get_fact(
+        MachineFact, paths=preflight.asked_paths(settings), files=files, _sudo=sudo
+    )
+    return found
+
+
+def _refuse(host: Host, reasons: list[str]) -> None:
+    if reasons:
+        lines = "\n".join(f"  - {reason}" for reason in reasons)
+        raise DeployError(f"{host.name} cannot be deployed, and nothing was changed:\n{lines}")

@@ -1,0 +1,21 @@
+"""Concern secrets: one key for each consumer, made on the machine and never leaving it."""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy as concern
+
+from rig import native
+from rig.facts.secrets import KEYS
+from rig.operations import secrets
+from rig.settings import Settings
+from rig.settings.secrets import key_variable
+
+
+@concern("secrets")
+def deploy(settings: Settings) -> None:
+    """The store of keys, and each native engine's own copy of its key."""
+    secrets.keys(
+        name=f"Write {KEYS}",
+        variables=[key_variable(consumer) for consumer in settings.consumers],
+        native={name: key_variable(name) for name in native.engines(settings)},
+    )

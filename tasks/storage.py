@@ -1,0 +1,45 @@
+"""Concern storage: the disks for models and backups, and their directories."""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy as concern
+from pyinfra.operations import files
+
+from rig import mounts
+from rig.operations import units
+from rig.render import render, upload
+from rig.settings import Settings
+from rig.settings.storage import Folder
+
+RIG = "/etc/rig"
+
+
+@concern("storage")
+def deploy(settings: Settings) -> None:
+    """Both directories, mounted where the settings name a disk; and Rig's own."""
+    files.directory(name=f"Create {RIG}", path=RIG, user="root", group="root", mode="755")
+    for folder in (settings.storage.models, settings.storage.backup):
+        if folder.mount is not None:
+            _mount(folder)
+        files.directory(
+            name=f"Create {folder.path}",
+            path=folder.path,
+            user=folder.owner,
+            group=folder.group,
+            mode=folder.mode,
+        )
+
+
+def _mount(folder: Folder) -> None:
+    assert folder.mount is not None
+    unit = mounts.unit_name(folder.path)
+    text = render(
+        "/etc/systemd/system/MOUNT.mount",
+        where=folder.path,
+        device=mounts.device(folder.mount.source),
+        filesystem=folder.mount.filesystem,
+        options=folder.mount.options,
+    )
+    dest = f"/etc/systemd/system/{unit}"
+    files.put(name=f"Write {dest}", src=upload(text), dest=dest, mode="644")
+    units.running(name=f"Mount {folder.path}", unit=unit)
