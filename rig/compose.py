@@ -78,7 +78,7 @@ def _definition(settings: Settings, name: str, engine: ContainerEngine) -> dict[
         "user": NOBODY,
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
+        "security_opt": ["no-new-privileges=true"],
         "tmpfs": ["/tmp:size=256m,mode=1777"],
         "volumes": [
             {
@@ -100,8 +100,9 @@ def _definition(settings: Settings, name: str, engine: ContainerEngine) -> dict[
         "cpu_period": CPU_PERIOD,
         "cpu_quota": round(engine.cpus * CPU_PERIOD),
         "pids_limit": 512,
-        # Docker 29 lowers nofile to 1024, which a server with many streams reaches.
-        "ulimits": {"nofile": {"soft": 65536, "hard": 65536}},
+        # Docker 29 lowers nofile to 1024, which a server with many streams reaches. No more than enough: where the
+        # engine itself runs in a container, it cannot give away more than it has (seen: 20000), and fails to start.
+        "ulimits": {"nofile": {"soft": 16384, "hard": 16384}},
         "restart": "on-failure",
         "stop_grace_period": "30s",
         # The image's own check asks a port of its choice.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -142,7 +143,7 @@ def test_container_is_hardened(inspected: Inspected) -> None:
     assert configured["CapDrop"] == ["ALL"]
     assert not configured["CapAdd"]
     assert configured["Privileged"] is False
-    assert any(option in ("no-new-privileges", "no-new-privileges:true") for option in configured["SecurityOpt"])
+    assert [option for option in configured["SecurityOpt"] if re.fullmatch("no-new-privileges([:=]true)?", option)]
     assert not [option for option in configured["SecurityOpt"] if "unconfined" in option]
     assert configured["PidMode"] == ""
     assert configured["IpcMode"] in ("", "private")

@@ -40,7 +40,7 @@ def test_every_container_is_hardened(name: str) -> None:
     assert int(group) > 0
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["security_opt"] == ["no-new-privileges=true"]
     assert service["pids_limit"] > 0
     assert not {"cap_add", "privileged", "network_mode", "pid", "ipc", "devices", "env_file"} & set(service)
     assert all(volume["read_only"] for volume in service["volumes"])
