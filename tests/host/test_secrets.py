@@ -54,8 +54,9 @@ PLACES = {
     "the journal": "journalctl --quiet --no-pager --all --output=cat --lines=200000",
     "files under /etc": f"find /etc -xdev -type f ! -path {KEYS} ! -path '/etc/rig/keys/*' -exec cat {{}} +",
     "logs": "find /var/log -xdev -type f ! -path '/var/log/journal/*' -exec cat {} +",
-    "temporary files": "find /tmp /var/tmp /run -xdev -type f -size -8M ! -path '/run/credentials/*' -exec cat {} + "
-    "2>/dev/null || true",
+    "temporary files": "find /tmp /var/tmp -xdev -type f -exec cat {} +",
+    "files that everyone can read": "setpriv --reuid=65534 --regid=65534 --clear-groups "
+    "find /run /var /opt /srv /home /root -xdev -type f -size -8M -readable -exec cat {} + 2>/dev/null || true",
     "units": "systemctl cat 'rig-*' 2>/dev/null; systemctl show 'rig-*'",
     "shells' histories": "cat /root/.*_history /home/*/.*_history 2>/dev/null || true",
 }
