@@ -22,10 +22,8 @@ def check(host: Host, config: Config) -> tuple[Settings, preflight.Machine]:
     settings = _settings(host)
     login = host.get_fact(LoginFact, _sudo=False)
     networks = settings.firewall.ssh.networks if settings.firewall.enabled else None
-    _refuse(
-        host,
-        preflight.login_problems(login, sudo_password=bool(config.SUDO_PASSWORD) or sys.stdin.isatty(), networks=networks),
-    )
+    asks = bool(config.SUDO_PASSWORD) or sys.stdin.isatty()
+    _refuse(host, preflight.login_problems(login, sudo_password=asks, networks=networks))
     config.SUDO = login.uid != 0
 
     found = _look(host, settings, sudo=config.SUDO)
