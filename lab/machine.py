@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab import hosts
 from lab.progress import Display, Event
-from lab.spec import Network, Spec
+from lab.spec import Network, Spec, disk_of
 from lab.wire import Line, Message, connect, listen
 
 CHECKOUT = Path(__file__).parent.parent
@@ -93,7 +93,7 @@ class Lab:
                 f"a lab is running in {directory} already; use it, or stop it: python -m lab down"
             )
         before = hosts.remembered(directory)
-        if before is not None and (directory / "machine").exists() and before.release != release:
+        if before is not None and disk_of(directory).exists() and before.release != release:
             raise LabFailed(
                 f"{directory} holds a machine with Debian {before.release}; "
                 f"choose another directory or remove that machine first: python -m lab down --purge"
@@ -218,9 +218,10 @@ class Lab:
     def snapshot(self, target: Path) -> None:
         """Copy the stopped machine's disk into the new lab directory `target`, for Lab.boot to start from."""
         target.mkdir(parents=True, exist_ok=True)
-        beside = target / ".machine.part"
-        subprocess.run(elevated("cp", "-a", "--reflink=auto", self.directory / "machine", beside), check=True)
-        subprocess.run(elevated("mv", beside, target / "machine"), check=True)
+        beside = target / ".disk.part"
+        copy = ("cp", "--sparse=always", "--reflink=auto", disk_of(self.directory), beside)
+        subprocess.run(elevated(*copy), check=True)
+        subprocess.run(elevated("mv", beside, disk_of(target)), check=True)
 
     # The tool, pointed at the machine
 

@@ -36,8 +36,12 @@ class Spec:
         return Spec(**values | {"directory": Path(values["directory"]), "cache": Path(values["cache"])})
 
     @property
+    def disk(self) -> Path:
+        return disk_of(self.directory)
+
+    @property
     def root(self) -> Path:
-        """The machine's own disk: a tree of files."""
+        """Where the disk is mounted, seen from inside the lab only."""
         return self.directory / "machine"
 
     @property
@@ -55,6 +59,11 @@ class Spec:
     @property
     def logs(self) -> Path:
         return self.directory / "log"
+
+
+def disk_of(directory: Path) -> Path:
+    """The disk of the machine of the lab in `directory`."""
+    return directory / "disk.img"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any
 from lab import disk
 from lab.cache import BuildError, Cache
 from lab.cgroups import Group
+from lab.commands import LabError, run
 from lab.goods import Goods
 from lab.guard import clean
 from lab.progress import Reporter
@@ -33,10 +34,6 @@ STOP_SECONDS = 40.0
 SERVICE_SECONDS = 30.0
 INDICES = range(64)
 POWER_OFF = signal.SIGRTMIN + 4
-
-
-class LabError(Exception):
-    """The lab cannot go on; the message is for a person."""
 
 
 class Supervisor:
@@ -67,9 +64,9 @@ class Supervisor:
             self._neighbour_host()
         with self.reporter.step("Start hub, registry and package cache"):
             self._stand_ins()
-        if not self.spec.root.exists():
-            with self.reporter.step(f"Unpack a Debian {self.spec.release} disk"):
-                disk.unpack(self.disk_image, self.spec.root)
+        if not self.spec.disk.exists():
+            with self.reporter.step(f"Copy a disk with Debian {self.spec.release}"):
+                disk.copy(self.disk_image, self.spec.disk)
         self.boot()
         threading.Thread(
             target=self._answer, args=[listen(self.spec.control, self.spec.uid)], daemon=True
@@ -81,13 +78,13 @@ class Supervisor:
 
     def _cable(self) -> Network:
         """Claim the first free network: creating the interface either succeeds or says that it is taken."""
-        _run("mount", "--make-rprivate", "/")
+        run("mount", "--make-rprivate", "/")
         # systemd-nspawn writes here, and would leave it behind on the operator's machine.
         Path("/run/systemd/nspawn").mkdir(parents=True, exist_ok=True)
-        _run("mount", "-t", "tmpfs", "tmpfs", "/run/systemd/nspawn")
-        _run("ip", "link", "set", "lo", "up")
-        _run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        _run("ip", "link", "add", "lan0", "type", "bridge")
+        run("mount", "-t", "tmpfs", "tmpfs", "/run/systemd/nspawn")
+        run("ip", "link", "set", "lo", "up")
+        run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        run("ip", "link", "add", "lan0", "type", "bridge")
         preferred = [] if self.spec.index is None else [self.spec.index]
         for index in [*preferred, *INDICES]:
             network = Network(index)
@@ -112,9 +109,9 @@ class Supervisor:
             raise LabError(
                 f"no free network between {PREFIX}.0.0 and {PREFIX}.{INDICES[-1]}.0; stop another lab"
             )
-        _run("ip", "addr", "add", f"{network.services}/24", "dev", "lan0")
-        _run("ip", "link", "set", "up0", "master", "lan0", "up")
-        _run("ip", "link", "set", "lan0", "up")
+        run("ip", "addr", "add", f"{network.services}/24", "dev", "lan0")
+        run("ip", "link", "set", "up0", "master", "lan0", "up")
+        run("ip", "link", "set", "lan0", "up")
         self._outside("ip", "addr", "add", f"{network.operator}/24", "dev", network.interface)
         self._outside("ip", "link", "set", network.interface, "up")
         return network
@@ -166,7 +163,7 @@ class Supervisor:
         own = Path("/proc/self/ns/net").readlink()
         while Path(f"/proc/{self._neighbour.pid}/ns/net").readlink() == own:
             time.sleep(0.01)
-        _run(
+        run(
             "ip",
             "link",
             "add",
@@ -179,14 +176,14 @@ class Supervisor:
             "netns",
             str(self._neighbour.pid),
         )
-        _run("ip", "link", "set", "nb0", "master", "lan0", "up")
+        run("ip", "link", "set", "nb0", "master", "lan0", "up")
         for command in (
             "ip link set lo up",
             f"ip addr add {self.network.neighbour}/24 dev eth0",
             "ip link set eth0 up",
             f"ip route add default via {self.network.services}",
         ):
-            _run(*self._at("neighbour"), *command.split())
+            run(*self._at("neighbour"), *command.split())
 
     def _stand_ins(self) -> None:
         address, logs = self.network.services, self.spec.logs
@@ -230,6 +227,7 @@ class Supervisor:
 
     def boot(self) -> None:
         with self._lock, self.reporter.step("Boot the machine"):
+            disk.mount(self.spec)
             disk.prepare(self.spec, self.network)
             console = (self.spec.logs / "console.log").open("ab")
             nspawn = [
@@ -308,6 +306,7 @@ class Supervisor:
                         os.waitpid(init, 0)
                 self._machine = None
                 self._unplug()
+                disk.unmount(self.spec)
 
     def _unplug(self) -> None:
         """The kernel removes the dead machine's cable only later, and the next boot lays one of that name."""
@@ -371,7 +370,8 @@ class Supervisor:
             case "stop" | "down":
                 self.shut_down()
             case "start":
-                if self._machine is None or self._machine.poll() is not None:
+                if self._init() is None:
+                    self.power_cut()
                     self.boot()
             case "status":
                 return {
@@ -394,12 +394,6 @@ class Supervisor:
                 os.wait()
         if self.guard_gone.is_set():
             clean(self.spec, self.group)
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise LabError(f"'{' '.join(command)}' failed: {done.stderr.strip()}")
 
 
 def _banner(address: str) -> bool:

@@ -49,7 +49,9 @@ class Started:
         self.family = Family.of(self.lab, self.process.pid)
 
     def left_behind(self) -> list[str]:
-        return self.family.alive() + Traces.take().left_behind(self.before, self.lab.network.interface)
+        return self.family.alive() + Traces.take().left_behind(
+            self.before, self.lab.network.interface, self.lab.directory
+        )
 
     def end(self) -> None:
         self.process.kill()
@@ -75,8 +77,8 @@ def started(directory: Path) -> Iterator[Started]:
 def test_a_running_lab_shows_on_the_operators_machine_as_one_interface_only(started: Started) -> None:
     now = Traces.take()
     assert started.lab.network.interface in now.interfaces
-    news = now.left_behind(started.before, started.lab.network.interface)
-    assert news == [f"interface {started.lab.network.interface}"]
+    interface = started.lab.network.interface
+    assert now.left_behind(started.before, interface, Path("/nowhere")) == [f"interface {interface}"]
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "guard", "starter"])

@@ -24,6 +24,7 @@ class Traces:
     rules: str
     sysctls: dict[str, str]
     groups: frozenset[str]
+    loops: frozenset[str]
 
     @classmethod
     def take(cls) -> Traces:
@@ -33,9 +34,10 @@ class Traces:
             rules=_output("nft", "list", "ruleset"),
             sysctls=_sysctls(),
             groups=frozenset(str(path) for path in Path("/sys/fs/cgroup").rglob("rig-lab-*")),
+            loops=frozenset(path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")),
         )
 
-    def left_behind(self, before: Traces, interface: str) -> list[str]:
+    def left_behind(self, before: Traces, interface: str, directory: Path) -> list[str]:
         """What is here now and was not before, but for what belongs to labs that live beside this one."""
         news = [f"mount {line}" for line in self.mounts - before.mounts]
         news += [
@@ -50,7 +52,7 @@ class Traces:
             if name in self.sysctls and self.sysctls[name] != value
         ]
         news += [f"control group {path}" for path in self.groups - before.groups if not _guarded(path)]
-        return news
+        return news + [f"loop device of {file}" for file in self.loops if str(directory) in file]
 
 
 def _guarded(group: str) -> bool:
