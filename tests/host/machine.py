@@ -13,9 +13,10 @@ from testinfra.host import Host as TestinfraHost  # type: ignore[import-untyped]
 
 KEYS = "/etc/rig/keys.env"
 
-# Defines `keys`, which prints every key, a line each. Keys go through pipes and variables of the shell only: in an
-# argument, everyone on the machine would see them; in a test's output, everyone who reads it.
-_KEYS = f"keys() {{ sed -n 's/^RIG_KEY_[A-Z0-9_]*=//p' {KEYS}; }}\n"
+# Defines `keys`, which prints every key, a line each; an empty line would be found in everything. Keys go through pipes
+# and variables of the shell only: in an argument, everyone on the machine would see them; in a test's output, everyone
+# who reads it.
+_KEYS = f"keys() {{ sed -n 's/^RIG_KEY_[A-Z0-9_]*=\\(..*\\)/\\1/p' {KEYS}; }}\n"
 
 
 class Failed(AssertionError):

@@ -151,7 +151,7 @@ def test_rules_come_back_after_a_boot(machine: Machine, filtering: bool) -> None
         assert shown["ActiveState"] == "inactive"
 
 
-def test_there_is_no_table_of_ours_when_the_settings_want_none(machine: Machine, filtering: bool) -> None:
+def test_our_table_is_there_exactly_when_the_settings_want_one(machine: Machine, filtering: bool) -> None:
     assert ("table inet rig" in machine.lines("nft list tables")) is filtering
 
 
