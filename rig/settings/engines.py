@@ -51,7 +51,7 @@ RelativePath = Annotated[
     Shape(
         r"(?!(.*/)?\.{1,2}(/|$))[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*",
         "a path inside the archive",
-        "one such as build/bin/llama-server",
+        "one such as llama-b11146/llama-server",
     ),
 ]
 Argument = Annotated[
@@ -66,9 +66,7 @@ class Archive(Section):
 
     url: Url = Field(description="Web address of the archive, .tar.gz or .zip.")
     sha256: Sha256 = Field(description="SHA-256 of the archive, 64 hexadecimal digits.")
-    binary: RelativePath = Field(
-        default="build/bin/llama-server", description="Path of the server program inside the archive."
-    )
+    binary: RelativePath = Field(description="Path of the server program inside the archive.")
 
 
 class CommonEngine(Section):

@@ -16,8 +16,8 @@ def test_right_settings_are_summed_up_and_exit_0(project: Project) -> None:
         "  address   owner@192.168.1.20:22\n"
         "  groups    workstation\n"
         "  timezone  Etc/UTC\n"
-        "  models    llama-3.3-70b-q4\n"
-        "  engines   llama-70b (container, 127.0.0.1:8002)\n"
+        "  models    llama-3.3-70b-q4, llama-3.1-8b-q4\n"
+        "  engines   llama-70b (container, 127.0.0.1:8002), llama-8b (native, 127.0.0.1:8003)\n"
         "  firewall  on\n"
     )
 
@@ -62,7 +62,7 @@ def test_machines_as_json_can_be_read_by_a_program(project: Project) -> None:
     project.write("hosts.yml", WORKSTATION)
     told = json.loads(project.run("rig", "check", "--json").stdout)
     assert told["problems"] == []
-    assert told["machines"]["workstation"]["models"] == ["llama-3.3-70b-q4"]
+    assert told["machines"]["workstation"]["models"] == ["llama-3.3-70b-q4", "llama-3.1-8b-q4"]
 
 
 def test_data_is_checked_as_pyinfra_would_take_it(project: Project) -> None:

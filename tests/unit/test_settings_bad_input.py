@@ -30,7 +30,7 @@ MISTAKES = {
         "unknown key; remove it, or write 'system_free', 'models' or 'backup'",
     ),
     "key of another kind of engine": (
-        "    archive: null\n    model: llama-3.1-8b-q4",
+        "    model: llama-3.1-8b-q4",
         "    image: null\n    model: llama-3.1-8b-q4",
         "engines.llama-8b.image",
         "unknown key; remove it, or write 'enabled', 'model', 'projector', 'address', 'port', 'context', "
@@ -197,8 +197,7 @@ MISTAKES = {
         f"    image: {IMAGE}",
         f"    image: {SHORT_IMAGE}",
         "engines.llama-70b.image",
-        f"'{SHORT_IMAGE}' is not an image with its digest; "
-        "write repository:tag@sha256:<64 hexadecimal digits>",
+        f"'{SHORT_IMAGE}' is not an image with its digest; write repository:tag@sha256:<64 hexadecimal digits>",
     ),
     "no image": (
         f"    image: {IMAGE}",
@@ -322,9 +321,7 @@ def test_a_key_that_all_yml_must_have_is_missed_where_it_belongs(project: Projec
     project.change("all.yml", "    max_use: 2G\n", "")
     line = project.line("all.yml", "journald:")
     meaning = "Disk space the journal may take, as a size such as 2G."
-    assert project.problems() == [
-        f"group_data/all.yml:{line}: machine.journald.max_use: is missing; add it: {meaning}"
-    ]
+    assert project.problems() == [f"group_data/all.yml:{line}: machine.journald.max_use: is missing; add it: {meaning}"]
 
 
 def test_a_missing_key_is_told_in_the_file_that_has_the_others(project: Project) -> None:
@@ -332,9 +329,7 @@ def test_a_missing_key_is_told_in_the_file_that_has_the_others(project: Project)
     project.write("hosts.yml", WORKSTATION)
     project.write("workstation.yml", "machine:\n  journald: {max_retention: 7day}\n")
     (problem,) = project.problems()
-    assert problem.startswith(
-        f"group_data/all.yml:{project.line('all.yml', 'journald:')}: machine.journald.max_use"
-    )
+    assert problem.startswith(f"group_data/all.yml:{project.line('all.yml', 'journald:')}: machine.journald.max_use")
 
 
 def test_a_port_used_twice_is_told_for_engines_and_for_ssh(project: Project) -> None:
@@ -356,10 +351,9 @@ def test_a_port_used_twice_is_told_for_engines_and_for_ssh(project: Project) -> 
 
 def test_a_native_engine_without_its_archive_is_told_where_the_archive_belongs(project: Project) -> None:
     project.write("hosts.yml", WORKSTATION)
-    project.write("workstation.yml", "engines: {llama-8b: {enabled: true}}\n")
-    line = min(project.lines("all.yml", "archive: null"))
+    project.write("workstation.yml", "engines: {llama-8b: {archive: null}}\n")
     assert project.problems() == [
-        f"group_data/all.yml:{line}: engines.llama-8b.archive: is missing "
+        "group_data/workstation.yml:1: engines.llama-8b.archive: is missing "
         "although the engine is enabled; write url and sha256 of it, or enabled: false"
     ]
 
@@ -466,8 +460,7 @@ MACHINES = {
         "    address: 192.168.1.20",
         "    port: 22",
         "address",
-        "is missing; add it: IP address or host name, "
-        'or "@local" for the machine that runs the deploy itself.',
+        'is missing; add it: IP address or host name, or "@local" for the machine that runs the deploy itself.',
     ),
     "group of the lab": (
         "[workstation]",
@@ -514,8 +507,7 @@ def test_a_mistake_about_a_machine_is_told_in_hosts_yml(project: Project, mistak
 def test_only_one_machine_can_be_this_one(project: Project) -> None:
     project.write("hosts.yml", 'hosts:\n  a: {address: "@local"}\n  b: {address: "@local"}\n')
     assert project.problems() == [
-        'group_data/hosts.yml:3: hosts.b.address: "@local" is already the address of a; '
-        "write an address to reach it by"
+        'group_data/hosts.yml:3: hosts.b.address: "@local" is already the address of a; write an address to reach it by'
     ]
 
 
@@ -550,9 +542,7 @@ SHIPPED = plain(read(ROOT / "group_data" / "all.yml", "all.yml"))
 def paths(value: Any, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """Every place in the settings."""
     yield above
-    members = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, member in members:
         yield from paths(member, (*above, step))
 

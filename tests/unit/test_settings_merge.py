@@ -61,9 +61,7 @@ def test_only_the_order_of_files_matters_not_how_they_are_paired(
 
 
 @given(MAPPINGS, MAPPINGS)
-def test_every_value_of_the_upper_file_wins_and_keeps_its_place(
-    lower: dict[str, Any], upper: dict[str, Any]
-) -> None:
+def test_every_value_of_the_upper_file_wins_and_keeps_its_place(lower: dict[str, Any], upper: dict[str, Any]) -> None:
     merged = merge(written(lower, "lower"), written(upper, "upper"))
     for path, leaf in leaves(written(upper, "upper")).items():
         found = merged.nearest(path)
@@ -110,8 +108,7 @@ def test_a_machines_own_settings_beat_its_groups_which_beat_all(project: Project
 def test_machines_do_not_share_what_one_of_them_has_of_its_own(project: Project) -> None:
     project.write(
         "hosts.yml",
-        WORKSTATION
-        + "    settings: {machine: {timezone: Europe/Oslo}}\n  other: {address: 10.0.0.2, groups: []}\n",
+        WORKSTATION + "    settings: {machine: {timezone: Europe/Oslo}}\n  other: {address: 10.0.0.2, groups: []}\n",
     )
     hosts = load(project.root).hosts
     assert hosts["workstation"].settings.machine.timezone == "Europe/Oslo"

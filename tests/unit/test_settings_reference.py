@@ -130,7 +130,6 @@ def test_the_lab_settings_need_only_what_the_lab_generates(project: Project) -> 
     )
     told = project.run("rig", "check", RIG_LAB=".lab").stderr
     assert [line.split(": ")[1] for line in told.splitlines()[:-1]] == [
-        "engines.llama-8b.archive",
         "engines.llama-70b.model",
         "engines.llama-8b.model",
     ]

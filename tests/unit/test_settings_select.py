@@ -43,9 +43,7 @@ def test_a_running_lab_is_left_out_when_machines_are_configured(project: Project
     project.write("hosts.yml", WORKSTATION)
     inventory = chosen(project)
     assert list(inventory.hosts) == ["workstation"]
-    assert (
-        inventory.remark == "the running lab is left out, as machines are configured; RIG_LAB=.lab selects it"
-    )
+    assert inventory.remark == "the running lab is left out, as machines are configured; RIG_LAB=.lab selects it"
 
 
 def test_a_lab_that_is_named_is_taken_instead_of_the_machines(project: Project, running_lab: Path) -> None:

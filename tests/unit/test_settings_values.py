@@ -45,8 +45,13 @@ def test_only_models_of_enabled_engines_are_needed_projectors_too(project: Proje
     archive = f"archive: {{url: https://example.org/a.tar.gz, sha256: {'a' * 64}}}"
     project.write("workstation.yml", f"engines: {{qwen3-vl-4b: {{enabled: true, {archive}}}}}\n")
     settings = local(project)
-    assert list(settings.enabled_engines) == ["llama-70b", "qwen3-vl-4b"]
-    assert list(settings.needed_models) == ["llama-3.3-70b-q4", "qwen3-vl-4b-q4", "qwen3-vl-4b-mmproj"]
+    assert list(settings.enabled_engines) == ["llama-70b", "llama-8b", "qwen3-vl-4b"]
+    assert list(settings.needed_models) == [
+        "llama-3.3-70b-q4",
+        "llama-3.1-8b-q4",
+        "qwen3-vl-4b-q4",
+        "qwen3-vl-4b-mmproj",
+    ]
 
 
 def test_a_model_lies_in_a_folder_of_its_own_name(project: Project) -> None:
@@ -64,7 +69,7 @@ def test_a_model_comes_from_its_pinned_revision(project: Project) -> None:
 
 def test_enabled_engines_and_named_consumers_get_a_key_each_once(project: Project) -> None:
     project.change("all.yml", "  consumers: []", "  consumers: [web-ui, llama-70b]")
-    assert local(project).consumers == ("llama-70b", "web-ui")
+    assert local(project).consumers == ("llama-70b", "llama-8b", "web-ui")
     assert key_variable("llama-70b") == "RIG_KEY_LLAMA_70B"
 
 
@@ -94,9 +99,7 @@ def test_settings_cannot_be_changed_once_read(project: Project) -> None:
         ("storage.models.mode", "0750", "0750"),
     ],
 )
-def test_data_is_taken_as_the_type_that_its_key_wants(
-    project: Project, path: str, text: str, read: object
-) -> None:
+def test_data_is_taken_as_the_type_that_its_key_wants(project: Project, path: str, text: str, read: object) -> None:
     found: object = local(project, **{path: text})
     keys = path.replace("vm.swappiness", "vm/swappiness").replace("llama-3.3", "llama-3/3").split(".")
     for key in keys:
