@@ -87,7 +87,7 @@ def _signed_by(machine: Machine, settings: Settings) -> set[str]:
     targets = machine.lines("apt-get indextargets --format '$(REPO_URI) $(SIGNED_BY)|$(TRUSTED)'")
     ours = [line.split(" ", 1)[1] for line in targets if line.startswith(settings.containers.vendor.repository)]
     assert ours, "apt knows no list of the vendor's repository"
-    assert [line for line in ours if line.partition("|")[2] not in ("", "no")] == []
+    assert {line.partition("|")[2] for line in ours} == {"yes"}, "apt could not verify the signature of its lists"
     return {line.partition("|")[0] for line in ours}
 
 
@@ -96,6 +96,11 @@ def test_vendors_repository_is_checked_with_a_key_ring_of_its_own(machine: Machi
         (ring,) = _signed_by(machine, settings)
         assert machine.stat(ring) == "644 root root"
         assert machine.lines("ls /etc/apt/trusted.gpg.d/*docker* 2>/dev/null || true") == []
+
+
+def test_no_package_source_is_believed_without_a_signature(machine: Machine) -> None:
+    search = "grep --recursive --ignore-case --extended-regexp '^ *trusted: *yes|trusted *= *yes'"
+    assert machine.lines(f"{search} /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null || true") == []
 
 
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg, which reads fingerprints, is not installed here")
