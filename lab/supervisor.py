@@ -45,6 +45,7 @@ class Supervisor:
         self.reporter = Reporter(guard.send)
         self.over = threading.Event()
         self.guard_gone = threading.Event()
+        self._claim: str | None = None
         self._lock = threading.RLock()
         self._machine: subprocess.Popen[bytes] | None = None
         self._neighbour: subprocess.Popen[bytes] | None = None
@@ -104,6 +105,7 @@ class Supervisor:
                 str(os.getpid()),
             ]
             if self._outside(*new).returncode == 0:
+                self._claim = network.interface
                 break
         else:
             raise LabError(
@@ -387,6 +389,9 @@ class Supervisor:
 
     def end(self) -> None:
         """Kill everything in here, and do the guard's part where the guard is what was killed."""
+        if self._claim is not None:
+            # The kernel would do this, too, a moment after the last process is gone.
+            self._outside("ip", "link", "delete", self._claim)
         with suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
         with suppress(ChildProcessError):

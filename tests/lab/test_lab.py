@@ -95,8 +95,8 @@ def test_nothing_is_left_when_a_process_of_the_lab_is_killed(started: Started, v
 
 def test_nothing_is_left_after_down(started: Started) -> None:
     started.lab.down()
-    assert [entry for entry in started.left_behind() if "ssh" not in entry] == []
-    eventually(started.left_behind)
+    assert not Path("/sys/class/net", started.lab.network.interface).exists()
+    eventually(started.left_behind, seconds=3)
 
 
 def test_a_lab_that_was_killed_boots_again_from_its_disk(started: Started) -> None:
