@@ -22,13 +22,13 @@ class EngineState:
     """Its process, or its container, is there."""
     settings: str
     """The fingerprint that the running process was started with; empty when there is none."""
-    key_current: bool
-    """It was started with the key that stands in the store now."""
+    intact: bool
+    """It was started from what its files and its key are now, and not from an edited version of them."""
     health: Literal["healthy", "starting", "unhealthy"]
 
 
 def steps(state: EngineState, fingerprint: str) -> list[Step]:
-    """What to do, in order, for an engine that must run with ``fingerprint``, the current key, and be healthy.
+    """What to do, in order, for an engine that must run with ``fingerprint``, unaltered, and be healthy.
 
     Nothing here remembers what a run changed, so that a run that died before a restart is completed by the next one. An
     engine that is current and still loading is waited for, as a restart would only begin its loading anew.
@@ -38,7 +38,7 @@ def steps(state: EngineState, fingerprint: str) -> list[Step]:
         wanted.append("daemon-reload")
     if not state.enabled:
         wanted.append("enable")
-    current = state.active and state.running and state.settings == fingerprint and state.key_current
+    current = state.active and state.running and state.settings == fingerprint and state.intact
     if not current or state.health == "unhealthy":
         wanted += ["restart", "wait"]
     elif state.health != "healthy":

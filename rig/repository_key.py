@@ -34,7 +34,7 @@ def fetch(url: str, fingerprints: Sequence[str]) -> str:
         answer.raise_for_status()
         data = answer.raw.read(LIMIT, decode_content=True)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise KeyRefused(f"the signing key at {url} cannot be had ({error}); check address and network") from error
+        raise KeyRefused(f"the signing key at {url} cannot be had: {_cause(error)}; check its address") from error
     try:
         found = openpgp.fingerprints(data)
     except openpgp.NotAKey as error:
@@ -51,3 +51,14 @@ def fetch(url: str, fingerprints: Sequence[str]) -> str:
             f"the signing key at {url} is binary, and apt would take it for armour; "
             "write a containers.vendor.repository that serves it armoured"
         ) from None
+
+
+def _cause(error: Exception) -> str:
+    """What a person needs of an error that requests wraps several times over."""
+    if isinstance(error, requests.HTTPError):
+        return f"the server answers {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return str(error)

@@ -48,7 +48,6 @@ def _container(settings: Settings, name: str, engine: ContainerEngine) -> None:
         name=f"Run {name} in a container",
         engine=name,
         fingerprint=compose.fingerprint(settings, name, engine),
-        variable=key_variable(name),
         address=engine.address,
         port=engine.port,
         timeout=engine.health_timeout,

@@ -11,54 +11,68 @@ from pyinfra.api import FactBase
 from rig.engines import EngineState
 from rig.facts.secrets import KEYS
 
-# Shared by both: what systemd says, and the engine's own word on its health. 503 means that it is loading.
+COMPOSE = f"docker compose --project-name rig --env-file {KEYS} --file /etc/rig/compose.yaml"
+CONFIG_HASH = "com.docker.compose.config-hash"
+UNITS = "/etc/systemd/system"
+
+# Shared by both: what systemd says, and the engine's own word on its health.
 _UNIT = """
 systemctl show --property=ActiveState,UnitFileState,NeedDaemonReload {unit}
-key=$(sed -n "s/^{variable}=//p" {keys} 2>/dev/null)
 health=http://{address}:{port}/health
 echo "Http=$(curl --silent --max-time 5 --output /dev/null --write-out "%{{http_code}}" $health 2>/dev/null)"
 """
 
 
 class ContainerEngine(FactBase[EngineState]):
-    """State of an engine in a container. Keys are compared on the machine: only the verdict leaves it."""
+    """State of an engine in a container.
 
-    def command(self, engine: str, variable: str, address: str, port: int) -> str:
+    Our label tells before the compose file is written whether the settings changed. compose's own hash covers the file
+    as it is, the key included: a container made from an edited file, or with another key, carries another one.
+    """
+
+    def command(self, engine: str, address: str, port: int) -> str:
         unit = shlex.quote(f"rig-container@{engine}.service")
-        shown = '{{.State.Status}} {{.State.Health.Status}} {{index .Config.Labels "rig.settings"}}'
-        environment = "{{range .Config.Env}}{{println .}}{{end}}"
-        return _UNIT.format(unit=unit, variable=variable, keys=KEYS, address=address, port=port) + (
+        labels = [f'{{{{index .Config.Labels "{label}"}}}}' for label in ("rig.settings", CONFIG_HASH)]
+        shown = " ".join(["{{.State.Status}} {{.State.Health.Status}}", *labels])
+        return _UNIT.format(unit=unit, address=address, port=port) + (
             f"echo \"Container=$(docker inspect --format '{shown}' rig-{engine} 2>/dev/null)\"\n"
-            f"held=$(docker inspect --format '{environment}' rig-{engine} 2>/dev/null | sed -n s/^LLAMA_API_KEY=//p)\n"
-            'if [ -n "$key" ] && [ "$key" = "$held" ]; then echo Key=current; else echo Key=stale; fi\n'
+            f'echo "Wanted=$({COMPOSE} config --hash {engine} 2>/dev/null)"\n'
         )
 
     def process(self, output: list[str]) -> EngineState:
         values = _values(output)
-        status, health, settings = (*values["Container"].split(), "", "", "")[:3]
+        status, health, settings, made_from = (*values["Container"].split(), "", "", "", "")[:4]
         return EngineState(
             enabled=values["UnitFileState"] == "enabled",
             reload_needed=values["NeedDaemonReload"] == "yes",
             active=values["ActiveState"] == "active",
             running=status == "running",
             settings=settings,
-            key_current=values["Key"] == "current",
+            intact=values["Wanted"].split()[1:] == [made_from],
             # Docker's verdict counts failures over time; before it has one, the engine is asked itself.
             health="unhealthy" if health == "unhealthy" else _health(values["Http"]),
         )
 
 
 class NativeEngine(FactBase[EngineState]):
-    """State of an engine that systemd runs; its fingerprint is read from the running process' environment."""
+    """State of an engine that systemd runs; its fingerprint is read from the running process' environment.
+
+    systemd writes the credential at every start: a unit's file that is younger was edited, or mended, since then. Keys
+    are compared on the machine, and only the verdict leaves it.
+    """
 
     def command(self, engine: str, variable: str, address: str, port: int) -> str:
         unit = f"rig-native@{engine}.service"
-        return _UNIT.format(unit=shlex.quote(unit), variable=variable, keys=KEYS, address=address, port=port) + (
+        files = f"{UNITS}/rig-native@.service {UNITS}/{unit}.d/engine.conf"
+        return _UNIT.format(unit=shlex.quote(unit), address=address, port=port) + (
             f"pid=$(systemctl show --property=MainPID --value {shlex.quote(unit)})\n"
             'echo "Pid=$pid"\n'
             'echo "Settings=$(tr "\\0" "\\n" 2>/dev/null <"/proc/$pid/environ" | sed -n s/^RIG_SETTINGS=//p)"\n'
-            f"held=$(cat {shlex.quote(f'/run/credentials/{unit}/key')} 2>/dev/null)\n"
-            'if [ -n "$key" ] && [ "$key" = "$held" ]; then echo Key=current; else echo Key=stale; fi\n'
+            f"credential=/run/credentials/{unit}/key\n"
+            f'key=$(sed -n "s/^{variable}=//p" {KEYS} 2>/dev/null)\n'
+            '[ -n "$key" ] && [ "$key" = "$(cat "$credential" 2>/dev/null)" ] && '
+            f'[ -z "$(find {files} -newer "$credential" 2>&1)" ] && echo Intact=yes\n'
+            "true\n"
         )
 
     def process(self, output: list[str]) -> EngineState:
@@ -69,7 +83,7 @@ class NativeEngine(FactBase[EngineState]):
             active=values["ActiveState"] == "active",
             running=values["Pid"] not in ("", "0"),
             settings=values["Settings"],
-            key_current=values["Key"] == "current",
+            intact="Intact" in values,
             health=_health(values["Http"]),
         )
 

@@ -29,9 +29,9 @@ def image(reference: str) -> Commands:
 
 
 @operation()
-def container(engine: str, fingerprint: str, variable: str, address: str, port: int, timeout: int) -> Commands:
+def container(engine: str, fingerprint: str, address: str, port: int, timeout: int) -> Commands:
     """The engine's container runs with ``fingerprint`` and its current key, healthy within ``timeout`` seconds."""
-    fact: _Fact = (ContainerEngine, {"engine": engine, "variable": variable, "address": address, "port": port})
+    fact: _Fact = (ContainerEngine, {"engine": engine, "address": address, "port": port})
     logs = f"docker logs --tail 20 rig-{engine} 2>&1"
     yield from _converge(engine, f"rig-container@{engine}.service", fact, fingerprint, timeout, logs)
 

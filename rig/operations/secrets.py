@@ -38,7 +38,7 @@ def keys(variables: list[str], native: dict[str, str]) -> Commands:
 
 def _locked(script: str) -> str:
     """A killed run's shell may still be at work on the machine: the second waits for the first."""
-    return f"flock /run/lock/rig-keys sh -c {shlex.quote(script)}"
+    return f"flock /etc/rig sh -c {shlex.quote(script)}"
 
 
 def _generate(variables: tuple[str, ...]) -> str:

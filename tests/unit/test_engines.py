@@ -17,7 +17,7 @@ CURRENT = EngineState(
     active=True,
     running=True,
     settings=WANTED,
-    key_current=True,
+    intact=True,
     health="healthy",
 )
 ABSENT = EngineState(
@@ -26,7 +26,7 @@ ABSENT = EngineState(
     active=False,
     running=False,
     settings="",
-    key_current=False,
+    intact=False,
     health="starting",
 )
 
@@ -40,7 +40,7 @@ ABSENT = EngineState(
         (replace(CURRENT, health="unhealthy"), ["restart", "wait"]),
         (replace(CURRENT, settings="e" * 64), ["restart", "wait"]),
         (replace(CURRENT, settings=""), ["restart", "wait"]),
-        (replace(CURRENT, key_current=False), ["restart", "wait"]),
+        (replace(CURRENT, intact=False), ["restart", "wait"]),
         (replace(CURRENT, running=False), ["restart", "wait"]),
         (replace(CURRENT, active=False), ["restart", "wait"]),
         (replace(CURRENT, enabled=False), ["enable"]),
@@ -59,8 +59,8 @@ def _every_state() -> list[EngineState]:
     either = (True, False)
     health: tuple[Literal["healthy", "starting", "unhealthy"], ...] = ("healthy", "starting", "unhealthy")
     return [
-        EngineState(enabled, reload_needed, active, running, settings, key_current, found)
-        for enabled, reload_needed, active, running, key_current in product(either, repeat=5)
+        EngineState(enabled, reload_needed, active, running, settings, intact, found)
+        for enabled, reload_needed, active, running, intact in product(either, repeat=5)
         for settings, found in product((WANTED, "e" * 64, ""), health)
     ]
 

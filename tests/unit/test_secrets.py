@@ -55,7 +55,7 @@ class Store:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     etc = tmp_path / "etc"
     etc.mkdir()
-    here = Here(lambda command: command.replace("/run/lock/rig-keys", str(tmp_path / "lock")))
+    here = Here(lambda command: command.replace("flock /etc/rig ", f"flock {tmp_path / 'lock'} "))
     monkeypatch.setattr(secrets, "host", here)
     for module in (secrets, facts):
         monkeypatch.setattr(module, "KEYS", str(etc / "keys.env"))
