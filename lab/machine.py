@@ -77,13 +77,14 @@ class Lab:
         cls,
         directory: Path,
         release: str = "trixie",
-        index: int | None = None,
+        index: int = 0,
         leash: bool = True,
         show: Show | None = None,
     ) -> Lab:
         """Boot a machine whose state lives in `directory`: the disk that is there, or a new one.
 
-        `index`: the preferred network 10.77.INDEX.0/24; another is taken when it is in use.
+        `index`: the network 10.77.INDEX.0/24, or the first free one after it; a disk that was used before
+        stays on the network it had.
         `show` hears of each step.
         """
         directory = directory.resolve()
@@ -105,7 +106,8 @@ class Lab:
             release=release,
             uid=os.getuid(),
             gid=os.getgid(),
-            index=index if index is not None else before.index if before else None,
+            index=before.index if before and disk_of(directory).exists() else index,
+            settled=before is not None and disk_of(directory).exists(),
         )
         hosts.forget(directory)
         line = _start(spec)
@@ -215,13 +217,17 @@ class Lab:
         """Boot the machine again from its own disk."""
         _ask(self.directory, {"do": "start"})
 
-    def snapshot(self, target: Path) -> None:
-        """Copy the stopped machine's disk into the new lab directory `target`, for Lab.boot to start from."""
-        target.mkdir(parents=True, exist_ok=True)
-        beside = target / ".disk.part"
-        copy = ("cp", "--sparse=always", "--reflink=auto", disk_of(self.directory), beside)
-        subprocess.run(elevated(*copy), check=True)
-        subprocess.run(elevated("mv", beside, disk_of(target)), check=True)
+    def snapshot(self, file: Path) -> None:
+        """Keep the machine's disk as it is now in `file`; the machine is shut down for it and booted again."""
+        self.stop()
+        _copy_disk(disk_of(self.directory), file)
+        self.start()
+
+    def restore(self, file: Path) -> None:
+        """Go back to a snapshot of this machine."""
+        self.power_cut()
+        _copy_disk(file, disk_of(self.directory))
+        self.start()
 
     # The tool, pointed at the machine
 
@@ -294,7 +300,7 @@ def build(release: str = "trixie", show: Show | None = None) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     directory = cache / ".build"
     directory.mkdir(exist_ok=True)
-    spec = Spec(directory, cache, release, os.getuid(), os.getgid(), index=None, only_build=True)
+    spec = Spec(directory, cache, release, os.getuid(), os.getgid(), index=0, settled=False, only_build=True)
     _follow(_start(spec), show or Display(sys.stderr).show, "built")
 
 
@@ -386,6 +392,12 @@ def _ask(directory: Path, request: Message) -> Message:
     if "error" in answer:
         raise LabFailed(answer["error"])
     return answer
+
+
+def _copy_disk(source: Path, target: Path) -> None:
+    beside = target.with_name(f".{target.name}.part")
+    subprocess.run(elevated("cp", "--sparse=always", "--reflink=auto", source, beside), check=True)
+    subprocess.run(elevated("mv", beside, target), check=True)
 
 
 def _quoted(text: str) -> str:

@@ -23,8 +23,10 @@ class Spec:
     release: str
     uid: int
     gid: int
-    index: int | None
-    """The network this lab had before; another is taken when it is in use. None: any."""
+    index: int
+    """The network to take; the next free one after it where it is in use."""
+    settled: bool
+    """The disk has been used on that network and may let nobody in from another."""
     only_build: bool = False
 
     def encode(self) -> str:

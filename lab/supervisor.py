@@ -26,13 +26,13 @@ from lab.goods import Goods
 from lab.guard import clean
 from lab.progress import Reporter
 from lab.recipes import debian
-from lab.spec import APT_PROXY_PORT, HUB_PORT, PREFIX, REGISTRY_PORT, SSH_PORT, Network, Spec
+from lab.spec import APT_PROXY_PORT, HUB_PORT, PREFIX, REGISTRY_PORT, Network, Spec
 from lab.wire import Line, Message, listen
 
 BOOT_SECONDS = 120.0
 STOP_SECONDS = 40.0
 SERVICE_SECONDS = 30.0
-INDICES = range(64)
+INDICES = 250
 POWER_OFF = signal.SIGRTMIN + 4
 
 
@@ -86,8 +86,7 @@ class Supervisor:
         run("ip", "link", "set", "lo", "up")
         run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         run("ip", "link", "add", "lan0", "type", "bridge")
-        preferred = [] if self.spec.index is None else [self.spec.index]
-        for index in [*preferred, *INDICES]:
+        for index in [self.spec.index] if self.spec.settled else range(self.spec.index, INDICES):
             network = Network(index)
             if self._outside("ip", "-4", "route", "show", network.subnet).stdout.strip():
                 continue
@@ -109,7 +108,10 @@ class Supervisor:
                 break
         else:
             raise LabError(
-                f"no free network between {PREFIX}.0.0 and {PREFIX}.{INDICES[-1]}.0; stop another lab"
+                f"{Network(self.spec.index).subnet} is in use, and this machine has been set up on it; "
+                "stop the other lab, or remove this machine: python -m lab down --purge"
+                if self.spec.settled
+                else f"no free network from {Network(self.spec.index).subnet} on; stop another lab"
             )
         run("ip", "addr", "add", f"{network.services}/24", "dev", "lan0")
         run("ip", "link", "set", "up0", "master", "lan0", "up")
@@ -265,7 +267,8 @@ class Supervisor:
         while time.monotonic() < deadline:
             if machine.poll() is not None:
                 raise LabError(f"the machine stopped while it booted; see {self.spec.logs / 'console.log'}")
-            if self._init() and _banner(self.network.machine):
+            if self._init():
+                # Asked from inside: a deployed firewall lets nobody but the operator near the SSH server.
                 asked = subprocess.run(
                     [*self._at("machine"), "systemctl", "is-system-running", "--wait"],
                     capture_output=True,
@@ -399,15 +402,6 @@ class Supervisor:
                 os.wait()
         if self.guard_gone.is_set():
             clean(self.spec, self.group)
-
-
-def _banner(address: str) -> bool:
-    """An SSH server answers there."""
-    try:
-        with socket.create_connection((address, SSH_PORT), timeout=1) as connection:
-            return connection.recv(4) == b"SSH-"
-    except OSError:
-        return False
 
 
 def _watch(supervisor: Supervisor) -> None:

@@ -17,6 +17,8 @@ Boot = Callable[..., Lab]
 
 # Beside the cache, with which disks can share blocks; not in pytest's own folders, which are kept.
 STATE = machine.DEFAULT / "tests"
+# Away from the networks of labs that are booted by hand, whose disks stay on theirs.
+FIRST_INDEX = 32
 
 
 class Machines:
@@ -29,14 +31,9 @@ class Machines:
     def directory(self, name: str) -> Path:
         return STATE / f"{os.getpid()}-{next(self._numbers)}-{name}"
 
-    def boot(self, release: str = "trixie", name: str = "bare", disk_of: Lab | None = None) -> Lab:
-        """A new machine of `release`, or one whose disk is a copy of another's, which is stopped for it."""
-        directory = self.directory(name)
-        if disk_of is not None:
-            disk_of.stop()
-            disk_of.snapshot(directory)
-            disk_of.start()
-        lab = Lab.boot(directory, release=release)
+    def boot(self, release: str = "trixie", name: str = "bare") -> Lab:
+        """A new machine of `release`."""
+        lab = Lab.boot(self.directory(name), release=release, index=FIRST_INDEX)
         self._labs.append(lab)
         return lab
 

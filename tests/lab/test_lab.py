@@ -21,7 +21,7 @@ STARTER = """
 import sys
 from pathlib import Path
 from lab.machine import Lab
-lab = Lab.boot(Path(sys.argv[1]))
+lab = Lab.boot(Path(sys.argv[1]), index=32)
 lab.ssh("true")
 if "keep" in sys.argv:
     lab.keep()
@@ -197,12 +197,29 @@ def test_a_stopped_machine_was_shut_down_in_order(bare: Lab) -> None:
     assert bare.sudo("ls /root/stopped").returncode == 0
 
 
-def test_a_cloned_machine_has_the_disk_of_its_original(boot: Boot) -> None:
-    original = boot(name="original")
-    original.sudo("echo original > /root/mark")
-    clone = boot(name="clone", disk_of=original)
-    assert clone.sudo("cat /root/mark").stdout == "original\n"
-    assert original.ssh("true").returncode == 0
+def test_a_machine_goes_back_to_its_snapshot(bare: Lab) -> None:
+    bare.sudo("echo before > /root/mark")
+    bare.snapshot(bare.directory / "kept.img")
+    bare.sudo("echo after > /root/mark")
+    bare.restore(bare.directory / "kept.img")
+    assert bare.sudo("cat /root/mark").stdout == "before\n"
+
+
+def test_a_used_disk_stays_on_its_network_or_says_who_is_in_the_way(boot: Boot) -> None:
+    first = boot(name="first")
+    index = first.network.index
+    first.kill()
+    other = Lab.boot(first.directory.with_name(f"{first.directory.name}-other"), index=index)
+    try:
+        assert other.network.index == index
+        with pytest.raises(LabFailed, match=rf"10\.77\.{index}\.0/24 is in use"):
+            Lab.boot(first.directory)
+        other.kill()
+        assert Lab.boot(first.directory).network.index == index
+    finally:
+        down(first.directory)
+        other.kill()
+        purge(other.directory)
 
 
 @pytest.mark.parametrize("release", RELEASES)
