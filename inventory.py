@@ -7,11 +7,14 @@ from typing import Any as _Any
 
 from paramiko import HostKeys as _HostKeys
 from paramiko.hostkeys import InvalidHostKey as _InvalidHostKey
+from pyinfra import logger as _logger
 
 # pyinfra puts the folder it is started in on the path, which need not be this one.
 if str(_Path(__file__).resolve().parent) not in _sys.path:
     _sys.path.insert(0, str(_Path(__file__).resolve().parent))
 
+from rig.connection import Explanations as _Explanations
+from rig.connection import known_as as _known_as
 from rig.settings import Host as _Host
 from rig.settings import SettingsError as _SettingsError
 from rig.settings import active_inventory as _active_inventory
@@ -34,9 +37,8 @@ def _connection(host: _Host) -> dict[str, _Any]:
 
 def _remark(host: _Host) -> str | None:
     """What the operator can do about a machine whose host key is not known, which pyinfra will refuse."""
-    name = host.address if host.port == 22 else f"[{host.address}]:{host.port}"
     try:
-        known = _HostKeys(str(host.known_hosts_file)).lookup(name) is not None
+        known = _HostKeys(str(host.known_hosts_file)).lookup(_known_as(host)) is not None
     except (OSError, _InvalidHostKey):
         known = False
     if known or host.is_local:
@@ -51,6 +53,17 @@ except _SettingsError as _error:
     print(_error.report(), file=_sys.stderr)
     raise SystemExit(2) from None
 
+# pyinfra ends in a traceback for these.
+_keyless = [
+    f"{_host.name}: the key to log in with, {_host.identity_file}, is not there; correct identity_file in hosts.yml"
+    for _host in _inventory.hosts.values()
+    if _host.identity_file is not None and not _host.identity_file.is_file()
+]
+if _keyless:
+    print("\n".join(_keyless), file=_sys.stderr)
+    raise SystemExit(2)
+
+_logger.addFilter(_Explanations(_inventory.hosts.values()))
 for _text in (_inventory.remark, *map(_remark, _inventory.hosts.values())):
     if _text:
         print(_text, file=_sys.stderr)

@@ -1,11 +1,20 @@
-"""The SSH connection, made quick: a deploy is hundreds of small questions and answers."""
+"""The SSH connection: made quick, and what to do said when there is none."""
 
 from __future__ import annotations
 
+import logging
+import shlex
 import socket
+from collections.abc import Iterable
 
+import click
 from pyinfra.api import Host
 from pyinfra.connectors.ssh import SSHConnector
+
+from rig import settings
+
+FORGET = ("If this is expected, you can remove the bad key using:", "    ssh-keygen -R ")
+"""How pyinfra says to forget a host key: in ~/.ssh/known_hosts, whatever file the key stands in."""
 
 
 def tune(host: Host) -> None:
@@ -15,3 +24,49 @@ def tune(host: Host) -> None:
         transport = connector.client.get_transport()
         if transport is not None and isinstance(transport.sock, socket.socket):
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def known_as(host: settings.Host) -> str:
+    """The machine's name in a known_hosts file."""
+    return host.address if host.port == 22 else f"[{host.address}]:{host.port}"
+
+
+def explained(host: settings.Host, error: str) -> str:
+    """pyinfra's word on a connection that failed, with what to do about it."""
+    kind = error.partition(" (")[0]
+    if kind == "Could not connect":
+        return (
+            f"{host.address} does not answer on port {host.port}; "
+            "is the machine switched on, and are its address and port in hosts.yml right?"
+        )
+    if kind == "Could not resolve hostname":
+        return f"no address is known for '{host.address}'; correct it in hosts.yml, or write an IP address"
+    if kind == "SSH host key error":
+        forget = shlex.join(["ssh-keygen", "-f", str(host.known_hosts_file), "-R", known_as(host)])
+        return f"{error}; if you know why the machine has a new one, forget the old one ({forget}) and run again"
+    if kind == "Authentication error":
+        key = f"the key {host.identity_file}" if host.identity_file else "any key of the SSH agent and of ~/.ssh"
+        return (
+            f"{host.user}@{host.address} does not accept {key}; correct user or identity_file in hosts.yml, "
+            "or let the key in: ssh-copy-id"
+        )
+    return error
+
+
+class Explanations(logging.Filter):
+    """Completes what pyinfra logs about connections that fail."""
+
+    def __init__(self, hosts: Iterable[settings.Host]) -> None:
+        super().__init__()
+        self._hosts = {host.name: host for host in hosts}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = click.unstyle(record.msg) if isinstance(record.msg, str) else ""
+        if record.levelno == logging.WARNING:
+            return not text.startswith(FORGET)
+        name, _, error = text.removeprefix("[").partition("]")
+        if record.levelno == logging.ERROR and name in self._hosts:
+            told = explained(self._hosts[name], error.strip())
+            if told != error.strip():
+                record.msg = f"[{click.style(name, bold=True)}] {click.style(told, 'red')}"
+        return True
