@@ -42,15 +42,11 @@ def _parser() -> argparse.ArgumentParser:
             help="the lab's directory (default: $RIG_LAB or .lab)",
         )
         if name in ("up", "build"):
-            command.add_argument(
-                "--release", choices=RELEASES, default=RELEASES[0], help="the machine's Debian"
-            )
+            command.add_argument("--release", choices=RELEASES, default=RELEASES[0], help="the machine's Debian")
         if name == "down":
             command.add_argument("--purge", action="store_true", help="remove disk, keys and artefacts too")
         if name == "ssh":
-            command.add_argument(
-                "command", nargs=argparse.REMAINDER, help="run on the machine instead of a shell"
-            )
+            command.add_argument("command", nargs=argparse.REMAINDER, help="run on the machine instead of a shell")
     return parser
 
 

@@ -80,13 +80,9 @@ class Handler(BaseHTTPRequestHandler):
     def _ask(self) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse | None]:
         url = urlsplit(self.path)
         upstream = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=SECONDS)
-        headers = {
-            name: value for name, value in self.headers.items() if name.lower() not in _OF_THE_CONNECTION
-        }
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _OF_THE_CONNECTION}
         try:
-            upstream.request(
-                self.command, url._replace(scheme="", netloc="").geturl() or "/", headers=headers
-            )
+            upstream.request(self.command, url._replace(scheme="", netloc="").geturl() or "/", headers=headers)
             return upstream, upstream.getresponse()
         except OSError as problem:
             self.send_error(502, f"{url.hostname}: {problem}")

@@ -28,9 +28,7 @@ class Cache:
     directory: Path
     reporter: Reporter
 
-    def artefact(
-        self, name: str, title: str, recipe: Sequence[str], make: Callable[[Path, Note], None]
-    ) -> Path:
+    def artefact(self, name: str, title: str, recipe: Sequence[str], make: Callable[[Path, Note], None]) -> Path:
         """The finished artefact; made beside its place and renamed, so that a killed build leaves nothing."""
         digest = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
         finished = self.directory / f"{name}-{digest}"

@@ -58,9 +58,7 @@ def main() -> int:
         print(problem.report(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"\ndemo: interrupted in step '{step.name}'; a machine it started ends with it", file=sys.stderr
-        )
+        print(f"\ndemo: interrupted in step '{step.name}'; a machine it started ends with it", file=sys.stderr)
         return 130
     print(_GO_ON.format(minutes=(time.monotonic() - began) / 60))
     return 0

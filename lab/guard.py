@@ -44,9 +44,7 @@ def main() -> None:
         if _alone(lock):
             guard(spec, starter)
         else:
-            starter.send(
-                {"event": "failed", "message": f"a lab is being started or stopped in {spec.directory}"}
-            )
+            starter.send({"event": "failed", "message": f"a lab is being started or stopped in {spec.directory}"})
 
 
 def _alone(lock: TextIO) -> bool:
@@ -91,9 +89,7 @@ def _supervise(spec: Spec, starter: Line, group: Group) -> bool:
             *(() if spec.only_build else ("--net",)),
             *(sys.executable, "-B", "-m", "lab.supervisor"),
             spec.encode(),
-            json.dumps(
-                {"guard": theirs.fileno(), "outside": outside, "home": group.home, "group": group.name}
-            ),
+            json.dumps({"guard": theirs.fileno(), "outside": outside, "home": group.home, "group": group.name}),
         ],
         pass_fds=[theirs.fileno(), outside],
     )

@@ -97,9 +97,7 @@ def _control_directory(directory: Path) -> Path:
     short = Path(tempfile.gettempdir()) / f"rig-lab-{os.getuid()}-{name}"
     short.mkdir(mode=0o700, exist_ok=True)
     if short.stat().st_uid != os.getuid():
-        raise PermissionError(
-            f"{short} belongs to somebody else; remove it, or use a directory with a shorter path"
-        )
+        raise PermissionError(f"{short} belongs to somebody else; remove it, or use a directory with a shorter path")
     return short
 
 

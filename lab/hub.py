@@ -223,9 +223,7 @@ class Handler(BaseHTTPRequestHandler):
             start = int(wanted[1])
             end = min(size, int(wanted[2]) + 1 if wanted[2] else size)
             if start >= size:
-                self._refuse(
-                    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, f"the file has {size} bytes", size=size
-                )
+                self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, f"the file has {size} bytes", size=size)
                 return
         self.send_response(HTTPStatus.PARTIAL_CONTENT if wanted else HTTPStatus.OK)
         if wanted:
@@ -253,9 +251,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def _refuse(
-        self, status: HTTPStatus, reason: str, retry_after: int | None = None, size: int | None = None
-    ) -> None:
+    def _refuse(self, status: HTTPStatus, reason: str, retry_after: int | None = None, size: int | None = None) -> None:
         data = (reason + "\n").encode()
         self.send_response(status)
         if retry_after is not None:
@@ -303,14 +299,10 @@ def serve(address: str, port: int, state: State) -> Server:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--address", required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument(
-        "--publish", action="append", default=[], help="REPOSITORY REVISION FILE PATH", nargs=4
-    )
+    parser.add_argument("--publish", action="append", default=[], help="REPOSITORY REVISION FILE PATH", nargs=4)
     parser.add_argument("--static", action="append", default=[], help="PREFIX PATH", nargs=2)
     options = parser.parse_args()
     published = []

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from lab import hosts
 from lab.progress import Display, Event
-from lab.spec import Network, Spec, disk_of
+from lab.spec import INDICES, Network, Spec, disk_of
 from lab.wire import Line, Message, connect, listen
 
 CHECKOUT = Path(__file__).parent.parent
@@ -47,9 +48,7 @@ def elevated(*command: str | Path) -> list[str]:
 def authorise() -> None:
     """Let sudo ask for the password now, on the terminal, as nothing later can."""
     if os.geteuid() != 0 and subprocess.run(["sudo", "-v"]).returncode:
-        raise LabFailed(
-            "the lab needs root for its namespaces, and sudo refused; run as root, or ask who may"
-        )
+        raise LabFailed("the lab needs root for its namespaces, and sudo refused; run as root, or ask who may")
 
 
 def running(directory: Path) -> bool:
@@ -77,22 +76,20 @@ class Lab:
         cls,
         directory: Path,
         release: str = "trixie",
-        index: int = 0,
+        index: int | None = None,
         leash: bool = True,
         show: Show | None = None,
     ) -> Lab:
         """Boot a machine whose state lives in `directory`: the disk that is there, or a new one.
 
-        `index`: the network 10.77.INDEX.0/24, or the first free one after it; a disk that was used before
-        stays on the network it had.
+        `index`: the network 10.77.INDEX.0/24, or the next free one; by default one that follows from the
+        directory's name, so that labs seldom meet. A disk that was used before stays on the network it had.
         `show` hears of each step.
         """
         directory = directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
         if running(directory):
-            raise LabFailed(
-                f"a lab is running in {directory} already; use it, or stop it: python -m lab down"
-            )
+            raise LabFailed(f"a lab is running in {directory} already; use it, or stop it: python -m lab down")
         before = hosts.remembered(directory)
         if before is not None and disk_of(directory).exists() and before.release != release:
             raise LabFailed(
@@ -100,14 +97,15 @@ class Lab:
                 f"choose another directory or remove that machine first: python -m lab down --purge"
             )
         hosts.keys(directory)
+        settled = before is not None and disk_of(directory).exists()
         spec = Spec(
             directory=directory,
             cache=cache_directory(),
             release=release,
             uid=os.getuid(),
             gid=os.getgid(),
-            index=before.index if before and disk_of(directory).exists() else index,
-            settled=before is not None and disk_of(directory).exists(),
+            index=before.index if settled and before else _index(directory) if index is None else index,
+            settled=settled,
         )
         hosts.forget(directory)
         line = _start(spec)
@@ -186,21 +184,15 @@ class Lab:
         """Run `command` on the machine as root, over SSH."""
         return self.ssh(f"sudo -n bash -c {_quoted(command)}", check=check, input=input, timeout=timeout)
 
-    def console(
-        self, command: str, check: bool = True, timeout: float = 300
-    ) -> subprocess.CompletedProcess[str]:
+    def console(self, command: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run `command` on the machine as root without its network: for when SSH is what has been broken."""
         return self._run("machine", command, check, timeout)
 
-    def neighbour(
-        self, command: str, check: bool = False, timeout: float = 60
-    ) -> subprocess.CompletedProcess[str]:
+    def neighbour(self, command: str, check: bool = False, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run `command` as root on another host of the machine's network, with the operator's programs."""
         return self._run("neighbour", command, check, timeout)
 
-    def services(
-        self, command: str, check: bool = True, timeout: float = 60
-    ) -> subprocess.CompletedProcess[str]:
+    def services(self, command: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run `command` as root where the stand-ins run."""
         return self._run("services", command, check, timeout)
 
@@ -392,6 +384,10 @@ def _ask(directory: Path, request: Message) -> Message:
     if "error" in answer:
         raise LabFailed(answer["error"])
     return answer
+
+
+def _index(directory: Path) -> int:
+    return zlib.crc32(str(directory).encode()) % INDICES
 
 
 def _copy_disk(source: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ HUB_PORT = 8080
 REGISTRY_PORT = 5000
 APT_PROXY_PORT = 3142
 PREFIX = "10.77"
+INDICES = 250
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,12 @@ from lab.goods import Goods
 from lab.guard import clean
 from lab.progress import Reporter
 from lab.recipes import debian
-from lab.spec import APT_PROXY_PORT, HUB_PORT, PREFIX, REGISTRY_PORT, Network, Spec
+from lab.spec import APT_PROXY_PORT, HUB_PORT, INDICES, PREFIX, REGISTRY_PORT, Network, Spec
 from lab.wire import Line, Message, listen
 
 BOOT_SECONDS = 120.0
 STOP_SECONDS = 40.0
 SERVICE_SECONDS = 30.0
-INDICES = 250
 POWER_OFF = signal.SIGRTMIN + 4
 
 
@@ -69,9 +68,7 @@ class Supervisor:
             with self.reporter.step(f"Copy a disk with Debian {self.spec.release}"):
                 disk.copy(self.disk_image, self.spec.disk)
         self.boot()
-        threading.Thread(
-            target=self._answer, args=[listen(self.spec.control, self.spec.uid)], daemon=True
-        ).start()
+        threading.Thread(target=self._answer, args=[listen(self.spec.control, self.spec.uid)], daemon=True).start()
         settings = self.goods.settings(self.network)
         self.guard.send({"event": "ready", "index": self.network.index, "settings": settings})
 
@@ -86,7 +83,8 @@ class Supervisor:
         run("ip", "link", "set", "lo", "up")
         run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         run("ip", "link", "add", "lan0", "type", "bridge")
-        for index in [self.spec.index] if self.spec.settled else range(self.spec.index, INDICES):
+        free_to_choose = 1 if self.spec.settled else INDICES
+        for index in (number % INDICES for number in range(self.spec.index, self.spec.index + free_to_choose)):
             network = Network(index)
             if self._outside("ip", "-4", "route", "show", network.subnet).stdout.strip():
                 continue
@@ -111,7 +109,7 @@ class Supervisor:
                 f"{Network(self.spec.index).subnet} is in use, and this machine has been set up on it; "
                 "stop the other lab, or remove this machine: python -m lab down --purge"
                 if self.spec.settled
-                else f"no free network from {Network(self.spec.index).subnet} on; stop another lab"
+                else f"all networks of {PREFIX}.0.0/16 are in use; stop another lab"
             )
         run("ip", "addr", "add", f"{network.services}/24", "dev", "lan0")
         run("ip", "link", "set", "up0", "master", "lan0", "up")
@@ -161,9 +159,7 @@ class Supervisor:
 
     def _neighbour_host(self) -> None:
         """A second host on the same wire: what it reaches, anybody on the owner's network reaches."""
-        self._neighbour = subprocess.Popen(
-            ["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL
-        )
+        self._neighbour = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL)
         own = Path("/proc/self/ns/net").readlink()
         while Path(f"/proc/{self._neighbour.pid}/ns/net").readlink() == own:
             time.sleep(0.01)
@@ -214,9 +210,7 @@ class Supervisor:
         """Start a stand-in; it ends with the lab."""
         with (self.spec.logs / f"{name}.log").open("ab") as log:
             self._helpers.append(
-                subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=inherited
-                )
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=inherited)
             )
 
     def _wait_for_service(self, address: str, port: int, logs: Path) -> None:
@@ -280,8 +274,7 @@ class Supervisor:
                     return
             time.sleep(0.1)
         raise LabError(
-            f"the machine did not boot within {BOOT_SECONDS:.0f} s ({state}); "
-            f"see {self.spec.logs / 'console.log'}"
+            f"the machine did not boot within {BOOT_SECONDS:.0f} s ({state}); see {self.spec.logs / 'console.log'}"
         )
 
     def _init(self) -> int | None:
@@ -289,9 +282,7 @@ class Supervisor:
         if self._machine is None or self._machine.poll() is not None:
             return None
         with suppress(OSError):
-            for child in (
-                Path(f"/proc/{self._machine.pid}/task/{self._machine.pid}/children").read_text().split()
-            ):
+            for child in Path(f"/proc/{self._machine.pid}/task/{self._machine.pid}/children").read_text().split():
                 if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
                     return int(child)
         return None
@@ -437,9 +428,7 @@ def _work(supervisor: Supervisor) -> None:
         supervisor.reporter.fail(str(problem))
         supervisor.over.set()
     except BaseException as problem:
-        supervisor.reporter.fail(
-            f"{type(problem).__name__}: {problem}; see {supervisor.spec.logs / 'lab.log'}"
-        )
+        supervisor.reporter.fail(f"{type(problem).__name__}: {problem}; see {supervisor.spec.logs / 'lab.log'}")
         supervisor.over.set()
         raise
 

@@ -56,12 +56,8 @@ def sources(release: str) -> str:
 
 def _own_codename() -> str:
     """This machine's Debian release, or a word that no archive has where it is not Debian."""
-    words = dict(
-        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
-    )
-    return (
-        words.get("VERSION_CODENAME", "-").strip('"') if words.get("ID", "").strip('"') == "debian" else "-"
-    )
+    words = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    return words.get("VERSION_CODENAME", "-").strip('"') if words.get("ID", "").strip('"') == "debian" else "-"
 
 
 def apt_options() -> list[str]:

@@ -50,9 +50,7 @@ def build_number(root: Path) -> str:
     """The upstream build that Debian packaged, such as b11669."""
     for tag in (root / "usr/share/doc").glob("libllama*/nightly-tag.txt"):
         return tag.read_text().strip()
-    raise BuildError(
-        "the llama.cpp package does not say which upstream build it is; look at its documentation"
-    )
+    raise BuildError("the llama.cpp package does not say which upstream build it is; look at its documentation")
 
 
 def archive(cache: Cache, root: Path) -> Path:
@@ -84,9 +82,7 @@ def _libraries(root: Path, program: str) -> tuple[list[Path], Path]:
     """The libraries that `program` and the backends are linked with, and the loader that finds them."""
     backends = [f"/{path.relative_to(root)}" for path in root.glob("usr/lib/*/ggml/backends*/*.so")]
     listing = run(["chroot", root, "ldd", program, *backends])
-    found = {
-        name: root / path.lstrip("/") for name, path in re.findall(r"^\s+(\S+) => (/\S+) \(", listing, re.M)
-    }
+    found = {name: root / path.lstrip("/") for name, path in re.findall(r"^\s+(\S+) => (/\S+) \(", listing, re.M)}
     loader = re.search(r"^\s+(/lib\S*/ld-\S+) \(", listing, re.M)
     if loader is None:
         raise BuildError(f"the loader of {program} is not in what ldd lists:\n{listing}")

@@ -203,9 +203,7 @@ def _sign(target: Path, base: Path, note: Note) -> None:
     run([*gpg, "--armor", "--output", base / "gpg", "--export", fingerprint[1]])
     for release in RELEASES:
         dist = base / "dists" / release
-        run(
-            [*gpg, "--clearsign", "--digest-algo", "SHA512", "--output", dist / "InRelease", dist / "Release"]
-        )
+        run([*gpg, "--clearsign", "--digest-algo", "SHA512", "--output", dist / "InRelease", dist / "Release"])
         run([*gpg, "--armor", "--detach-sign", "--output", dist / "Release.gpg", dist / "Release"])
     run(["gpgconf", "--homedir", home, "--kill", "all"])
     shutil.rmtree(home)

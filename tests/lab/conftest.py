@@ -17,8 +17,6 @@ Boot = Callable[..., Lab]
 
 # Beside the cache, with which disks can share blocks; not in pytest's own folders, which are kept.
 STATE = machine.DEFAULT / "tests"
-# Away from the networks of labs that are booted by hand, whose disks stay on theirs.
-FIRST_INDEX = 32
 
 
 class Machines:
@@ -33,7 +31,7 @@ class Machines:
 
     def boot(self, release: str = "trixie", name: str = "bare") -> Lab:
         """A new machine of `release`."""
-        lab = Lab.boot(self.directory(name), release=release, index=FIRST_INDEX)
+        lab = Lab.boot(self.directory(name), release=release)
         self._labs.append(lab)
         return lab
 

@@ -21,7 +21,7 @@ STARTER = """
 import sys
 from pathlib import Path
 from lab.machine import Lab
-lab = Lab.boot(Path(sys.argv[1]), index=32)
+lab = Lab.boot(Path(sys.argv[1]))
 lab.ssh("true")
 if "keep" in sys.argv:
     lab.keep()
@@ -240,6 +240,4 @@ def _as_root(*command: str) -> list[str]:
 
 
 def _ssh(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["ssh", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
-    )
+    return subprocess.run(["ssh", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
