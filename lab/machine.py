@@ -47,7 +47,9 @@ def elevated(*command: str | Path) -> list[str]:
 
 def authorise() -> None:
     """Let sudo ask for the password now, on the terminal, as nothing later can."""
-    if os.geteuid() != 0 and subprocess.run(["sudo", "-v"]).returncode:
+    if os.geteuid() == 0 or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
+        return
+    if subprocess.run(["sudo", "-v"]).returncode:
         raise LabFailed("the lab needs root for its namespaces, and sudo refused; run as root, or ask who may")
 
 
