@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -62,6 +63,10 @@ class Machine:
     """Name of each container that Rig made, and the ports it publishes, as Docker prints them."""
     apt_holder: str | None = None
     """Process that holds a lock of apt or dpkg."""
+    daemon: str = ""
+    """Text of /etc/docker/daemon.json; empty when it is missing."""
+    malformed_keys: tuple[str, ...] = ()
+    """Variables of /etc/rig/keys.env that stand there without a key, or twice."""
 
 
 def human(size: int) -> str:
@@ -107,6 +112,7 @@ def problems(settings: Settings, machine: Machine) -> list[str]:
         *_storage(settings, machine),
         *_space(settings, machine),
         *_ports(settings, machine),
+        *_owners_files(machine),
     ]
 
 
@@ -188,6 +194,22 @@ def _ports(settings: Settings, machine: Machine) -> list[str]:
                 f"stop it, or give engines.{name}.port another number"
             )
     return list(dict.fromkeys(found))
+
+
+def _owners_files(machine: Machine) -> list[str]:
+    """Files that the owner may edit, and that are only added to: one that cannot be read is not replaced."""
+    found: list[str] = []
+    try:
+        if machine.daemon.strip() and not isinstance(json.loads(machine.daemon), dict):
+            found.append("/etc/docker/daemon.json is not a JSON object; correct it, or move it away")
+    except ValueError as error:
+        found.append(f"/etc/docker/daemon.json is not JSON ({error}); correct it, or move it away")
+    if machine.malformed_keys:
+        found.append(
+            f"{', '.join(machine.malformed_keys)} in /etc/rig/keys.env is not one line of at least 43 letters, digits, "
+            "'-' or '_'; delete the line to have a new key made, or put the right one there"
+        )
+    return found
 
 
 def _publishes(containers: Mapping[str, str], port: int) -> bool:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 
 from pyinfra import logger
 from pyinfra.api import Config, DeployError, Host
 
-from rig import preflight
+from rig import native, preflight
 from rig.facts.preflight import LoginFact, MachineFact
+from rig.facts.secrets import Keys, KeyState
 from rig.settings import Settings, SettingsError, active
+from rig.settings.secrets import key_variable
 
 APT_WAIT = 600
 """Seconds that a running apt is waited for before the deploy gives up."""
@@ -34,8 +37,16 @@ def check(host: Host, config: Config) -> tuple[Settings, preflight.Machine]:
         found = _look(host, settings, sudo=config.SUDO)
     if found.apt_holder is not None:
         _refuse(host, [f"{found.apt_holder} has held apt's lock for {APT_WAIT // 60} minutes; end it, and run again"])
+    found = replace(found, malformed_keys=_malformed_keys(host, settings, sudo=config.SUDO))
     _refuse(host, preflight.problems(settings, found))
     return settings, found
+
+
+def _malformed_keys(host: Host, settings: Settings, *, sudo: bool) -> tuple[str, ...]:
+    variables = tuple(key_variable(consumer) for consumer in settings.consumers)
+    own = {name: key_variable(name) for name in native.engines(settings)}
+    state: KeyState = host.get_fact(Keys, variables=variables, native=own, _sudo=sudo)
+    return state.malformed
 
 
 def _settings(host: Host) -> Settings:

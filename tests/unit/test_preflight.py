@@ -230,3 +230,21 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
         containers={"rig-one": "127.0.0.1:8002->8002/tcp"},
         apt_holder="apt-get (PID 12)",
     )
+
+
+@pytest.mark.parametrize("text", ["{no", "[]", '"text"', "\x00"])
+def test_a_daemon_json_that_cannot_be_added_to_is_refused(text: str) -> None:
+    sentence = _only(replace(FINE, daemon=text))
+    assert sentence.startswith("/etc/docker/daemon.json is not ")
+    assert sentence.endswith("; correct it, or move it away")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "{}", '{"debug": true}'])
+def test_a_daemon_json_that_can_be_added_to_is_let_through(text: str) -> None:
+    assert _said(replace(FINE, daemon=text)) == []
+
+
+def test_a_line_that_should_hold_a_key_and_does_not_is_named() -> None:
+    sentence = _only(replace(FINE, malformed_keys=("RIG_KEY_A", "RIG_KEY_B")))
+    assert sentence.startswith("RIG_KEY_A, RIG_KEY_B in /etc/rig/keys.env is not one line of at least 43 letters")
+    assert "delete the line to have a new key made" in sentence
