@@ -16,7 +16,8 @@ from rig.operations import Commands
 def time_zone(zone: str) -> Commands:
     """The system's time zone is ``zone`` (a name of the tz database)."""
     if host.get_fact(TimeZone) != zone:
-        yield f"timedatectl set-timezone {shlex.quote(zone)}"
+        # While timedated runs it believes what it read when it started, and would do nothing if that was ``zone``.
+        yield f"systemctl stop systemd-timedated.service && timedatectl set-timezone {shlex.quote(zone)}"
 
 
 @operation()
