@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -11,6 +12,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 ROOT = Path(__file__).resolve().parent.parent
+
+ROOTS: Mapping[str, Any] = {"user": "root", "group": "root", "mode": "644"}
+"""For ``files.put``: everyone may read it, root alone change it. An owner that is not named is left as found."""
 
 
 def render(target: str, **values: Any) -> str:

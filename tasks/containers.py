@@ -12,7 +12,7 @@ from rig.facts.containers import DAEMON
 from rig.facts.machine import FileText
 from rig.operations import containers, packages, units
 from rig.preflight import Machine
-from rig.render import render, upload
+from rig.render import ROOTS, render, upload
 from rig.settings import Settings
 from rig.settings.containers import Vendor
 
@@ -44,10 +44,10 @@ def deploy(settings: Settings, found: Machine) -> None:
 def _from_vendor(vendor: Vendor, found: Machine) -> None:
     repository = f"{vendor.repository}/{found.os_id}"
     files.put(
-        name=f"Write {KEYRING}", src=upload(_key(repository, vendor)), dest=KEYRING, mode="644", create_remote_dir=True
+        name=f"Write {KEYRING}", src=upload(_key(repository, vendor)), dest=KEYRING, **ROOTS, create_remote_dir=True
     )
     sources = render(SOURCES, repository=repository, codename=found.os_codename, keyring=KEYRING)
-    files.put(name=f"Write {SOURCES}", src=upload(sources), dest=SOURCES, mode="644")
+    files.put(name=f"Write {SOURCES}", src=upload(sources), dest=SOURCES, **ROOTS)
     packages.absent(name="Remove conflicting packages", packages=CONFLICTING)
     packages.present(name="Install the container engine", packages=VENDOR)
 

@@ -8,7 +8,7 @@ from pyinfra.operations import files
 from rig import compose, native
 from rig.facts.secrets import NATIVE
 from rig.operations import downloads, engines
-from rig.render import own_file, render, upload
+from rig.render import ROOTS, own_file, render, upload
 from rig.settings import Settings
 from rig.settings.engines import ContainerEngine, NativeEngine
 from rig.settings.secrets import key_variable
@@ -30,13 +30,13 @@ def deploy(settings: Settings) -> None:
 
     if containers:
         text = render(COMPOSE, compose=compose.document(settings))
-        files.put(name=f"Write {COMPOSE}", src=upload(text), dest=COMPOSE, mode="644")
-        files.put(name=f"Write {CONTAINER_UNIT}", src=own_file(CONTAINER_UNIT), dest=CONTAINER_UNIT, mode="644")
+        files.put(name=f"Write {COMPOSE}", src=upload(text), dest=COMPOSE, **ROOTS)
+        files.put(name=f"Write {CONTAINER_UNIT}", src=own_file(CONTAINER_UNIT), dest=CONTAINER_UNIT, **ROOTS)
     for name, container in containers.items():
         _container(settings, name, container)
 
     if services:
-        files.put(name=f"Write {NATIVE_UNIT}", src=own_file(NATIVE_UNIT), dest=NATIVE_UNIT, mode="644")
+        files.put(name=f"Write {NATIVE_UNIT}", src=own_file(NATIVE_UNIT), dest=NATIVE_UNIT, **ROOTS)
     for name, service in services.items():
         _service(settings, name, service)
 
@@ -65,7 +65,7 @@ def _service(settings: Settings, name: str, engine: NativeEngine) -> None:
     )
     text, fingerprint = _drop_in(settings, name, engine)
     dest = f"{UNITS}/rig-native@{name}.service.d/engine.conf"
-    files.put(name=f"Write {dest}", src=upload(text), dest=dest, mode="644", create_remote_dir=True)
+    files.put(name=f"Write {dest}", src=upload(text), dest=dest, **ROOTS, create_remote_dir=True)
     engines.native(
         name=f"Run {name} as a service",
         engine=name,

@@ -8,7 +8,7 @@ from pyinfra.operations import files
 from rig.facts.firewall import RULES
 from rig.firewall import BRIDGES, openings
 from rig.operations import firewall
-from rig.render import own_file, render, upload
+from rig.render import ROOTS, own_file, render, upload
 from rig.settings import Settings
 
 SERVICE = "rig-firewall.service"
@@ -22,6 +22,6 @@ def deploy(settings: Settings) -> None:
         firewall.unloaded(name="Remove the packet filter", unit=SERVICE)
         return
     text = render(RULES, openings=openings(settings.firewall), bridges=BRIDGES)
-    files.put(name=f"Write {RULES}", src=upload(text), dest=RULES, mode="644")
-    files.put(name=f"Write {UNIT}", src=own_file(UNIT), dest=UNIT, mode="644")
+    files.put(name=f"Write {RULES}", src=upload(text), dest=RULES, **ROOTS)
+    files.put(name=f"Write {UNIT}", src=own_file(UNIT), dest=UNIT, **ROOTS)
     firewall.loaded(name="Load the packet filter", unit=SERVICE)

@@ -6,7 +6,7 @@ from pyinfra.api.deploy import deploy as concern
 from pyinfra.operations import files, server
 
 from rig.operations import machine, packages, units
-from rig.render import render, upload
+from rig.render import ROOTS, render, upload
 from rig.settings import Settings
 
 OWN_PACKAGES = ["ca-certificates", "curl", "nftables", "procps", "unattended-upgrades", "util-linux"]
@@ -40,14 +40,14 @@ def deploy(settings: Settings) -> None:
         )
 
     parameters = {key: str(value) for key, value in wanted.sysctl.items() if value is not None}
-    files.put(name=f"Write {SYSCTL}", src=upload(render(SYSCTL, values=parameters)), dest=SYSCTL, mode="644")
+    files.put(name=f"Write {SYSCTL}", src=upload(render(SYSCTL, values=parameters)), dest=SYSCTL, **ROOTS)
     machine.sysctl(name="Apply kernel parameters", values=parameters, file=SYSCTL)
 
     files.put(
         name=f"Write {JOURNALD}",
         src=upload(render(JOURNALD, **wanted.journald.model_dump())),
         dest=JOURNALD,
-        mode="644",
+        **ROOTS,
         create_remote_dir=True,
     )
     units.running(name="Run the journal with its limits", unit="systemd-journald.service", files=[JOURNALD])
@@ -57,11 +57,11 @@ def deploy(settings: Settings) -> None:
         name=f"Write {PERIODIC}",
         src=upload(render(PERIODIC, enabled=updates.enabled)),
         dest=PERIODIC,
-        mode="644",
+        **ROOTS,
     )
     files.put(
         name=f"Write {UNATTENDED}",
         src=upload(render(UNATTENDED, blocklist=updates.blocklist)),
         dest=UNATTENDED,
-        mode="644",
+        **ROOTS,
     )

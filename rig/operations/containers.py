@@ -12,7 +12,7 @@ from pyinfra.operations import files
 
 from rig.facts.containers import DAEMON, Daemon
 from rig.operations import Commands
-from rig.render import upload
+from rig.render import ROOTS, upload
 
 
 def merged(own: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,4 +32,7 @@ def daemon(wanted: Mapping[str, Any]) -> Commands:
     content = merged(there, wanted)
     if content != there:
         text = json.dumps(content, indent=2) + "\n"
-        yield from files.put._inner(src=upload(text), dest=DAEMON, mode="644", create_remote_dir=True)
+        yield from files.put._inner(src=upload(text), dest=DAEMON, **ROOTS, create_remote_dir=True)
+    elif content:
+        # Not written again for its layout, which is the owner's.
+        yield from files.file._inner(path=DAEMON, **ROOTS)
