@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pyinfra.api import FactBase
 
 RECORDS = "/var/lib/rig/models"
-"""Directory of records: one line each, ``size mtime inode sha256``, written right after the hash was computed."""
+"""Directory of records: one line each, what STAT says and the hash, written right after that was computed."""
+
+STAT = "%s %.Y %.Z %i"
+"""Size, times of the last change of content and status, and inode. Nobody can set the status time back, as ``touch``
+does with the other one."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class ModelState:
     """A model file as it lies there."""
 
     stat: str
-    """Size, mtime and inode of the file; empty when it is missing."""
+    """What STAT says of the file; empty when it is missing."""
     record: str
     """What was recorded when it was last hashed; empty without a record."""
 
@@ -34,7 +38,7 @@ class Models(FactBase[dict[str, ModelState]]):
 for pair in {pairs}; do
   name=${{pair%%=*}}; path=${{pair#*=}}
   record=$(cat "{RECORDS}/$name.verified" 2>/dev/null)
-  printf "%s\\t%s\\t%s\\n" "$name" "$(stat -c "%s %.Y %i" "$path" 2>/dev/null)" "$record"
+  printf "%s\\t%s\\t%s\\n" "$name" "$(stat -c "{STAT}" "$path" 2>/dev/null)" "$record"
 done
 true
 """

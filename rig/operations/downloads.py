@@ -9,7 +9,7 @@ from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.facts.files import File
 
-from rig.facts.models import RECORDS, Models
+from rig.facts.models import RECORDS, STAT, Models
 from rig.operations import Commands
 
 CURL = (
@@ -23,7 +23,8 @@ def model(model: str, url: str, path: str, size: int, sha256: str) -> Commands:
     """The model file at ``path`` is there, of ``size`` bytes, with ``sha256``, and recorded as verified.
 
     An unfinished download is continued; one that turns out wrong is deleted, and nothing stands under the final name.
-    A file that is there without a record (restored, or copied by hand) is hashed before it is believed.
+    A file that is there without a record (restored, or copied by hand) is hashed before it is believed, and so is one
+    whose owner or mode changed, which are put right.
     """
     if host.get_fact(Models, paths={model: path})[model].verified(size, sha256):
         return
@@ -50,14 +51,14 @@ if [ ! -f "$final" ]; then
       "it was deleted; correct models.catalogue.{model}, or find out who changed the file" >&2
     exit 1
   fi
-  chmod 0644 "$part"
   sync "$part"
   mv "$part" "$final"
   sync {shlex.quote(str(final.parent))}
 fi
-new=$(mktemp {RECORDS}/.new.XXXXXX)
-echo "$(stat -c "%s %.Y %i" "$final") {sha256}" >"$new"
-mv "$new" "$record"
+chown root:root "$final"
+chmod 0644 "$final"
+echo "$(stat -c "{STAT}" "$final") {sha256}" >"$record.new"
+mv "$record.new" "$record"
 """
     # A killed run's download goes on without it: the next run waits for it instead of writing into the same file.
     yield (
@@ -77,7 +78,7 @@ def archive(url: str, sha256: str, directory: str, program: str) -> Commands:
         return
     parent = str(PurePosixPath(directory).parent)
     script = f"""set -eu
-[ ! -e {shlex.quote(directory)} ] || rm -rf {shlex.quote(directory)}
+rm -rf {shlex.quote(directory)} {shlex.quote(parent)}/.new.*
 new=$(mktemp -d {shlex.quote(parent)}/.new.XXXXXX)
 trap 'rm -rf "$new"' EXIT
 {CURL} --output "$new/archive" {shlex.quote(url)}
@@ -94,6 +95,7 @@ if [ ! -x "$new/tree/"{shlex.quote(program)} ]; then
   exit 1
 fi
 chmod -R u=rwX,go=rX "$new/tree"
+rm "$new/archive"
 sync
 mv "$new/tree" {shlex.quote(directory)}
 """

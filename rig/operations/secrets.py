@@ -45,8 +45,10 @@ def _generate(variables: tuple[str, ...]) -> str:
     """Append what is missing to a copy that is 0600 from its first byte, and rename it into place."""
     return f"""set -eu
 umask 077
-new=$(mktemp {KEYS}.XXXXXX)
+# One name, so that what a power cut leaves of it is taken away by the next run.
+new={KEYS}.new
 trap 'rm -f "$new"' EXIT
+rm -f "$new"
 if [ -f {KEYS} ]; then cat {KEYS} >"$new"; [ -z "$(tail -c 1 "$new")" ] || echo >>"$new"
 else echo "# Keys of this machine, one for each consumer. Delete a line to rotate it." >"$new"; fi
 for variable in {shlex.join(variables)}; do
@@ -64,9 +66,10 @@ def _derive(native: dict[str, str]) -> str:
     pairs = " ".join(f"{shlex.quote(engine)}={variable}" for engine, variable in native.items())
     return f"""set -eu
 umask 077
+new={NATIVE}/.new
+rm -f "$new"
 for pair in {pairs}; do
   engine=${{pair%%=*}}; variable=${{pair#*=}}
-  new=$(mktemp {NATIVE}/.new.XXXXXX)
   sed -n "s/^$variable=//p" {KEYS} | tr -d "\\n" >"$new"
   sync "$new"
   mv "$new" "{NATIVE}/$engine"

@@ -32,7 +32,7 @@ def test_no_download_is_left_unfinished_or_found_wrong(machine: Machine, setting
 
 def test_verification_of_a_model_is_on_record(machine: Machine, settings: Settings, model: str) -> None:
     """A record of this very file: a file that was changed since has another time or another inode."""
-    stat = machine.run(f"stat -c '%s %.Y %i' {settings.model_path(model)}")
+    stat = machine.run(f"stat -c '%s %.Y %.Z %i' {settings.model_path(model)}")
     assert (
         machine.run(f"cat /var/lib/rig/models/{model}.verified") == f"{stat} {settings.models.catalogue[model].sha256}"
     )
