@@ -20,8 +20,9 @@ MODELS = "/models"
 CPU_PERIOD = 100_000
 """Microseconds over which an engine's processors are counted; Docker's own default."""
 
-NOBODY = "65534:65534"
-"""User and group of every engine: no name and no file on the machine belong to them."""
+STRANGER = "61000:61000"
+"""User and group of every engine: a number that neither Debian nor systemd gives to anybody. With that of `nobody`, the
+machine's own processes of that name could read the engine's key in /proc/PID/environ (seen in the lab)."""
 
 
 def engines(settings: Settings) -> dict[str, ContainerEngine]:
@@ -75,7 +76,7 @@ def _definition(settings: Settings, name: str, engine: ContainerEngine) -> dict[
             "TZ": settings.machine.timezone,
             "LLAMA_API_KEY": f"${{{variable}:?no key for {name} in /etc/rig/keys.env}}",
         },
-        "user": NOBODY,
+        "user": STRANGER,
         "read_only": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges=true"],
