@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from lab.spec import RELEASES
 from tests.lab.conftest import Boot, Machines
 from tests.lab.traces import Family, Traces, eventually
 
+CAP_SYS_MODULE, CAP_SYS_TIME = 16, 25
+
 # A process of its own that boots a lab and waits, so that it can be killed.
 STARTER = """
 import sys
+import time
 from pathlib import Path
 from lab.machine import Lab
 lab = Lab.boot(Path(sys.argv[1]))
@@ -175,6 +179,16 @@ def test_the_machine_changes_no_setting_of_the_operators_kernel(bare: Lab) -> No
     assert refused.returncode != 0
     bare.sudo("sysctl -w net.core.somaxconn=1234")
     assert Path("/proc/sys/net/core/somaxconn").read_text() != "1234\n"
+
+
+def test_the_machine_cannot_touch_the_operators_clock_or_modules(bare: Lab) -> None:
+    before = time.time() - time.monotonic()
+    assert bare.sudo("date --set=@0", check=False).returncode != 0
+    bare.sudo("timedatectl set-timezone Pacific/Auckland")
+    assert bare.ssh("date +%Z").stdout in ("NZST\n", "NZDT\n")
+    assert abs(time.time() - time.monotonic() - before) < 60
+    held = int(bare.sudo("sed -n 's/^CapBnd:\\s*//p' /proc/1/status").stdout, 16)
+    assert held & (1 << CAP_SYS_MODULE | 1 << CAP_SYS_TIME) == 0
 
 
 def test_a_power_cut_ends_everything_at_once_and_the_disk_boots_again(bare: Lab) -> None:

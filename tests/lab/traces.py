@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Traces:
             interfaces=frozenset(path.name for path in Path("/sys/class/net").iterdir()),
             rules=_output("nft", "list", "ruleset"),
             sysctls=_sysctls(),
-            groups=frozenset(str(path) for path in Path("/sys/fs/cgroup").rglob("rig-lab-*")),
+            groups=frozenset(_groups()),
             loops=frozenset(path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")),
         )
 
@@ -53,6 +53,12 @@ class Traces:
         ]
         news += [f"control group {path}" for path in self.groups - before.groups if not _guarded(path)]
         return news + [f"loop device of {file}" for file in self.loops if str(directory) in file]
+
+
+def _groups() -> Iterator[str]:
+    """Control groups of labs; others may come and go while this looks."""
+    for parent, names, _ in os.walk("/sys/fs/cgroup"):
+        yield from (f"{parent}/{name}" for name in names if name.startswith("rig-lab-"))
 
 
 def _guarded(group: str) -> bool:
@@ -90,9 +96,7 @@ class Family:
         found = [f"{pid} {_command(pid)}" for pid, started in self.members if _started(pid) == started]
         own = {os.getpid(), self.starter}
         return found + [
-            f"{pid} {_command(pid)}"
-            for pid in _processes()
-            if pid not in own and str(self.directory) in _command(pid)
+            f"{pid} {_command(pid)}" for pid in _processes() if pid not in own and str(self.directory) in _command(pid)
         ]
 
 
