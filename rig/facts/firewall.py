@@ -8,13 +8,16 @@ from pyinfra.api import FactBase
 
 RULES = "/etc/rig/firewall.nft"
 
+DROP_IN = "/etc/systemd/system/nftables.service.d/rig.conf"
+"""Loads our table again when the distribution's service has flushed it."""
+
 
 @dataclass(frozen=True)
 class FilterState:
     """Our table, our file and our unit."""
 
     written: bool
-    """Our file is there."""
+    """A file of ours is there."""
     loaded: bool
     """The kernel has a table `inet rig`."""
     current: bool
@@ -22,6 +25,7 @@ class FilterState:
     enabled: bool
     active: bool
     reload_needed: bool
+    """systemd has not read a unit or drop-in of ours as it is now."""
 
 
 class Filter(FactBase[FilterState]):
@@ -31,7 +35,8 @@ class Filter(FactBase[FilterState]):
     def command(self, unit: str) -> str:
         return f"""
 systemctl show --property=ActiveState,UnitFileState,NeedDaemonReload {unit}
-[ -f {RULES} ] && echo Written=yes
+systemctl show --property=NeedDaemonReload nftables.service | sed s/^/Other/
+[ -f {RULES} ] || [ -f {DROP_IN} ] && echo Written=yes
 live=$(nft list table inet rig 2>/dev/null) && echo Loaded=yes
 ours=$(unshare --net sh -c "nft -f {RULES} && nft list table inet rig" 2>/dev/null)
 [ -n "$live" ] && [ "$live" = "$ours" ] && echo Current=yes
@@ -46,5 +51,5 @@ true
             current="Current" in values,
             enabled=values["UnitFileState"] == "enabled",
             active=values["ActiveState"] == "active",
-            reload_needed=values["NeedDaemonReload"] == "yes",
+            reload_needed="yes" in (values["NeedDaemonReload"], values["OtherNeedDaemonReload"]),
         )

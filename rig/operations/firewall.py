@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra import host
 from pyinfra.api import operation
 
-from rig.facts.firewall import RULES, Filter, FilterState
+from rig.facts.firewall import DROP_IN, RULES, Filter, FilterState
 from rig.operations import Commands
 
 
@@ -30,4 +30,4 @@ def unloaded(unit: str) -> Commands:
     if state.loaded:
         yield "nft delete table inet rig"
     if state.written:
-        yield f"rm -f {RULES} /etc/systemd/system/{unit} && systemctl daemon-reload"
+        yield f"rm -f {RULES} {DROP_IN} /etc/systemd/system/{unit} && systemctl daemon-reload"
