@@ -1,0 +1,261 @@
+"""What the machine's network sees of it: nothing but what the settings open, tried from the next host on the wire."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab.machine import NAME, Lab
+from lab.spec import HUB_PORT
+from tests.lab.overrides import altered
+
+ENGINES = {"llama-70b": 8002, "llama-8b": 8003}
+OPEN, CLOSED = 9100, 9101
+"""Ports of foreign programs that listen on every address of the machine."""
+
+PORTS = [22, 53, 80, 111, 443, 2375, 2376, 3000, 5000, 8000, 8002, 8003, 8004, 8080, OPEN, CLOSED, 11434]
+"""Where servers are usually found, our engines, Docker's own interface, and two that surely listen."""
+
+OWNERS = """table inet owner {
+  chain out {
+    type filter hook output priority 5
+    udp dport 9 counter drop
+  }
+}
+"""
+"""A packet filter of the owner's."""
+
+# A port is open when it answers; refused or silent, it is of no use to a neighbour.
+SCAN = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+address, seconds, *ports = sys.argv[1:]
+
+def answers(port):
+    try:
+        found = socket.getaddrinfo(address, int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(found[0], found[1]) as connection:
+            connection.settimeout(float(seconds))
+            connection.connect(found[4])
+            return True
+    except OSError:
+        return False
+
+with ThreadPoolExecutor(32) as pool:
+    print(json.dumps([int(port) for port, yes in zip(ports, pool.map(answers, ports)) if yes]))
+"""
+
+
+def open_ports(lab: Lab, address: str, ports: list[int], seconds: float = 1.0) -> set[int]:
+    """Those of the ports that answer the neighbour within so many seconds."""
+    words = [sys.executable, "-c", SCAN, address, str(seconds), *map(str, ports)]
+    done = lab.neighbour(shlex.join(words), check=True)
+    return set(json.loads(done.stdout))
+
+
+@dataclass(frozen=True)
+class Container:
+    """The engine's container, as a neighbour would address it."""
+
+    address: str
+    network: str
+    port: int
+
+
+@pytest.fixture(scope="module")
+def lab(deployed: Lab) -> Iterator[Lab]:
+    """The deployed machine, with foreign programs that listen everywhere, and a packet filter of the owner's."""
+    for port in (OPEN, CLOSED):
+        listen = (
+            "import os, signal, socket; "
+            f"held = socket.create_server(('::', {port}), family=socket.AF_INET6, dualstack_ipv6=True); "
+            "tell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
+            "tell.sendto(b'READY=1', os.environ['NOTIFY_SOCKET']); signal.pause()"
+        )
+        deployed.sudo(f'systemd-run --quiet --unit=foreign-{port} --service-type=notify python3 -c "{listen}"')
+    deployed.sudo("nft -f -", input=OWNERS)
+    yield deployed
+    # By the console: a test that failed may have closed the door.
+    deployed.console("nft delete table inet owner 2>/dev/null; systemctl stop foreign-9100 foreign-9101; true")
+    deployed.console("systemctl restart rig-firewall.service")
+
+
+@pytest.fixture(scope="module")
+def container(lab: Lab) -> Container:
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.IPPrefixLen}}{{end}}"
+    address, length = lab.sudo(f"docker inspect --format '{form}' rig-llama-70b").stdout.split()
+    network = lab.sudo(f"ip -4 route show dev rig0 | grep -o '^[0-9./]*/{length}'").stdout.strip()
+    return Container(address, network, ENGINES["llama-70b"])
+
+
+@pytest.fixture(scope="module")
+def link_local(lab: Lab) -> str:
+    """The machine's own IPv6 address, which needs no configuration, as the neighbour writes it."""
+    (address,) = re.findall(r"inet6 (fe80::\S+)/64", lab.sudo("ip -6 addr show dev host0").stdout)
+    return f"{address}%eth0"
+
+
+@contextmanager
+def route(lab: Lab, container: Container) -> Iterator[None]:
+    """The neighbour takes the machine for the way to its containers."""
+    lab.neighbour(f"ip route add {container.network} via {lab.address}", check=True)
+    try:
+        yield
+    finally:
+        lab.neighbour(f"ip route delete {container.network}", check=True)
+
+
+@contextmanager
+def unfiltered(lab: Lab) -> Iterator[None]:
+    """Without our table, and with it again."""
+    lab.console("nft delete table inet rig")
+    try:
+        yield
+    finally:
+        lab.console("systemctl restart rig-firewall.service")
+
+
+def rules(lab: Lab) -> str:
+    """Our table, empty when there is none."""
+    return lab.console("nft list table inet rig", check=False).stdout
+
+
+def others(lab: Lab) -> str:
+    """Every table but ours, without what counts packets."""
+    tables = [line for line in lab.console("nft list tables").stdout.splitlines() if line != "table inet rig"]
+    assert "table inet owner" in tables and "table ip nat" in tables, "the owner's or Docker's is gone"
+    listed = "".join(lab.console(f"nft list {table}").stdout for table in tables)
+    return re.sub(r"packets \d+ bytes \d+", "packets N bytes N", listed)
+
+
+def deploy(lab: Lab, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    done = lab.deploy("-y", *arguments, environment=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+# In
+
+
+def test_a_neighbour_finds_every_port_closed(lab: Lab) -> None:
+    assert open_ports(lab, lab.address, PORTS) == set()
+
+
+def test_a_neighbour_finds_every_port_closed_over_ipv6(lab: Lab, link_local: str) -> None:
+    assert open_ports(lab, link_local, PORTS) == set()
+
+
+def test_it_is_the_packet_filter_that_closes_them(lab: Lab, link_local: str) -> None:
+    """Without it the neighbour finds what listens on every address, and engines nevertheless only on loopback."""
+    with unfiltered(lab):
+        assert open_ports(lab, lab.address, PORTS) == {22, OPEN, CLOSED}
+        assert open_ports(lab, link_local, PORTS) == {22, OPEN, CLOSED}
+    assert open_ports(lab, lab.address, [22, OPEN]) == set()
+
+
+def test_the_operator_logs_in(lab: Lab) -> None:
+    """With a connection of its own: the one that all tests share was let in before."""
+    login = ["ssh", "-F", str(lab.ssh_config), "-S", "none", NAME, "echo $SSH_CONNECTION"]
+    done = subprocess.run(login, capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.split()[0] == lab.network.operator
+
+
+def test_a_neighbour_with_a_route_does_not_reach_a_container(lab: Lab, container: Container) -> None:
+    with route(lab, container):
+        assert open_ports(lab, container.address, [container.port]) == set()
+
+
+def test_it_is_the_packet_filter_that_keeps_neighbours_from_containers(lab: Lab, container: Container) -> None:
+    with route(lab, container):
+        with unfiltered(lab):
+            assert open_ports(lab, container.address, [container.port]) == {container.port}
+        assert open_ports(lab, container.address, [container.port]) == set()
+
+
+def test_an_opening_lets_its_network_in_on_its_port_and_on_no_other(lab: Lab, link_local: str, tmp_path: Path) -> None:
+    neighbour = {"port": OPEN, "protocol": "tcp", "networks": [f"{lab.network.neighbour}/32"]}
+    deploy(lab, environment=altered(lab, tmp_path / "lab", {"firewall": {"allow": {"metrics": neighbour}}}))
+    try:
+        assert open_ports(lab, lab.address, PORTS) == {OPEN}
+        assert open_ports(lab, link_local, PORTS) == set(), "the network is one of IPv4"
+        assert not _answers_the_operator(lab, OPEN), "the opening is for the neighbour"
+    finally:
+        deploy(lab)
+    assert open_ports(lab, lab.address, PORTS) == set()
+
+
+# Out
+
+
+def test_the_machine_reaches_what_it_needs(lab: Lab) -> None:
+    hub = f"http://{lab.network.services}:{HUB_PORT}/admin/counters"
+    assert json.loads(lab.ssh(f"curl --silent --fail --max-time 10 {hub}").stdout) is not None
+    lab.sudo("apt-get update -o APT::Update::Error-Mode=any")
+
+
+def test_a_container_reaches_what_it_needs(lab: Lab) -> None:
+    """In Docker's own network, and in that of the engines."""
+    image = lab.sudo("docker inspect --format '{{.Image}}' rig-llama-70b").stdout.strip()
+    ask = (
+        f"exec 3<>/dev/tcp/{lab.network.services}/{HUB_PORT}; "
+        r"printf 'GET /admin/counters HTTP/1.0\r\n\r\n' >&3; head -n 1 <&3"
+    )
+    for network in ("bridge", "rig_rig"):
+        run = ["docker", "run", "--rm", f"--network={network}", "--entrypoint=bash", image, "-c", ask]
+        assert "200" in lab.sudo(f"timeout 30 {shlex.join(run)}").stdout
+
+
+# What else filters packets
+
+
+def test_a_deploy_that_loads_our_table_leaves_all_others_alone(lab: Lab) -> None:
+    before, ours = others(lab), rules(lab)
+    lab.console("nft delete table inet rig")
+    deploy(lab)
+    assert rules(lab) == ours != ""
+    assert others(lab) == before
+
+
+def test_without_the_firewall_our_table_is_gone_and_all_others_are_there(lab: Lab) -> None:
+    before, ours = others(lab), rules(lab)
+    deploy(lab, "--data", "firewall.enabled=false")
+    try:
+        assert rules(lab) == ""
+        assert others(lab) == before
+        assert lab.sudo("systemctl list-unit-files --no-legend rig-firewall.service", check=False).stdout == ""
+        assert lab.sudo("find /etc -name firewall.nft -o -path '*/nftables.service.d/*'").stdout == ""
+    finally:
+        deploy(lab)
+    assert rules(lab) == ours
+    assert others(lab) == before
+
+
+def test_the_distributions_filter_which_flushes_everything_does_not_leave_us_without(lab: Lab) -> None:
+    ours = rules(lab)
+    try:
+        for verb in ("start", "reload", "restart", "stop"):
+            lab.console(f"systemctl {verb} nftables.service")
+            assert rules(lab) == ours, verb
+            loaded = "table inet filter" in lab.console("nft list tables").stdout
+            assert loaded == (verb != "stop"), "it did not do its own work"
+    finally:
+        # What was flushed of Docker's and of the owner's is laid again.
+        lab.console("systemctl stop nftables.service; systemctl restart docker.service rig-firewall.service")
+        lab.sudo("nft list table inet owner >/dev/null 2>&1 || nft -f -", input=OWNERS)
+
+
+def _answers_the_operator(lab: Lab, port: int) -> bool:
+    try:
+        with socket.create_connection((lab.address, port), timeout=1):
+            return True
+    except OSError:
+        return False
