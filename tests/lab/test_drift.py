@@ -1,0 +1,255 @@
+"""A machine that was changed behind the tool's back: seen by the host tests, told by --dry, mended by the next run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+
+from lab.machine import Lab
+from tests.lab.fingerprint import Fingerprint, differences, lives, restarted
+from tests.lab.runs import host_tests, plan, run
+
+NATIVE = "rig-native@llama-8b.service"
+CONTAINER = "rig-container@llama-70b.service"
+DROP_IN = f"/etc/systemd/system/{NATIVE}.d/engine.conf"
+MODEL = "/mnt/models/tiny/tiny.gguf"
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One way to break a machine, and everything that must follow from it."""
+
+    command: str
+    """Breaks the machine, as root."""
+    seen_by: dict[str, tuple[str, ...]]
+    """Host tests that must fail, by concern."""
+    told: set[str]
+    """Operations that --dry must report, and no other."""
+    needless: set[str] = field(default_factory=set)
+    """Those of them that --dry cannot know to be settled by an earlier one: the run does not change them."""
+    restarted: set[str] = field(default_factory=set)
+    """Services and containers that the mending starts again, and no other."""
+    owner: str = "true"
+    """What is left to the owner after it."""
+
+
+DRIFTS = {
+    "a package removed": Drift(
+        command="dpkg --remove tree",
+        seen_by={"machine": ("test_package_is_installed",)},
+        told={"machine | Install packages"},
+    ),
+    "the time zone changed": Drift(
+        command="ln -sf /usr/share/zoneinfo/Asia/Tokyo /etc/localtime",
+        seen_by={"machine": ("test_clocks_show_the_time_zone_of_the_settings",)},
+        told={"machine | Set the time zone to Europe/Berlin"},
+    ),
+    "a user's authorized key removed": Drift(
+        command=": > /home/owner/.ssh/authorized_keys",
+        seen_by={"machine": ("test_user_logs_in_with_the_keys_of_the_settings_and_no_other",)},
+        told={"machine | Create the user owner"},
+    ),
+    "a stranger's key authorized": Drift(
+        command="echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0F2Tym2W1zEq0bbnKzdRNHW3IbpbF0RMGpCZ5OvXnf stranger' "
+        ">> /home/owner/.ssh/authorized_keys",
+        seen_by={"machine": ("test_user_logs_in_with_the_keys_of_the_settings_and_no_other",)},
+        told={"machine | Create the user owner"},
+    ),
+    "a kernel parameter's file edited": Drift(
+        command="sed -i 's/^net.core.somaxconn.*/net.core.somaxconn = 77/' /etc/sysctl.d/60-rig.conf",
+        seen_by={"machine": ("test_kernel_parameter_has_its_value_after_a_boot",)},
+        told={"machine | Write /etc/sysctl.d/60-rig.conf"},
+    ),
+    "a kernel parameter changed in the kernel": Drift(
+        command="sysctl --quiet --write net.core.somaxconn=77",
+        seen_by={"machine": ("test_kernel_parameter_has_its_value_now",)},
+        told={"machine | Apply kernel parameters"},
+    ),
+    "the journal's limits edited": Drift(
+        command="sed -i 's/^SystemMaxUse=.*/SystemMaxUse=1G/' /etc/systemd/journald.conf.d/60-rig.conf",
+        seen_by={"machine": ("test_journal_has_its_limits",)},
+        told={
+            "machine | Write /etc/systemd/journald.conf.d/60-rig.conf",
+            "machine | Run the journal with its limits",
+        },
+        restarted={"systemd-journald.service"},
+    ),
+    "unattended updates switched off": Drift(
+        command='sed -i \'s/"1"/"0"/\' /etc/apt/apt.conf.d/20auto-upgrades',
+        seen_by={"machine": ("test_security_updates_are_installed_when_the_settings_say_so",)},
+        told={"machine | Write /etc/apt/apt.conf.d/20auto-upgrades"},
+    ),
+    "unattended updates from everywhere": Drift(
+        command="echo 'Unattended-Upgrade::Origins-Pattern { \"origin=*\"; };' "
+        ">> /etc/apt/apt.conf.d/52rig-unattended-upgrades",
+        seen_by={"machine": ("test_only_security_updates_are_installed_unattended",)},
+        told={"machine | Write /etc/apt/apt.conf.d/52rig-unattended-upgrades"},
+    ),
+    "the backup folder opened to everyone": Drift(
+        command="chmod 0755 /mnt/backup",
+        seen_by={"storage": ("test_folder_has_owner_and_permissions",)},
+        told={"storage | Create /mnt/backup"},
+    ),
+    "the key ring replaced by another key": Drift(
+        command="cat /usr/share/keyrings/debian-archive-keyring.gpg > /etc/apt/keyrings/docker.asc",
+        seen_by={"containers": ("test_key_ring_holds_the_pinned_keys_and_no_other",)},
+        told={"containers | Write /etc/apt/keyrings/docker.asc"},
+    ),
+    "the daemon's configuration edited": Drift(
+        command='sed -i \'s/"live-restore": true/"live-restore": false/\' /etc/docker/daemon.json',
+        seen_by={"containers": ("test_daemon_json_holds_what_the_settings_say",)},
+        told={"containers | Merge /etc/docker/daemon.json", "containers | Run the container engine"},
+        restarted={"docker.service"},
+    ),
+    "the container engine stopped": Drift(
+        command="systemctl stop docker.socket docker.service",
+        seen_by={"containers": ("test_container_engine_runs_and_starts_at_boot",)},
+        told={
+            "containers | Run the container engine",
+            "engines | Pull the image of llama-70b",
+            "engines | Run llama-70b in a container",
+        },
+        needless={"engines | Pull the image of llama-70b", "engines | Run llama-70b in a container"},
+        restarted={"docker.service"},
+    ),
+    "the keys readable by everyone": Drift(
+        command="chmod 0644 /etc/rig/keys.env",
+        seen_by={"secrets": ("test_store_of_keys_is_roots_alone",)},
+        told={"secrets | Write /etc/rig/keys.env"},
+    ),
+    "a service's own key replaced": Drift(
+        command="echo wrong > /etc/rig/keys/llama-8b",
+        seen_by={"secrets": ("test_services_own_key_file_is_its_key_and_roots_alone",)},
+        told={"secrets | Write /etc/rig/keys.env"},
+    ),
+    "a bit of a model flipped, its time kept": Drift(
+        command=f"touch -r {MODEL} /run/kept && printf X | dd of={MODEL} bs=1 seek=300000 conv=notrunc status=none "
+        f"&& touch -r /run/kept {MODEL} && rm /run/kept",
+        seen_by={"models": ("test_model_has_the_hash_of_the_settings",)},
+        told={"models | Download the model tiny"},
+        owner=f"rm {MODEL}.wrong",
+    ),
+    "a model that others can change": Drift(
+        command=f"chmod 0666 {MODEL}",
+        seen_by={"models": ("test_model_can_be_read_by_engines_and_changed_by_root_alone",)},
+        told={"models | Download the model tiny"},
+    ),
+    "the compose file edited": Drift(
+        command="sed -i 's/mem_limit: .*/mem_limit: 7g/' /etc/rig/compose.yaml",
+        seen_by={"containers": ("test_container_is_asked_to_keep_the_limits_of_the_settings",)},
+        told={"engines | Write /etc/rig/compose.yaml", "engines | Run llama-70b in a container"},
+        needless={"engines | Run llama-70b in a container"},
+    ),
+    "the compose file given away": Drift(
+        command="chown rig /etc/rig/compose.yaml",
+        seen_by={"engines": ("test_compose_file_names_no_key_and_is_roots_alone_to_change",)},
+        told={"engines | Write /etc/rig/compose.yaml"},
+    ),
+    "a container killed": Drift(
+        command="docker kill rig-llama-70b",
+        seen_by={
+            "containers": ("test_container_runs_and_is_healthy",),
+            "engines": ("test_engine_answers_whoever_has_its_key",),
+        },
+        told={"engines | Run llama-70b in a container"},
+        restarted={CONTAINER, "container rig-llama-70b"},
+    ),
+    "a service's limits edited": Drift(
+        command=f"sed -i 's/^MemoryMax=.*/MemoryMax=7G/' {DROP_IN} && systemctl daemon-reload",
+        seen_by={"engines": ("test_service_has_the_limits_of_the_settings",)},
+        told={f"engines | Write {DROP_IN}", "engines | Run llama-8b as a service"},
+        restarted={NATIVE},
+    ),
+    "a service stopped": Drift(
+        command=f"systemctl stop {NATIVE}",
+        seen_by={
+            "engines": ("test_engine_runs_now_and_after_a_boot", "test_engine_answers_whoever_has_its_key")
+        },
+        told={"engines | Run llama-8b as a service"},
+        restarted={NATIVE},
+    ),
+    "the packet filter's file edited": Drift(
+        command="sed -i 's/tcp dport 22/tcp dport 1-65535/' /etc/rig/firewall.nft",
+        seen_by={"firewall": ("test_rules_of_the_next_boot_are_those_of_now",)},
+        told={"firewall | Write /etc/rig/firewall.nft", "firewall | Load the packet filter"},
+        needless={"firewall | Load the packet filter"},
+    ),
+    "a rule added": Drift(
+        command="nft insert rule inet rig input tcp dport 9999 accept",
+        seen_by={"firewall": ("test_exactly_the_ports_of_the_settings_are_open",)},
+        told={"firewall | Load the packet filter"},
+        restarted={"rig-firewall.service"},
+    ),
+    "a rule deleted": Drift(
+        command="nft delete rule inet rig forward handle "
+        "$(nft --handle list chain inet rig forward | sed -n 's/.*rig0.*drop # handle //p')",
+        seen_by={"firewall": ("test_every_network_of_containers_is_closed_to_neighbours",)},
+        told={"firewall | Load the packet filter"},
+        restarted={"rig-firewall.service"},
+    ),
+    "the packet filter not loaded at boot": Drift(
+        command="systemctl disable rig-firewall.service",
+        seen_by={"firewall": ("test_rules_come_back_after_a_boot",)},
+        told={"firewall | Load the packet filter"},
+    ),
+}
+
+
+@dataclass
+class Subject:
+    """The machine that is broken again and again, and what it was like before."""
+
+    lab: Lab
+    before: Fingerprint
+    broken: bool = False
+
+
+@pytest.fixture(scope="module")
+def shared(deployed: Lab) -> Subject:
+    return Subject(deployed, Fingerprint.of(deployed))
+
+
+@pytest.fixture
+def subject(shared: Subject) -> Iterator[Subject]:
+    """As it should be; also after a test that failed half-way."""
+    if shared.broken:
+        run(shared.lab)
+        shared.before = Fingerprint.of(shared.lab)
+    shared.broken = True
+    yield shared
+
+
+@pytest.fixture(scope="module")
+def beside() -> Iterator[ThreadPoolExecutor]:
+    """Does what only looks at the machine while something else only looks at it, too."""
+    with ThreadPoolExecutor() as executor:
+        yield executor
+
+
+@pytest.mark.parametrize("name", DRIFTS)
+def test_drift_is_seen_told_and_mended_and_nothing_else_is_touched(
+    subject: Subject, beside: ThreadPoolExecutor, name: str
+) -> None:
+    drift, lab = DRIFTS[name], subject.lab
+    files = [f"tests/host/test_{concern}.py" for concern in drift.seen_by]
+    tests = {test for tests in drift.seen_by.values() for test in tests}
+    lived = lives(lab)
+
+    lab.sudo(drift.command)
+    seen = beside.submit(host_tests, lab, *files, "-k", " or ".join(tests))
+    assert plan(lab).changes == drift.told
+    assert seen.result().failed == tests, seen.result().output
+
+    assert run(lab).changes == drift.told - drift.needless
+    assert restarted(lived, lives(lab)) == drift.restarted
+    lab.sudo(drift.owner)
+
+    # The one test that takes apt's lock, for which the run beside it would wait, is left out.
+    again = beside.submit(host_tests, lab, *files, "-k", "not test_the_package_lists_can_be_used")
+    assert run(lab).changes == set()
+    assert again.result().code == 0, again.result().output
+    assert differences(subject.before, Fingerprint.of(lab)) == []
+    subject.broken = False

@@ -1,0 +1,125 @@
+"""A run that was killed, or whose machine lost its power, and then a complete one: as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+from dataclasses import dataclass
+
+import pytest
+import requests
+
+from lab.machine import CHECKOUT, Lab, program
+from lab.spec import HUB_PORT
+from tests.lab.conftest import Boot
+from tests.lab.fingerprint import Fingerprint, differences_between
+from tests.lab.runs import run
+
+STARTING = "--> Starting operation: "
+BEFORE_THE_MODEL = "containers | Run the container engine"
+"""After it nothing is fetched from the hub before the model."""
+OPERATIONS = 30
+"""The last operation that is drawn; those after it are done in an instant."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a run is interrupted: so many seconds after the start of its operation with this number, from 1."""
+
+    operation: int
+    delay: float
+
+    @classmethod
+    def of(cls, seed: int) -> Moment:
+        draw = random.Random(seed)
+        return cls(draw.randint(1, OPERATIONS), draw.uniform(0, 3))
+
+
+class Interrupted:
+    """A run that is cut short."""
+
+    def __init__(self, lab: Lab, moment: Moment) -> None:
+        self.started: list[str] = []
+        self._lab = lab
+        self._process = subprocess.Popen(
+            [str(program("pyinfra")), "inventory.py", "deploy.py", "-y"],
+            cwd=CHECKOUT,
+            env=lab.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._note(line)
+            if len(self.started) == moment.operation:
+                break
+        try:
+            self._process.wait(moment.delay)
+        except subprocess.TimeoutExpired:
+            return
+        raise AssertionError(f"the run ended before it could be interrupted, in {self.started[-1]}")
+
+    def kill(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        _, rest = self._process.communicate()
+        for line in rest.splitlines():
+            self._note(line)
+        assert self._process.returncode == -signal.SIGKILL
+
+    def _note(self, line: str) -> None:
+        if line.startswith(STARTING):
+            self.started.append(line.removeprefix(STARTING).strip())
+            if self.started[-1] == BEFORE_THE_MODEL:
+                self._slow_down_the_model()
+
+    def _slow_down_the_model(self) -> None:
+        """The lab's model is small: let its download take two seconds, so that it can be interrupted."""
+        fault = {"bytes_per_second": 260_000, "times": 1}
+        hub = f"http://{self._lab.network.services}:{HUB_PORT}"
+        requests.post(f"{hub}/admin/faults", json=fault, timeout=10).raise_for_status()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(deployed: Lab) -> Fingerprint:
+    """The machine that it should become."""
+    return Fingerprint.of(deployed)
+
+
+# Drawn so that they strike while packages are installed, the container engine is, a model is loaded, and engines start.
+SEEDS = (43, 17, 42, 77, 22)
+POWER_CUTS = (127, 81)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_run_after_a_killed_one_ends_in_the_state_of_an_uninterrupted_one(
+    boot: Boot, uninterrupted: Fingerprint, seed: int
+) -> None:
+    lab = boot(name=f"killed-{seed}")
+    interrupted = Interrupted(lab, Moment.of(seed))
+    interrupted.kill()
+    _completed(lab, interrupted, uninterrupted)
+
+
+@pytest.mark.parametrize("seed", POWER_CUTS)
+def test_a_run_after_a_power_cut_in_one_ends_in_the_state_of_an_uninterrupted_one(
+    boot: Boot, uninterrupted: Fingerprint, seed: int
+) -> None:
+    lab = boot(name=f"cut-{seed}")
+    interrupted = Interrupted(lab, Moment.of(seed))
+    lab.power_cut()
+    interrupted.kill()
+    lab.start()
+    _completed(lab, interrupted, uninterrupted)
+
+
+def _completed(lab: Lab, interrupted: Interrupted, uninterrupted: Fingerprint) -> None:
+    complete = run(lab)
+    assert complete.changes
+    assert len(interrupted.started) < len(complete.operations)
+    assert differences_between(uninterrupted, Fingerprint.of(lab)) == []
+    assert run(lab).changes == set()
