@@ -151,6 +151,13 @@ def test_rules_come_back_after_a_boot(machine: Machine, filtering: bool) -> None
         assert shown["ActiveState"] == "inactive"
 
 
+def test_rules_of_the_next_boot_are_those_of_now(machine: Machine, filtering: bool) -> None:
+    """The file is loaded where there is nothing else, in a network of its own."""
+    if filtering:
+        shown = "nft list table inet rig"
+        assert machine.run(f"unshare --net sh -c 'nft -f /etc/rig/firewall.nft && {shown}'") == machine.run(shown)
+
+
 def test_our_table_is_there_exactly_when_the_settings_want_one(machine: Machine, filtering: bool) -> None:
     assert ("table inet rig" in machine.lines("nft list tables")) is filtering
 
