@@ -243,9 +243,6 @@ class Supervisor:
                 # The kernel has one clock and one set of modules, and they are the operator's. Even setting the time
                 # zone would move the clock: the first settimeofday() after the kernel's boot shifts it by the offset.
                 "--drop-capability=CAP_SYS_TIME,CAP_WAKE_ALARM,CAP_SYS_MODULE,CAP_SYS_RAWIO",
-                # timedatectl tells the kernel the time zone, and the first to do so since the boot of the outer machine
-                # sets its clock off by the zone's difference (seen: an hour back in the middle of a run).
-                "--drop-capability=CAP_SYS_TIME",
             ]
             self._machine = subprocess.Popen(
                 ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.group.entry()), *nspawn],
