@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from rig.settings import Settings
+from rig.settings.firewall import Ssh
 from rig.settings.types import size_bytes
 
 SUPPORTED: dict[tuple[str, str], str] = {
@@ -29,6 +30,8 @@ class Login:
     """Whether `sudo -n true` succeeds."""
     source: str | None
     """Address the SSH connection comes from; None without SSH."""
+    port: int | None
+    """Port of the machine that it came in on; None without SSH."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,11 @@ def human(size: int) -> str:
     return f"{value:.1f} TiB"
 
 
-def login_problems(login: Login, *, sudo_password: bool, networks: Iterable[str] | None) -> list[str]:
+def login_problems(login: Login, *, sudo_password: bool, ssh: Ssh | None) -> list[str]:
     """Why this login cannot carry a deploy.
 
-    ``sudo_password``: pyinfra has one, or can ask for it. ``networks``: those that the firewall will let in
-    on the SSH port, None when the firewall is left alone.
+    ``sudo_password``: pyinfra has one, or can ask for it. ``ssh``: what the firewall will let in, None when it
+    is left alone.
     """
     found: list[str] = []
     if login.uid != 0 and not login.sudo and not sudo_password:
@@ -92,16 +95,21 @@ def login_problems(login: Login, *, sudo_password: bool, networks: Iterable[str]
             f"add '{login.user} ALL=(ALL) NOPASSWD:ALL' to /etc/sudoers.d/rig with visudo, "
             "or run pyinfra with --same-sudo-password"
         )
-    if login.source is not None and networks is not None:
+    if login.source is not None and ssh is not None:
         source = ipaddress.ip_address(login.source.split("%", 1)[0])
         if isinstance(source, ipaddress.IPv6Address) and source.ipv4_mapped is not None:
             source = source.ipv4_mapped
-        allowed = [ipaddress.ip_network(network) for network in networks]
+        allowed = [ipaddress.ip_network(network) for network in ssh.networks]
         if not any(source in network for network in allowed if network.version == source.version):
             found.append(
                 f"you are connected from {source}, which firewall.ssh.networks does not hold, so the firewall "
                 f"would lock you out; add '{source}' to firewall.ssh.networks"
             )
+    if login.port is not None and ssh is not None and login.port != ssh.port:
+        found.append(
+            f"you are connected to the machine's port {login.port}, and the firewall would open {ssh.port} only and lock "
+            f"you out; write 'port: {login.port}' in firewall.ssh"
+        )
     return found
 
 

@@ -24,9 +24,9 @@ def check(host: Host, config: Config) -> tuple[Settings, preflight.Machine]:
     """The machine's settings, and what preflight saw of it. Raises DeployError with every reason not to go on."""
     settings = _settings(host)
     login = host.get_fact(LoginFact, _sudo=False)
-    networks = settings.firewall.ssh.networks if settings.firewall.enabled else None
+    ssh = settings.firewall.ssh if settings.firewall.enabled else None
     asks = bool(config.SUDO_PASSWORD) or sys.stdin.isatty()
-    _refuse(host, preflight.login_problems(login, sudo_password=asks, networks=networks))
+    _refuse(host, preflight.login_problems(login, sudo_password=asks, ssh=ssh))
     config.SUDO = login.uid != 0
 
     found = _look(host, settings, sudo=config.SUDO)

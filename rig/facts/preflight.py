@@ -18,13 +18,13 @@ class LoginFact(FactBase[Login]):
 
     def command(self) -> str:
         return (
-            'printf "%s\\n" "$(id -u)" "$(id -un)" "${SSH_CONNECTION%% *}"; '
+            'printf "%s\\n" "$(id -u)" "$(id -un)" "${SSH_CONNECTION%% *}" "${SSH_CONNECTION##* }"; '
             "if sudo -n true 2>/dev/null; then echo yes; else echo no; fi"
         )
 
     def process(self, output: list[str]) -> Login:
-        uid, user, source, sudo = (line.strip() for line in output[-4:])
-        return Login(uid=int(uid), user=user, sudo=sudo == "yes", source=source or None)
+        uid, user, source, port, sudo = (line.strip() for line in output[-5:])
+        return Login(int(uid), user, sudo == "yes", source=source or None, port=int(port) if port else None)
 
 
 class MachineFact(FactBase[Machine]):

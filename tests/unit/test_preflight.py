@@ -9,10 +9,11 @@ import pytest
 
 from rig.facts.preflight import MachineFact
 from rig.preflight import Listener, Login, Machine, asked_files, asked_paths, human, login_problems, problems
+from rig.settings.firewall import Ssh
 from tests.unit.sample import settings
 
 GIB = 1 << 30
-OWNER = Login(uid=1000, user="owner", sudo=True, source="192.168.1.5")
+OWNER = Login(uid=1000, user="owner", sudo=True, source="192.168.1.5", port=22)
 FINE = Machine(
     os_id="debian",
     os_version="13",
@@ -167,7 +168,7 @@ def test_every_reason_is_given_at_once() -> None:
     ],
 )
 def test_a_login_must_be_root_or_become_root(login: Login, password: bool, fine: bool) -> None:
-    said = login_problems(login, sudo_password=password, networks=None)
+    said = login_problems(login, sudo_password=password, ssh=None)
     assert said == [] if fine else "/etc/sudoers.d/rig" in said[0] and "--same-sudo-password" in said[0]
 
 
@@ -184,9 +185,21 @@ def test_a_login_must_be_root_or_become_root(login: Login, password: bool, fine:
     ],
 )
 def test_nobody_locks_themselves_out(source: str | None, networks: list[str] | None, fine: bool) -> None:
-    said = login_problems(replace(OWNER, source=source), sudo_password=False, networks=networks)
+    ssh = Ssh(port=22, networks=tuple(networks)) if networks else None
+    said = login_problems(replace(OWNER, source=source), sudo_password=False, ssh=ssh)
     assert bool(said) is not fine
     assert fine or ("lock you out" in said[0] and "add '" in said[0])
+
+
+def test_nobody_is_locked_out_by_another_port() -> None:
+    ssh = Ssh(port=2222, networks=("192.168.0.0/16",))
+    (said,) = login_problems(OWNER, sudo_password=False, ssh=ssh)
+    assert said == (
+        "you are connected to the machine's port 22, and the firewall would open 2222 only and lock you out; "
+        "write 'port: 22' in firewall.ssh"
+    )
+    assert login_problems(OWNER, sudo_password=False, ssh=None) == []
+    assert login_problems(replace(OWNER, source=None, port=None), sudo_password=False, ssh=ssh) == []
 
 
 @pytest.mark.parametrize(
