@@ -107,8 +107,8 @@ def login_problems(login: Login, *, sudo_password: bool, ssh: Ssh | None) -> lis
             )
     if login.port is not None and ssh is not None and login.port != ssh.port:
         found.append(
-            f"you are connected to the machine's port {login.port}, and the firewall would open {ssh.port} only and lock "
-            f"you out; write 'port: {login.port}' in firewall.ssh"
+            f"you are connected to the machine's port {login.port}, and the firewall would open {ssh.port} only and "
+            f"lock you out; write 'port: {login.port}' in firewall.ssh"
         )
     return found
 
