@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rig.capacity.units import in_words
 from rig.plan import words
-from rig.plan.figures import EnginePlan, Plan
+from rig.plan.figures import EnginePlan, Plan, Total
 
 BEGIN = "<!-- Computed by `python -m rig plan --into PAGE`; what stands between these two lines is replaced. -->"
 END = "<!-- End of what is computed. -->"
@@ -33,14 +33,19 @@ def markdown(plan: Plan) -> str:
 def _paragraphs(plan: Plan) -> list[str]:
     lines = [f"**{plan.machine}**: {words.hardware(plan.hardware)}.", ""]
     lines += _engines(plan)
-    there = "unknown" if plan.ram.there is None else in_words(plan.ram.there)
-    lines += ["", f"- RAM: limits of {in_words(plan.ram.taken)}, of {there} for engines."]
-    lines += [f"- Disk: {in_words(plan.disk.taken)} of models for the enabled engines."]
+    lines += ["", f"- RAM: limits of {in_words(plan.ram.taken)}, of {_there(plan.ram)} for engines."]
+    if plan.gpu is not None:
+        lines += [f"- GPU memory: {in_words(plan.gpu.taken)}, of {_there(plan.gpu)}."]
+    lines += [f"- Disk: {in_words(plan.disk.taken)} of models for the enabled engines, of {_there(plan.disk)}."]
     lines += [f"- Fit in RAM together, also those that are off: {words.sets(plan.together)}."]
     if plan.on_card:
         lines += ["", f"{words.about_card(plan)}:", "", *_on_card(plan)]
         lines += ["", f"Fit on the card together: {words.sets(plan.together_on_card)}."]
     return lines
+
+
+def _there(total: Total) -> str:
+    return "an unknown size" if total.there is None else in_words(total.there)
 
 
 def _engines(plan: Plan) -> list[str]:

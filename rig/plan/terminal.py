@@ -92,4 +92,4 @@ def _bar(total: Total, ascii_only: bool) -> tuple[Text, str]:
     style = "red" if full > 1 else "yellow" if full > NEARLY_FULL else "green"
     full_mark, empty_mark = "#-" if ascii_only else "█░"
     bar = Text.assemble((full_mark * filled, style), (empty_mark * (BAR - filled), "dim"))
-    return bar, f"{in_words(total.taken)} of {in_words(total.there)}, {full:.0%}"
+    return bar, f"{in_words(total.taken)} of {in_words(total.there)}, {in_words(total.there - total.taken)} left"
