@@ -49,7 +49,7 @@ def _there(total: Total) -> str:
 
 
 def _engines(plan: Plan) -> list[str]:
-    titles = ["engine", "RAM", "limit", "context", "sequences", "tokens/s, at most", _first_token_title(plan)]
+    titles = ["engine", "RAM", "limit", "context", "sequences", "tokens/s", _first_token_title(plan)]
     return _table(titles, [_engine_cells(engine) for engine in plan.engines])
 
 
@@ -59,7 +59,7 @@ def _engine_cells(engine: EnginePlan) -> list[str]:
 
 
 def _on_card(plan: Plan) -> list[str]:
-    titles = ["engine", "layers there", "GPU memory", "RAM", "tokens/s, at most", _first_token_title(plan)]
+    titles = ["engine", "layers there", "GPU memory", "RAM", "tokens/s", _first_token_title(plan)]
     return _table(titles, [_on_card_cells(engine) for engine in plan.on_card])
 
 
@@ -69,7 +69,7 @@ def _on_card_cells(engine: EnginePlan) -> list[str]:
 
 
 def _first_token_title(plan: Plan) -> str:
-    return f"first token after {plan.prompt:,}, at least"
+    return f"first token after {plan.prompt:,}"
 
 
 def _table(titles: list[str], rows: list[list[str]]) -> list[str]:

@@ -46,8 +46,8 @@ def _engines(plan: Plan) -> Table:
             words.memory(engine.gpu),
             f"{engine.context:,}",
             words.sequences(engine),
-            f"< {words.speed(engine)}",
-            f"> {words.first_token(engine)}",
+            words.speed(engine),
+            words.first_token(engine),
         ]
         table.add_row(*cells, style=_style(engine))
     return table
@@ -57,7 +57,7 @@ def _on_card(plan: Plan) -> Table:
     table = _table("engine", "layers there", "GPU", "RAM", "tokens/s", "first token")
     for engine in plan.on_card:
         cells = [words.layers(engine), words.memory(engine.gpu), words.memory(engine.ram)]
-        speeds = [f"< {words.speed(engine)}", f"> {words.first_token(engine)}"]
+        speeds = [words.speed(engine), words.first_token(engine)]
         table.add_row(words.name(engine), *cells, *speeds, style=_style(engine))
     return table
 

@@ -12,8 +12,8 @@ from rig.settings.machine import Hardware
 UNKNOWN = "unknown"
 
 NOTES = (
-    "At most and at least are what the hardware allows, for one stream and a short context: engines come close to it "
-    "and cannot exceed it. Engines that compute at the same time share it.",
+    "< and > are what the hardware allows, for one stream and a short context; no engine can pass them. Engines that "
+    "compute at the same time share it.",
     "Memory for computing (overhead) is an assumption. A model without a shape in the catalogue counts without its "
     "KV cache.",
 )
@@ -40,14 +40,16 @@ def sequences(engine: EnginePlan) -> str:
 
 
 def speed(engine: EnginePlan) -> str:
-    """Tokens/s."""
-    return f"{engine.tokens_per_second:,.1f}"
+    """Tokens/s, of which there cannot be more."""
+    return f"< {engine.tokens_per_second:,.1f}"
 
 
 def first_token(engine: EnginePlan) -> str:
-    """Seconds, with as many digits as are worth reading."""
+    """Time, which it takes at least, with as many digits as are worth reading."""
     seconds = engine.first_token_seconds
-    return UNKNOWN if seconds is None else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+    if seconds is None:
+        return UNKNOWN
+    return f"> {seconds:.1f} s" if seconds >= 1 else f"> {seconds * 1000:.0f} ms"
 
 
 def name(engine: EnginePlan) -> str:
