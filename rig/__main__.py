@@ -9,12 +9,15 @@ from typing import Any
 
 import click
 
-from rig.settings import Host, HostsFile, Inventory, Problem, Settings, SettingsError, preview
+from rig.capacity import Model
+from rig.plan import figures, page, terminal
+from rig.settings import Host, HostsFile, Inventory, Problem, Settings, SettingsError, load_local, preview
 from rig.settings.schema import editor_schema
 from rig.settings.tree import plain, read
 
 ROOT = Path(__file__).parents[1]
 WRONG = 2
+ALONE = "group_data/all.yml"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -40,6 +43,95 @@ def check(as_json: bool, data: tuple[str, ...]) -> None:
         _tell_problems(error.problems, as_json)
         raise SystemExit(WRONG) from None
     _tell_machines(inventory, as_json)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON: bytes, seconds, tokens/s.")
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A model file that is here: its header beats the catalogue's figures for the file of that name.",
+)
+@click.option(
+    "--prompt",
+    type=click.IntRange(min=1),
+    default=figures.PROMPT,
+    show_default=True,
+    metavar="TOKENS",
+    help="Length of the prompt whose first token is estimated.",
+)
+@click.option("--data", multiple=True, metavar="KEY=VALUE", help="Plan as pyinfra would with the same --data.")
+@click.option(
+    "--into",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PAGE",
+    help="Write the tables into a Markdown page, such as docs/capacity.md, instead.",
+)
+def plan(as_json: bool, files: tuple[Path, ...], prompt: int, data: tuple[str, ...], into: Path | None) -> None:
+    """Print what each engine takes and how fast it can be.
+
+    Tells what is left, which engines fit together, and the speed that the hardware allows: one table for each
+    machine of group_data/hosts.yml, or for the lab that RIG_LAB names or that runs; without either, for the machine
+    that group_data/all.yml describes. Every figure is computed from the settings; docs/capacity.md has the formulas.
+    Exits with 0, or with 2 when the settings have to be put right first, as when something cannot fit.
+    """
+    values = dict(_key_and_value(argument) for argument in data)
+    try:
+        hosts = _planned(values)
+    except SettingsError as error:
+        _tell_problems(error.problems, as_json)
+        raise SystemExit(WRONG) from None
+    plans = [figures.plan(name, settings, prompt, _headers(settings, files)) for name, settings in hosts.items()]
+    if into is not None:
+        _write_plans(into, plans)
+    elif as_json:
+        click.echo(json.dumps({"machines": {made.machine: made.as_json() for made in plans}, "problems": []}, indent=2))
+    else:
+        console = terminal.console()
+        for made in plans:
+            terminal.show(made, console)
+
+
+def _planned(data: dict[str, str]) -> dict[str, Settings]:
+    """The machines to plan, or what all.yml describes where there is none. Raises SettingsError."""
+    inventory = preview(ROOT, os.environ, data)
+    if inventory.remark:
+        click.echo(inventory.remark, err=True)
+    if inventory.hosts:
+        return {name: host.settings for name, host in inventory.hosts.items()}
+    (described,) = load_local(ROOT, data=data).hosts.values()
+    return {ALONE: described.settings}
+
+
+def _headers(settings: Settings, files: tuple[Path, ...]) -> dict[str, Model]:
+    """What the files' headers say, by the catalogue names whose file they are."""
+    if not files:
+        return {}
+    # Only here: reading headers needs numpy, which takes longer to load than everything else does.
+    from rig.capacity.header import NotAModel, read_header
+
+    catalogue = settings.models.catalogue.items()
+    found: dict[str, Model] = {}
+    for path in files:
+        names = [name for name, model in catalogue if model.file == path.name]
+        if not names:
+            known = ", ".join(model.file for _, model in catalogue)
+            sentence = f"the catalogue has no file '{path.name}'; give one of {known}"
+            raise click.BadParameter(sentence, param_hint="--file")
+        try:
+            found |= dict.fromkeys(names, read_header(path))
+        except (NotAModel, OSError) as error:
+            raise click.BadParameter(str(error), param_hint="--file") from None
+    return found
+
+
+def _write_plans(into: Path, plans: list[figures.Plan]) -> None:
+    try:
+        into.write_text(page.placed(into.read_text(encoding="utf-8"), plans), encoding="utf-8")
+    except page.NoPlace as error:
+        raise click.BadParameter(f"{into} {error}", param_hint="--into") from None
 
 
 @main.command()

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from rig.settings import Settings
+from rig.settings import Settings, size_bytes
 from rig.settings.firewall import Ssh
-from rig.settings.types import size_bytes
 
 SUPPORTED: dict[tuple[str, str], str] = {
     ("debian", "12"): "Debian 12",

@@ -1,12 +1,12 @@
 """What the owner says in group_data/*.yml: read, laid over each other, checked, and handed out."""
 
+from rig.capacity.units import size_bytes
 from rig.settings.active import active, active_inventory
 from rig.settings.hosts import Host, HostsFile, lab_is_running
 from rig.settings.loading import Inventory, load, load_local, preview, select
 from rig.settings.problems import NoMachine, Problem, SettingsError
 from rig.settings.root import Settings
 from rig.settings.secrets import key_variable
-from rig.settings.types import size_bytes
 
 __all__ = [
     "Host",

@@ -11,17 +11,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from rig.settings.engines import ContainerEngine, Engine, NativeEngine
 from rig.settings.firewall import Firewall
+from rig.settings.fitting import Finding, misfits
+from rig.settings.machine import Hardware
 from rig.settings.models import Models
 from rig.settings.storage import Storage
-from rig.settings.tree import Node, Step, plain
+from rig.settings.tree import Node, plain
 from rig.settings.words import nearest_word
 
 Part = TypeVar("Part")
-Finding = tuple[tuple[Step, ...], str]
 
 UNPINNED = "is missing although the engine is enabled"
 ENGINE: TypeAdapter[Engine] = TypeAdapter(Engine)
 FIREWALL = TypeAdapter(Firewall)
+HARDWARE = TypeAdapter(Hardware)
 MODELS = TypeAdapter(Models)
 STORAGE = TypeAdapter(Storage)
 
@@ -32,6 +34,7 @@ class _Sound:
 
     engines: dict[str, Engine]
     firewall: Firewall | None
+    hardware: Hardware | None
     models: Models | None
     storage: Storage | None
 
@@ -46,6 +49,7 @@ def findings(tree: Node) -> Iterator[Finding]:
         yield from _unknown_models(sound.engines, sound.models)
     if sound.firewall is not None:
         yield from _opened_engines(enabled, sound.firewall)
+    yield from misfits(enabled, sound.models, sound.hardware)
     if sound.storage is not None and sound.storage.models.path == sound.storage.backup.path:
         yield ("storage", "backup", "path"), "is the folder of the models too; write another one"
 
@@ -58,6 +62,7 @@ def _sound_parts(tree: Node) -> _Sound:
     return _Sound(
         engines={name: engine for name, engine in judged.items() if engine is not None},
         firewall=_sound(FIREWALL, tree.child("firewall")),
+        hardware=_sound(HARDWARE, tree.at(("machine", "hardware"))),
         models=_sound(MODELS, tree.child("models")),
         storage=_sound(STORAGE, tree.child("storage")),
     )

@@ -88,6 +88,10 @@ class CommonEngine(Section):
     memory: Size = Field(
         default="16G", description="Memory it may take before it is killed, as a size such as 16G."
     )
+    overhead: Size = Field(
+        default="1G",
+        description="Memory for computing, beside weights and context, as a size such as 1G; an assumption.",
+    )
     cpus: float = Field(
         default=12, gt=0, description="Processors it may keep busy, a number such as 12 or 1.5."
     )

@@ -79,9 +79,31 @@ class SecurityUpdates(Section):
     )
 
 
-class Machine(Section):
-    """The operating system: time zone, packages, people, kernel parameters, journal and updates."""
+class Gpu(Section):
+    """A graphics card that engines could use."""
 
+    name: str = Field(description="What the card is called, for people.")
+    memory: Size = Field(description="Memory that programs can use, as a size such as 15882M.")
+    bandwidth: float = Field(gt=0, description="Speed of its memory, GB/s (powers of 1000).")
+    compute: float = Field(gt=0, description="Peak of 16-bit matrix operations, TFLOP/s.")
+
+
+class Hardware(Section):
+    """What the machine is made of: the plan and the checks of what fits calculate with it; nothing is set by it."""
+
+    cores: int = Field(ge=1, description="Physical cores of the processor, a number.")
+    cpu_compute: float = Field(gt=0, description="Peak of 32-bit operations of all cores, TFLOP/s.")
+    ram: Size = Field(description="RAM, as a size such as 128G.")
+    ram_reserve: Size = Field(description="RAM that engines must leave to everything else, as a size such as 8G.")
+    ram_bandwidth: float = Field(gt=0, description="Speed of the RAM, GB/s (powers of 1000).")
+    disk: Size | None = Field(description="Size of the disk for the models, as a size such as 900G; null: unknown.")
+    gpu: Gpu | None = Field(description="The graphics card; null for none.")
+
+
+class Machine(Section):
+    """The machine and its operating system: hardware, time zone, packages, people, kernel, journal and updates."""
+
+    hardware: Hardware = Field(description="What the machine is made of, for the plan of what fits.")
     timezone: TimeZone = Field(description="Time zone, a name of the tz database such as Europe/Berlin.")
     packages: tuple[PackageName, ...] = Field(
         description="Debian packages beyond those the deploy itself needs."

@@ -12,8 +12,6 @@ from pydantic_core import CoreSchema, core_schema
 
 from rig.settings.problems import show
 
-SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
 
 class Section(BaseModel):
     """A mapping in the settings: only known keys, no guessing of types, unchangeable once read."""
@@ -42,11 +40,6 @@ class Shape:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
-
-
-def size_bytes(size: str) -> int:
-    """Bytes of a size such as "64G": powers of 1024."""
-    return int(size[:-1]) * SIZE_UNITS[size[-1]]
 
 
 def _network(value: str) -> str:

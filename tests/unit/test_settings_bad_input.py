@@ -34,7 +34,7 @@ MISTAKES = {
         "    image: null\n    model: llama-3.1-8b-q4",
         "engines.llama-8b.image",
         "unknown key; remove it, or write 'enabled', 'model', 'projector', 'address', 'port', 'context', "
-        "'sequences', 'threads', 'memory', 'cpus', 'health_timeout', 'arguments', 'runtime' or 'archive'",
+        "'sequences', 'threads', 'memory', 'overhead', 'cpus', 'health_timeout', 'arguments', 'runtime' or 'archive'",
     ),
     "number for text": (
         "  timezone: Etc/UTC",

@@ -15,15 +15,15 @@ from rig.settings import Settings
 from rig.settings.engines import Archive, CommonEngine, ContainerEngine, NativeEngine
 from rig.settings.firewall import Allowed
 from rig.settings.hosts import HostEntry
-from rig.settings.machine import User
-from rig.settings.models import Model
+from rig.settings.machine import Gpu, User
+from rig.settings.models import Model, ModelShape
 from rig.settings.schema import Schema
 from rig.settings.storage import Mount
 from rig.settings.tree import plain, read
 from tests.unit.project import ROOT, Project
 
 ALL = ROOT / "group_data" / "all.yml"
-ENTRIES: list[type[BaseModel]] = [User, Mount, Model, ContainerEngine, NativeEngine, Archive, Allowed]
+ENTRIES: list[type[BaseModel]] = [User, Gpu, Mount, Model, ModelShape, ContainerEngine, NativeEngine, Archive, Allowed]
 
 
 def settings() -> Any:
@@ -90,6 +90,7 @@ def test_what_all_yml_calls_the_default_of_an_engine_is_its_default() -> None:
         "sequences",
         "threads",
         "memory",
+        "overhead",
         "cpus",
         "health_timeout",
     ):

@@ -1,0 +1,53 @@
+"""Which part of a model lies on the graphics card and which in RAM, when some of its layers are on the card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rig.capacity.memory import Demand
+from rig.capacity.model import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One side's part: memory in bytes, bytes read for each token, and its fraction (0 to 1) of the computing."""
+
+    memory: Demand
+    read_per_token: int
+    computing: float
+
+
+def split(weights: Weights, demand: Demand, layers: int, gpu_layers: int) -> tuple[Share, Share]:
+    """The shares of the graphics card and of RAM with `gpu_layers` of `layers` on the card, llama.cpp's --n-gpu-layers.
+
+    A layer takes its weights and its KV cache along. With the last layer the output head goes too; the input embedding
+    stays in RAM, where a row of it is looked up. Each side computes in buffers of its own; the card needs none while it
+    has no layer. Raises ValueError for a number of layers that the model does not have.
+    """
+    if not 0 <= gpu_layers <= layers:
+        raise ValueError(f"{gpu_layers} of {layers} layers cannot be on the card")
+    on_card = weights.layers * gpu_layers // layers + (weights.head if gpu_layers == layers else 0)
+    cache = demand.kv_cache
+    cache_on_card = None if cache is None else cache * gpu_layers // layers
+    card = Demand(on_card, cache_on_card, demand.overhead if gpu_layers else 0)
+    ram = Demand(
+        weights=demand.weights - on_card,
+        kv_cache=None if cache is None or cache_on_card is None else cache - cache_on_card,
+        overhead=demand.overhead,
+    )
+    computing = gpu_layers / layers
+    return (
+        Share(card, on_card, computing),
+        Share(ram, weights.read_per_token - on_card, 1 - computing),
+    )
+
+
+def all_in_ram(weights: Weights, demand: Demand) -> Share:
+    """The share of RAM when nothing is on the card: all of it. Needs no architecture."""
+    return Share(demand, weights.read_per_token, 1)
+
+
+def largest_split(weights: Weights, demand: Demand, layers: int, gpu_memory: int) -> int:
+    """The most layers whose share of the card fits into `gpu_memory` bytes; 0 always does."""
+    fitting = (n for n in range(layers, 0, -1) if split(weights, demand, layers, n)[0].memory.known <= gpu_memory)
+    return next(fitting, 0)

@@ -1,0 +1,77 @@
+"""A plan as Markdown, and its place in a page whose other text is written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rig.capacity.units import in_words
+from rig.plan import words
+from rig.plan.figures import EnginePlan, Plan, Total
+
+BEGIN = "<!-- Computed by `python -m rig plan --into PAGE`; what stands between these two lines is replaced. -->"
+END = "<!-- End of what is computed. -->"
+
+
+class NoPlace(Exception):
+    """The page has no place for a plan."""
+
+
+def placed(page: str, plans: Sequence[Plan]) -> str:
+    """The page with these plans between its two marks. Raises NoPlace when the marks are not there."""
+    before, begin, rest = page.partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise NoPlace(f"has no place for the plan; write the lines '{BEGIN}' and '{END}' where it belongs")
+    return f"{before}{begin}\n{chr(10).join(markdown(plan) for plan in plans)}\n{end}{after}"
+
+
+def markdown(plan: Plan) -> str:
+    """The plan's tables and totals."""
+    return "\n".join(_paragraphs(plan)) + "\n"
+
+
+def _paragraphs(plan: Plan) -> list[str]:
+    lines = [f"**{plan.machine}**: {words.hardware(plan.hardware)}.", ""]
+    lines += _engines(plan)
+    lines += ["", f"- RAM: limits of {in_words(plan.ram.taken)}, of {_there(plan.ram)} for engines."]
+    if plan.gpu is not None:
+        lines += [f"- GPU memory: {in_words(plan.gpu.taken)}, of {_there(plan.gpu)}."]
+    lines += [f"- Disk: {in_words(plan.disk.taken)} of models for the enabled engines, of {_there(plan.disk)}."]
+    lines += [f"- Fit in RAM together, also those that are off: {words.sets(plan.together)}."]
+    if plan.on_card:
+        lines += ["", f"{words.about_card(plan)}:", "", *_on_card(plan)]
+        lines += ["", f"Fit on the card together: {words.sets(plan.together_on_card)}."]
+    return lines
+
+
+def _there(total: Total) -> str:
+    return "an unknown size" if total.there is None else in_words(total.there)
+
+
+def _engines(plan: Plan) -> list[str]:
+    titles = ["engine", "RAM", "limit", "context", "sequences", "tokens/s", _first_token_title(plan)]
+    return _table(titles, [_engine_cells(engine) for engine in plan.engines])
+
+
+def _engine_cells(engine: EnginePlan) -> list[str]:
+    sizes = [words.memory(engine.ram), in_words(engine.limit), f"{engine.context:,}"]
+    return [words.name(engine), *sizes, words.sequences(engine), words.speed(engine), words.first_token(engine)]
+
+
+def _on_card(plan: Plan) -> list[str]:
+    titles = ["engine", "layers there", "GPU memory", "RAM", "tokens/s", _first_token_title(plan)]
+    return _table(titles, [_on_card_cells(engine) for engine in plan.on_card])
+
+
+def _on_card_cells(engine: EnginePlan) -> list[str]:
+    sizes = [words.layers(engine), words.memory(engine.gpu), words.memory(engine.ram)]
+    return [words.name(engine), *sizes, words.speed(engine), words.first_token(engine)]
+
+
+def _first_token_title(plan: Plan) -> str:
+    return f"first token after {plan.prompt:,}"
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
+    rule = ["---", *("---:" for _ in titles[1:])]
+    return [f"| {' | '.join(cells)} |" for cells in (titles, rule, *rows)]

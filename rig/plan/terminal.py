@@ -1,0 +1,95 @@
+"""A plan on a terminal: two tables and the totals with bars, within 100 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from rig.capacity.units import in_words
+from rig.plan import words
+from rig.plan.figures import EnginePlan, Plan, Total
+
+WIDTH = 100
+BAR = 30
+NEARLY_FULL = 0.9
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Prints the plan."""
+    console.print(Text.assemble((plan.machine, "bold"), ": ", words.hardware(plan.hardware)))
+    console.print(Padding(f"On the processor, a prompt of {plan.prompt:,} tokens:", (0, 1)))
+    console.print(_engines(plan))
+    console.print(Padding(_totals(plan, console.options.ascii_only), (0, 0, 1, 1)))
+    if plan.on_card:
+        console.print(Padding(f"{words.about_card(plan)}:", (0, 1)))
+        console.print(_on_card(plan))
+        console.print(Padding(f"Fit on the card together: {words.sets(plan.together_on_card)}", (0, 0, 1, 1)))
+    console.print(Padding(Group(*(Text(note, "dim") for note in words.NOTES)), (0, 1)))
+
+
+def console() -> Console:
+    """Standard output: colours only on a terminal, and a fixed width where it is none."""
+    real = Console(highlight=False)
+    return real if real.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def _engines(plan: Plan) -> Table:
+    table = _table("engine", "RAM", "limit", "GPU", "context", "sequences", "tokens/s", "first token")
+    for engine in plan.engines:
+        cells = [
+            words.name(engine),
+            words.memory(engine.ram),
+            in_words(engine.limit),
+            words.memory(engine.gpu),
+            f"{engine.context:,}",
+            words.sequences(engine),
+            words.speed(engine),
+            words.first_token(engine),
+        ]
+        table.add_row(*cells, style=_style(engine))
+    return table
+
+
+def _on_card(plan: Plan) -> Table:
+    table = _table("engine", "layers there", "GPU", "RAM", "tokens/s", "first token")
+    for engine in plan.on_card:
+        cells = [words.layers(engine), words.memory(engine.gpu), words.memory(engine.ram)]
+        speeds = [words.speed(engine), words.first_token(engine)]
+        table.add_row(words.name(engine), *cells, *speeds, style=_style(engine))
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=True, header_style="bold")
+    table.add_column(first)
+    for other in others:
+        table.add_column(other, justify="right")
+    return table
+
+
+def _style(engine: EnginePlan) -> str:
+    return "" if engine.enabled else "dim"
+
+
+def _totals(plan: Plan, ascii_only: bool) -> RenderableType:
+    rows = Table.grid(padding=(0, 2))
+    rows.add_row("RAM limits", *_bar(plan.ram, ascii_only))
+    if plan.gpu is not None:
+        rows.add_row("GPU memory", *_bar(plan.gpu, ascii_only))
+    rows.add_row("Models on disk", *_bar(plan.disk, ascii_only))
+    return Group("", rows, f"Fit in RAM together, also those that are off: {words.sets(plan.together)}")
+
+
+def _bar(total: Total, ascii_only: bool) -> tuple[Text, str]:
+    """How full it is, as a bar and in words."""
+    if total.there is None:
+        return Text(""), f"{in_words(total.taken)} (size of the disk unknown)"
+    full = total.taken / total.there if total.there else 1.0
+    filled = min(BAR, round(full * BAR))
+    style = "red" if full > 1 else "yellow" if full > NEARLY_FULL else "green"
+    full_mark, empty_mark = "#-" if ascii_only else "█░"
+    bar = Text.assemble((full_mark * filled, style), (empty_mark * (BAR - filled), "dim"))
+    return bar, f"{in_words(total.taken)} of {in_words(total.there)}, {in_words(total.there - total.taken)} left"

@@ -1,0 +1,79 @@
+"""The figures of a plan as short texts, the same for a terminal and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rig.capacity import Demand
+from rig.capacity.units import in_words, size_bytes
+from rig.plan.figures import EnginePlan, Plan
+from rig.settings.machine import Hardware
+
+UNKNOWN = "unknown"
+
+NOTES = (
+    "< and > are what the hardware allows, for one stream and a short context; no engine can pass them. Engines that "
+    "compute at the same time share it.",
+    "Memory for computing (overhead) is an assumption. A model without a shape in the catalogue counts without its "
+    "KV cache.",
+)
+
+
+def hardware(of: Hardware) -> str:
+    """What the machine is made of, in a line."""
+    gpu = of.gpu
+    card = "no graphics card" if gpu is None else f"{gpu.name} ({_size(gpu.memory)} at {gpu.bandwidth:g} GB/s)"
+    return f"{of.cores} cores, {_size(of.ram)} RAM at {of.ram_bandwidth:g} GB/s, {card}"
+
+
+def memory(demand: Demand) -> str:
+    """Bytes that are needed, marked where an unknown part comes on top."""
+    if demand.total == 0:
+        return "none"
+    return in_words(demand.known) if demand.total is not None else f"> {in_words(demand.known)}"
+
+
+def sequences(engine: EnginePlan) -> str:
+    """Sequences that are served at once, and those that would fit within the limit."""
+    fitting = UNKNOWN if engine.sequences_that_fit is None else f"{engine.sequences_that_fit:,} fit"
+    return f"{engine.sequences:,} ({fitting})"
+
+
+def speed(engine: EnginePlan) -> str:
+    """Tokens/s, of which there cannot be more."""
+    return f"< {engine.tokens_per_second:,.1f}"
+
+
+def first_token(engine: EnginePlan) -> str:
+    """Time, which it takes at least, with as many digits as are worth reading."""
+    seconds = engine.first_token_seconds
+    if seconds is None:
+        return UNKNOWN
+    return f"> {seconds:.1f} s" if seconds >= 1 else f"> {seconds * 1000:.0f} ms"
+
+
+def name(engine: EnginePlan) -> str:
+    """The engine, and that it is off where it is."""
+    return engine.name if engine.enabled else f"{engine.name} (off)"
+
+
+def layers(engine: EnginePlan) -> str:
+    """Layers on the card, of those there are."""
+    return f"{engine.gpu_layers} of {engine.layers}"
+
+
+def sets(names: Iterable[tuple[str, ...]]) -> str:
+    """Sets of engines, one of which can run at a time."""
+    return "; or ".join(" + ".join(together) for together in names) or "none"
+
+
+def about_card(of: Plan) -> str:
+    """What the second table is about."""
+    return (
+        "These settings leave the graphics card idle. With as many layers there as fit while an engine has it to "
+        f"itself, and a prompt of {of.prompt:,} tokens"
+    )
+
+
+def _size(size: str) -> str:
+    return in_words(size_bytes(size)).replace(".0 ", " ")

@@ -1,0 +1,171 @@
+"""What cannot fit is refused with the arithmetic, at the key that stands in the way, and what fits is named."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from rig.settings import Settings
+from rig.settings.fitting import misfits
+from rig.settings.tree import plain, read
+from tests.unit.project import ROOT, WORKSTATION, Project
+from tests.unit.sample import examples
+
+SHIPPED = Settings.model_validate(plain(read(ROOT / "group_data" / "all.yml", "all.yml")), strict=False)
+BIG, SMALL = "engines.llama-70b", "engines.llama-8b"
+NEEDS_70B = "needs 43.1 GiB: 2.5 GiB of KV cache, 39.6 GiB of weights and 1.0 GiB of overhead"
+
+# What is said by --data; the key that is told; the sentence.
+MISFITS = {
+    "more sequences than memory": (
+        {f"{SMALL}.sequences": "8", f"{SMALL}.memory": "8G"},
+        f"{SMALL}.sequences",
+        "8 sequences of 8,192 tokens need 8.0 GiB of KV cache, and 2.4 GiB are left of memory 8G after 4.6 GiB of "
+        "weights and 1.0 GiB of overhead; write 2, or memory: 14G",
+    ),
+    "a longer context than memory": (
+        {f"{SMALL}.context": "131072"},
+        f"{SMALL}.context",
+        "1 sequence of 131,072 tokens needs 16.0 GiB of KV cache, and 10.4 GiB are left of memory 16G after 4.6 GiB of "
+        "weights and 1.0 GiB of overhead; write 85248, or memory: 22G",
+    ),
+    "a longer context than any memory": (
+        {f"{SMALL}.context": "13107200"},
+        f"{SMALL}.context",
+        "1 sequence of 13,107,200 tokens needs 1,600.0 GiB of KV cache, and 10.4 GiB are left of memory 16G after 4.6 "
+        "GiB of weights and 1.0 GiB of overhead; write 85248",
+    ),
+    "less memory than weights": (
+        {f"{BIG}.memory": "32G"},
+        f"{BIG}.memory",
+        f"is 32G, and the engine {NEEDS_70B}; write 44G",
+    ),
+    "overhead that takes it all": (
+        {f"{SMALL}.overhead": "12G"},
+        f"{SMALL}.memory",
+        "is 16G, and the engine needs 17.6 GiB: 1.0 GiB of KV cache, 4.6 GiB of weights and 12.0 GiB of overhead; "
+        "write 18G",
+    ),
+    "a model larger than the machine": (
+        {"machine.hardware.ram": "32G"},
+        f"{BIG}.model",
+        f"{NEEDS_70B}, and the machine has 24.0 GiB for engines; write a smaller model",
+    ),
+    "more cache than the machine": (
+        {"machine.hardware.ram": "50G"},
+        f"{BIG}.context",
+        "1 sequence of 8,192 tokens needs 2.5 GiB of KV cache, and 1.4 GiB are left of the machine's 42.0 GiB after "
+        "39.6 GiB of weights and 1.0 GiB of overhead; write 4352",
+    ),
+    "more threads than cores": (
+        {f"{BIG}.threads": "24"},
+        f"{BIG}.threads",
+        "24 are more than the 12 of machine.hardware.cores; write 12",
+    ),
+    "limits beyond the machine, one of which can give way": (
+        {f"{BIG}.memory": "112G"},
+        f"{BIG}.memory",
+        "112.0 GiB of llama-70b + 16.0 GiB of llama-8b are more than the 120.0 GiB for engines "
+        "(128G of RAM less 8G of ram_reserve); write 104G",
+    ),
+    "limits beyond the machine, none of which can give way": (
+        {"machine.hardware.ram": "54G"},
+        f"{BIG}.enabled",
+        "64.0 GiB of llama-70b + 16.0 GiB of llama-8b are more than the 46.0 GiB for engines "
+        "(54G of RAM less 8G of ram_reserve); write false here or at another of them",
+    ),
+    "models beyond the disk": (
+        {"machine.hardware.disk": "40G"},
+        "machine.hardware.disk",
+        "is 40G, and the models of the enabled engines take 44.2 GiB; write 45G or more, or enable less",
+    ),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_what_cannot_fit_is_refused_with_its_arithmetic_and_what_would(project: Project, misfit: str) -> None:
+    data, path, sentence = MISFITS[misfit]
+    told = [problem.split(": ", 1)[1] for problem in project.problems(**data)]
+    assert told == [f"{path}: {sentence}"]
+
+
+def test_a_misfit_is_told_at_its_line(project: Project) -> None:
+    line = project.change("all.yml", "    threads: 12", "    threads: 13")
+    assert project.problems() == [
+        f"group_data/all.yml:{line}: {BIG}.threads: 13 are more than the 12 of machine.hardware.cores; write 12"
+    ]
+
+
+def test_a_misfit_of_one_machine_is_told_in_its_own_file(project: Project) -> None:
+    project.write("workstation.yml", "engines:\n  llama-8b:\n    memory: 5G\n")
+    project.write("hosts.yml", WORKSTATION)
+    (problem,) = project.problems()
+    assert problem.startswith(f"group_data/workstation.yml:3: {SMALL}.memory: is 5G, and the engine needs 6.6 GiB")
+
+
+def test_engines_that_are_off_need_not_fit(project: Project) -> None:
+    assert project.problems(**{"engines.qwen3-vl-4b.memory": "1G", "engines.qwen3-vl-4b.threads": "99"}) == []
+
+
+def test_the_projector_is_part_of_the_weights(project: Project) -> None:
+    data = {"engines.qwen3-vl-4b.enabled": "true", "engines.qwen3-vl-4b.memory": "3G"}
+    (problem,) = project.problems(**data)
+    assert "3.1 GiB of weights" in problem
+
+
+def test_a_cache_of_fewer_bits_fits_more(project: Project) -> None:
+    assert project.problems(**{f"{SMALL}.sequences": "16", f"{SMALL}.memory": "15G"}) != []
+    project.change("all.yml", "    port: 8003", "    port: 8003\n    arguments: [-ctk, q8_0, -ctv, q8_0]")
+    assert project.problems(**{f"{SMALL}.sequences": "16", f"{SMALL}.memory": "15G"}) == []
+
+
+def test_a_model_of_unknown_shape_is_judged_by_its_weights_alone(project: Project) -> None:
+    text = project.path("all.yml").read_text(encoding="utf-8")
+    (shape,) = [part for part in text.split("      shape:\n") if part.startswith("        layers: 32\n")]
+    project.write("all.yml", text.replace("      shape:\n" + shape.partition("    qwen3-vl-4b-q4:")[0], ""))
+    assert project.problems(**{f"{SMALL}.memory": "6G"}) == []
+    (problem,) = project.problems(**{f"{SMALL}.memory": "5G"})
+    assert "needs 5.6 GiB besides its KV cache: 4.6 GiB of weights and 1.0 GiB of overhead; write 6G" in problem
+
+
+def test_a_shape_that_contradicts_itself_is_refused(project: Project) -> None:
+    line = project.change("all.yml", "        parameters: 8030261248", "        parameters: 803026124")
+    shape = max(number for number in project.lines("all.yml", "shape:") if number < line)
+    assert project.problems() == [
+        f"group_data/all.yml:{shape}: models.catalogue.llama-3.1-8b-q4.shape: vocabulary x hidden are 1050673152 "
+        "parameters already, of 803026124 in all; correct one of them"
+    ]
+
+
+@given(
+    memory=some.integers(1, 200),
+    ram=some.integers(12, 256),
+    context=some.integers(1, 2**18).map(lambda n: n * 256),
+    sequences=some.integers(1, 256),
+    threads=some.integers(1, 64),
+)
+@examples
+def test_who_writes_what_is_told_ends_with_what_fits(
+    memory: int, ram: int, context: int, sequences: int, threads: int
+) -> None:
+    hardware = SHIPPED.machine.hardware.model_copy(update={"ram": f"{ram}G"})
+    asked = {"memory": f"{memory}G", "context": context, "sequences": sequences, "threads": threads}
+    engines = {**SHIPPED.enabled_engines}
+    engines["llama-8b"] = engines["llama-8b"].model_copy(update=asked)
+    for _ in range(8):
+        told = list(misfits(engines, SHIPPED.models, hardware))
+        if not told:
+            return
+        (_, name, key), sentence = told[0]
+        engines[str(name)] = engines[str(name)].model_copy(update={str(key): advised(str(key), sentence)})
+        engines = {name: engine for name, engine in engines.items() if engine.enabled}
+    assert told == []
+
+
+def advised(key: str, sentence: str) -> object:
+    """What the sentence says to write; for a smaller model the smallest one."""
+    word = sentence.rpartition("; write ")[2].split()[0].rstrip(",")
+    if key == "model":
+        return "qwen3-embedding-0.6b-q8"
+    return False if word == "false" else int(word) if word.isdigit() else word
