@@ -27,9 +27,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option(
-    "--data", multiple=True, metavar="KEY=VALUE", help="Check as pyinfra would with the same --data."
-)
+@click.option("--data", multiple=True, metavar="KEY=VALUE", help="Check as pyinfra would with the same --data.")
 def check(as_json: bool, data: tuple[str, ...]) -> None:
     """Check all settings, and say what each machine would be.
 
@@ -170,9 +168,7 @@ def _key_and_value(argument: str) -> tuple[str, str]:
 
 def _tell_problems(problems: tuple[Problem, ...], as_json: bool) -> None:
     if as_json:
-        click.echo(
-            json.dumps({"machines": {}, "problems": [_as_json(problem) for problem in problems]}, indent=2)
-        )
+        click.echo(json.dumps({"machines": {}, "problems": [_as_json(problem) for problem in problems]}, indent=2))
         return
     for problem in problems:
         click.echo(f"{click.style(problem.place, bold=True)}: {problem.sentence}", err=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pyinfra.api.deploy import deploy as concern
-from pyinfra.operations import files
 
 from rig import compose, native
 from rig.facts.secrets import NATIVE
 from rig.operations import downloads, engines
-from rig.render import ROOTS, own_file, render, upload
+from rig.operations.files import written
+from rig.render import own_file, render
 from rig.settings import Settings
 from rig.settings.engines import ContainerEngine, NativeEngine
 from rig.settings.secrets import key_variable
@@ -30,13 +30,13 @@ def deploy(settings: Settings) -> None:
 
     if containers:
         text = render(COMPOSE, compose=compose.document(settings))
-        files.put(name=f"Write {COMPOSE}", src=upload(text), dest=COMPOSE, **ROOTS)
-        files.put(name=f"Write {CONTAINER_UNIT}", src=own_file(CONTAINER_UNIT), dest=CONTAINER_UNIT, **ROOTS)
+        written(name=f"Write {COMPOSE}", path=COMPOSE, text=text)
+        written(name=f"Write {CONTAINER_UNIT}", path=CONTAINER_UNIT, text=own_file(CONTAINER_UNIT))
     for name, container in containers.items():
         _container(settings, name, container)
 
     if services:
-        files.put(name=f"Write {NATIVE_UNIT}", src=own_file(NATIVE_UNIT), dest=NATIVE_UNIT, **ROOTS)
+        written(name=f"Write {NATIVE_UNIT}", path=NATIVE_UNIT, text=own_file(NATIVE_UNIT))
     for name, service in services.items():
         _service(settings, name, service)
 
@@ -65,7 +65,7 @@ def _service(settings: Settings, name: str, engine: NativeEngine) -> None:
     )
     text, fingerprint = _drop_in(settings, name, engine)
     dest = f"{UNITS}/rig-native@{name}.service.d/engine.conf"
-    files.put(name=f"Write {dest}", src=upload(text), dest=dest, **ROOTS, create_remote_dir=True)
+    written(name=f"Write {dest}", path=dest, text=text)
     engines.native(
         name=f"Run {name} as a service",
         engine=name,
@@ -93,7 +93,7 @@ def _drop_in(settings: Settings, name: str, engine: NativeEngine) -> tuple[str, 
     named = [engine.model, *([engine.projector] if engine.projector else [])]
     fingerprint = native.fingerprint(
         render(template, fingerprint="", **values),
-        own_file(NATIVE_UNIT).getvalue(),
+        own_file(NATIVE_UNIT),
         *(settings.models.catalogue[model].sha256 for model in named),
     )
     return render(template, fingerprint=fingerprint, **values), fingerprint
