@@ -101,10 +101,8 @@ def _name(of: Callable[[int], tuple[object, ...]], number: int) -> str:
 
 def _key_names(content: bytes) -> str:
     """The names of the keys and how long they are: never a key."""
-    return " ".join(
-        f"{name.decode()}:{len(key)}"
-        for name, _, key in (line.partition(b"=") for line in content.split(b"\n"))
-    )
+    rows = (line.rpartition(b"=") for line in content.split(b"\n") if not line.startswith(b"#"))
+    return " ".join(f"{name.decode()}:{len(key)}" for name, _, key in rows)
 
 
 def leftovers() -> Found:

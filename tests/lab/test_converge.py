@@ -51,7 +51,7 @@ def test_a_second_run_changes_nothing_and_says_so(deployed_release: Lab) -> None
     assert done.returncode == 0
     assert totals["no_change"] == totals["hosts"] > 20
     assert totals["success"] == totals["error"] == 0
-    assert differences(before, Fingerprint.of(deployed_release)) == []
+    assert "\n".join(differences(before, Fingerprint.of(deployed_release))) == ""
     assert restarted(lived, lives(deployed_release)) == set()
 
 
@@ -88,7 +88,7 @@ def test_a_changed_setting_of_an_engine_restarts_that_engine_and_nothing_else(de
 
     assert run(deployed).changes == {WRITE[engine], RUN[engine]}
     assert restarted(lived_on, lives(deployed)) == SERVICES[engine]
-    assert differences(before, Fingerprint.of(deployed)) == []
+    assert "\n".join(differences(before, Fingerprint.of(deployed))) == ""
 
 
 @pytest.mark.parametrize("engine", [CONTAINER, NATIVE])
@@ -106,7 +106,7 @@ def test_a_disabled_engine_is_retired_and_nothing_else_is_touched(deployed: Lab,
     assert plan(deployed, *disabled).changes == set()
 
     assert RUN[engine] in run(deployed).changes
-    assert differences(before, Fingerprint.of(deployed)) == []
+    assert "\n".join(differences(before, Fingerprint.of(deployed))) == ""
 
 
 @pytest.mark.parametrize("engine", [CONTAINER, NATIVE])

@@ -251,5 +251,5 @@ def test_drift_is_seen_told_and_mended_and_nothing_else_is_touched(
     again = beside.submit(host_tests, lab, *files, "-k", "not test_the_package_lists_can_be_used")
     assert run(lab).changes == set()
     assert again.result().code == 0, again.result().output
-    assert differences(subject.before, Fingerprint.of(lab)) == []
+    assert "\n".join(differences(subject.before, Fingerprint.of(lab))) == ""
     subject.broken = False

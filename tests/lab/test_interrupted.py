@@ -121,5 +121,5 @@ def _completed(lab: Lab, interrupted: Interrupted, uninterrupted: Fingerprint) -
     complete = run(lab)
     assert complete.changes
     assert len(interrupted.started) < len(complete.operations)
-    assert differences_between(uninterrupted, Fingerprint.of(lab)) == []
+    assert "\n".join(differences_between(uninterrupted, Fingerprint.of(lab))) == ""
     assert run(lab).changes == set()
