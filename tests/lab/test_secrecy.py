@@ -265,7 +265,7 @@ def _files_with(lab: Lab, user: str, keys: set[str]) -> list[str]:
 
 
 def _written_since(folder: Path, began: float) -> Iterator[Path]:
-    """Files that were written since; not in the repository's data base, libraries and artefacts, and no machine's disk."""
+    """Files that were written since, but for the repository's data base, libraries, artefacts and disks of machines."""
     for at, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in (".git", ".venv", "cache")]
         for path in (Path(at, name) for name in names if not name.endswith(".img")):
