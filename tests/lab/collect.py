@@ -38,13 +38,17 @@ BY_NATURE = {
 KEYS = re.compile(r"/etc/rig/(keys\.env|keys/.*)")
 RECORD = re.compile(r"/var/lib/rig/models/.*\.verified")
 
-# Started on demand or by a timer, ended by themselves.
+# Started on demand, by a timer or at the first boot alone, and ended by themselves.
 PASSING = re.compile(
     r"(apt-daily|apt-daily-upgrade|dpkg-db-backup|e2scrub_reap|e2scrub_all|logrotate|fstrim|man-db|motd-news"
     r"|systemd-(hostnamed|timedated|localed|logind-varlink|tmpfiles-clean|userdbd|machined)"
+    r"|ldconfig|systemd-(journal-catalog-update|sysusers|update-done|machine-id-commit|firstboot-complete)"
     r"|user@\d+|user-runtime-dir@\d+|systemd-(coredump|hostnamed|bsod|creds|mute-console|pcr\w+)[@.].*"
     r"|ssh@.*|sshd@.*)\.(service|timer|socket)"
 )
+
+# compose's own notes: a hash that covers the key, and the container that this one took the place of.
+COMPOSES_OWN = ("com.docker.compose.config-hash", "com.docker.compose.replace")
 
 # Values that the kernel, or time, moves by itself; those of interfaces, which Docker names at random.
 RESTLESS = re.compile(
@@ -147,7 +151,7 @@ def containers(normal: Callable[[bytes], bytes]) -> Found:
     for name in output("docker", "ps", "--all", "--format", "{{.Names}}").split():
         shown = json.loads(output("docker", "inspect", name))[0]
         labels = shown["Config"]["Labels"]
-        # compose's own hash covers the key; ours covers an address, and is compared with the file that it comes from.
+        # It covers an address, and is compared with the file that it comes from.
         current = labels.pop("rig.settings", None)
         value = {
             "state": shown["State"]["Status"],
@@ -155,7 +159,7 @@ def containers(normal: Callable[[bytes], bytes]) -> Found:
             "current": current is not None and current in Path("/etc/rig/compose.yaml").read_text(),
             "image": shown["Config"]["Image"],
             "command": shown["Config"]["Cmd"],
-            "labels": {key: text for key, text in labels.items() if key != "com.docker.compose.config-hash"},
+            "labels": {key: text for key, text in labels.items() if key not in COMPOSES_OWN},
             "mounts": sorted(
                 [m["Type"], m.get("Source", ""), m["Destination"], str(m["RW"])] for m in shown["Mounts"]
             ),

@@ -65,11 +65,21 @@ class Interrupted:
         raise AssertionError(f"the run ended before it could be interrupted, in {self.started[-1]}")
 
     def kill(self) -> None:
+        """The run itself is killed: it cannot tidy up."""
         os.killpg(self._process.pid, signal.SIGKILL)
+        assert self._end() == -signal.SIGKILL
+
+    def fail(self) -> None:
+        """The machine is gone: the run notices, or is ended."""
+        os.killpg(self._process.pid, signal.SIGTERM)
+        assert self._end() != 0
+
+    def _end(self) -> int:
         _, rest = self._process.communicate()
         for line in rest.splitlines():
             self._note(line)
-        assert self._process.returncode == -signal.SIGKILL
+        print("interrupted in:", self.started[-1])
+        return self._process.returncode
 
     def _note(self, line: str) -> None:
         if line.startswith(STARTING):
@@ -112,7 +122,7 @@ def test_a_run_after_a_power_cut_in_one_ends_in_the_state_of_an_uninterrupted_on
     lab = boot(name=f"cut-{seed}")
     interrupted = Interrupted(lab, Moment.of(seed))
     lab.power_cut()
-    interrupted.kill()
+    interrupted.fail()
     lab.start()
     _completed(lab, interrupted, uninterrupted)
 
