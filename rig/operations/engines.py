@@ -70,7 +70,12 @@ def _converge(engine: str, unit: str, fact: _Fact, fingerprint: str, timeout: in
         elif step == "daemon-reload":
             yield "systemctl daemon-reload"
         else:
-            yield f"systemctl {step} {shlex.quote(unit)}"
+            yield f"{_forget(unit) if step == 'restart' else ''}systemctl {step} {shlex.quote(unit)}"
+
+
+def _forget(unit: str) -> str:
+    """Starts that were asked for do not count as crashes: without this systemd refuses the sixth in ten minutes."""
+    return f"systemctl reset-failed {shlex.quote(unit)} 2>/dev/null; "
 
 
 def _wait(state: State, host: Host, engine: str, fact: _Fact, fingerprint: str, timeout: int, logs: str) -> bool:
