@@ -106,7 +106,8 @@ def _name(of: Callable[[int], tuple[object, ...]], number: int) -> str:
 def _key_names(content: bytes) -> str:
     """The names of the keys and how long they are: never a key."""
     rows = (line.rpartition(b"=") for line in content.split(b"\n") if not line.startswith(b"#"))
-    return " ".join(f"{name.decode()}:{len(key)}" for name, _, key in rows)
+    # Whichever was rotated last stands last.
+    return " ".join(sorted(f"{name.decode()}:{len(key)}" for name, _, key in rows))
 
 
 def leftovers() -> Found:
