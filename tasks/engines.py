@@ -7,6 +7,7 @@ from pyinfra.operations import files
 
 from rig import compose, native
 from rig.facts.secrets import NATIVE
+from rig.models import markers
 from rig.operations import downloads, engines
 from rig.render import ROOTS, own_file, render, upload
 from rig.settings import Settings
@@ -43,6 +44,9 @@ def deploy(settings: Settings) -> None:
 
 def _container(settings: Settings, name: str, engine: ContainerEngine) -> None:
     assert engine.image is not None
+    dest = f"{UNITS}/rig-container@{name}.service.d/models.conf"
+    text = render(f"{UNITS}/rig-container@ENGINE.service.d/models.conf", markers=markers(engine.model_names))
+    files.put(name=f"Write {dest}", src=upload(text), dest=dest, **ROOTS, create_remote_dir=True)
     engines.image(name=f"Pull the image of {name}", reference=engine.image)
     engines.container(
         name=f"Run {name} in a container",
@@ -82,6 +86,7 @@ def _drop_in(settings: Settings, name: str, engine: NativeEngine) -> tuple[str, 
     values = {
         "engine": name,
         "models": settings.storage.models.path,
+        "markers": markers(engine.model_names),
         "backup": settings.storage.backup.path,
         "timezone": settings.machine.timezone,
         "key": f"{NATIVE}/{name}",
@@ -90,10 +95,9 @@ def _drop_in(settings: Settings, name: str, engine: NativeEngine) -> tuple[str, 
         "cpu_percent": round(engine.cpus * 100),
     }
     template = f"{UNITS}/rig-native@ENGINE.service.d/engine.conf"
-    named = [engine.model, *([engine.projector] if engine.projector else [])]
     fingerprint = native.fingerprint(
         render(template, fingerprint="", **values),
         own_file(NATIVE_UNIT).getvalue(),
-        *(settings.models.catalogue[model].sha256 for model in named),
+        *(settings.models.catalogue[model].sha256 for model in engine.model_names),
     )
     return render(template, fingerprint=fingerprint, **values), fingerprint

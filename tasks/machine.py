@@ -9,7 +9,16 @@ from rig.operations import machine, packages, units
 from rig.render import ROOTS, render, upload
 from rig.settings import Settings
 
-OWN_PACKAGES = ["ca-certificates", "curl", "nftables", "procps", "unattended-upgrades", "util-linux"]
+OWN_PACKAGES = [
+    "ca-certificates",
+    "curl",
+    "nftables",
+    "procps",
+    "python3-requests",
+    "python3-venv",
+    "unattended-upgrades",
+    "util-linux",
+]
 """What the other concerns need on the machine."""
 
 SYSCTL = "/etc/sysctl.d/60-rig.conf"

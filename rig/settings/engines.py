@@ -101,6 +101,11 @@ class CommonEngine(Section):
     )
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """What it serves, by names of models.catalogue: the model, and the projector where there is one."""
+        return (self.model,) if self.projector is None else (self.model, self.projector)
+
+    @property
     def total_context(self) -> int:
         """Tokens for all sequences together: llama-server divides --ctx-size among them."""
         return self.context * self.sequences

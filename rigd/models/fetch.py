@@ -150,6 +150,9 @@ class Fetcher:
         self._done(job)
 
     def _done(self, job: Job) -> None:
+        # Of whatever owner and mode it was found: the user that runs this can change it, everyone else only read it.
+        os.chown(job.final, os.geteuid(), os.getegid())
+        job.final.chmod(0o644)
         stamp = Stamp.of(job.final)
         assert stamp is not None
         self.records.write(self.manifest, job.model, job.file, stamp)

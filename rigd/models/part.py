@@ -80,7 +80,6 @@ class Part:
 
     def finish(self, final: Path) -> None:
         """Give the file its name, so that after a power cut it is whole or not there."""
-        os.fchmod(self.descriptor, 0o644)
         os.fsync(self.descriptor)
         self.path.rename(final)
         sync_directory(final.parent)
@@ -109,4 +108,7 @@ def opened(final: Path, most: int, advance: Callable[[int], None]) -> Iterator[P
             part.read_in(advance)
             yield part
     finally:
+        # Nothing is kept of what was refused before its first byte.
+        if os.fstat(descriptor).st_size == 0:
+            path.unlink(missing_ok=True)
         os.close(descriptor)
