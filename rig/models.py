@@ -23,8 +23,6 @@ Step = Literal["stop", "start"]
 class ModelsState:
     """The fetch on a machine, and what is there of the models that are wanted."""
 
-    installed: bool
-    """Whether rig-models is there to be asked."""
     active: bool
     """Whether a fetch is at work."""
     manifest: str

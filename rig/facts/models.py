@@ -50,7 +50,6 @@ class Models(FactBase[ModelsState]):
         description = unit["Description"]
         models = {} if said is None else said["models"]
         return ModelsState(
-            installed=said is not None,
             active=unit["ActiveState"] in ("active", "activating", "reloading"),
             manifest=description.removeprefix(DESCRIPTION) if description.startswith(DESCRIPTION) else "",
             verified=frozenset(name for name, model in models.items() if model["verified"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import time
 from io import BytesIO
@@ -80,7 +81,9 @@ def _command(step: Step, manifest: Manifest) -> str:
     if step == "stop":
         return f"systemctl stop {UNIT}"
     description = shlex.quote(DESCRIPTION + tag(manifest))
+    # What the last scrub found is mended or told anew by the fetch.
     return (
+        "systemctl reset-failed rig-models-scrub.service 2>/dev/null; "
         f"systemd-run --quiet --collect --unit={UNIT} --description={description} --property=Type=exec "
         f"--property=UMask=0022 {LINK} fetch --wait"
     )
@@ -88,7 +91,8 @@ def _command(step: Step, manifest: Manifest) -> str:
 
 def _join(state: State, host: Host, manifest: Manifest) -> bool:
     """Look until the fetch is over; the causes are told when something is missing then."""
-    with progress.told_by_itself(host), _Teller(host) as teller:
+    teller = _Teller(host)
+    with progress.told_by_itself(host):
         while True:
             seen: ModelsState = host.get_fact(Models, manifest=dump(manifest))
             if complete(seen, manifest):
@@ -104,25 +108,21 @@ def _join(state: State, host: Host, manifest: Manifest) -> bool:
 
 
 class _Teller:
-    """One line that is kept current on a terminal; elsewhere a line a minute."""
+    """One line that is kept current on a terminal; elsewhere, and beside other machines, a line a minute."""
 
     def __init__(self, host: Host) -> None:
         self._prefix = host.print_prefix
-        self._terminal = sys.stderr.isatty()
+        self._alone = sys.stderr.isatty() and len(host.state.inventory) == 1
         self._said: float | None = None
 
-    def __enter__(self) -> _Teller:
-        return self
-
     def tell(self, line: str) -> None:
-        if self._terminal:
-            click.echo(f"\r\x1b[K{self._prefix}{line}", nl=False, err=True)
-        elif self._said is None or time.monotonic() - self._said >= LINE_EVERY:
-            logger.info(f"{self._prefix}{line}")
-        else:
+        if self._alone:
+            # A line that takes two rows could not be written over.
+            line = line[: shutil.get_terminal_size().columns - len(click.unstyle(self._prefix)) - 5]
+        if self._said is not None and self._alone:
+            # pyinfra turns its spinner on the row below: the line is written over from there.
+            click.echo("\x1b[1A\r\x1b[K", nl=False, err=True)
+        elif self._said is not None and time.monotonic() - self._said < LINE_EVERY:
             return
+        logger.info(f"{self._prefix}{line}")
         self._said = time.monotonic()
-
-    def __exit__(self, *error: object) -> None:
-        if self._terminal and self._said is not None:
-            click.echo(err=True)

@@ -27,7 +27,7 @@ from tests.unit.sample import settings
 WANTED = models.manifest(settings())
 TAG = models.tag(WANTED)
 NAMES = frozenset(model.name for model in WANTED.models)
-THERE = ModelsState(installed=True, active=False, manifest="", verified=NAMES)
+THERE = ModelsState(active=False, manifest="", verified=NAMES)
 MISSING = replace(THERE, verified=frozenset())
 
 
@@ -94,7 +94,6 @@ def test_the_program_accepts_every_manifest_that_the_settings_make() -> None:
         (replace(MISSING, active=True, manifest="another"), ["stop", "start"]),
         (replace(THERE, active=True, manifest=TAG), []),
         (replace(THERE, active=True, manifest="another"), ["stop"]),
-        (replace(MISSING, installed=False), ["start"]),
     ],
 )
 def test_a_fetch_is_started_when_one_is_due_and_left_alone_at_its_work(state: ModelsState, steps: list[Step]) -> None:
@@ -133,7 +132,7 @@ def _seen(unit: str, description: str, said: object | None) -> ModelsState:
 
 
 def test_a_bare_machine_has_neither_program_nor_fetch() -> None:
-    assert _seen("inactive", "rig-models-fetch.service", None) == ModelsState(False, False, "")
+    assert _seen("inactive", "rig-models-fetch.service", None) == ModelsState(False, "")
 
 
 def test_a_fetch_is_recognised_with_its_manifest_and_how_far_it_is() -> None:
@@ -145,7 +144,7 @@ def test_a_fetch_is_recognised_with_its_manifest_and_how_far_it_is() -> None:
         "models": {"one": {"verified": True, "failure": None}, "two": {"verified": False, "failure": "changed"}},
     }
     assert _seen("active", f"{DESCRIPTION}{TAG}", said) == ModelsState(
-        installed=True, active=True, manifest=TAG, verified=frozenset({"one"}), failed=frozenset({"two"}), fetch=fetch
+        active=True, manifest=TAG, verified=frozenset({"one"}), failed=frozenset({"two"}), fetch=fetch
     )
 
 
