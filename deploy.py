@@ -12,6 +12,7 @@ settings, found = preflight.check(host, config)
 
 machine.deploy(settings=settings)
 storage.deploy(settings=settings)
+models.start(settings=settings)
 containers.deploy(settings=settings, found=found)
 secrets.deploy(settings=settings)
 models.deploy(settings=settings)

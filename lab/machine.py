@@ -295,7 +295,11 @@ def build(release: str = "trixie", show: Show | None = None) -> None:
     directory = cache / ".build"
     directory.mkdir(exist_ok=True)
     spec = Spec(directory, cache, release, os.getuid(), os.getgid(), index=0, settled=False, only_build=True)
-    _follow(_start(spec), show or Display(sys.stderr).show, "built")
+    with (cache / ".build.lock").open("w") as lock:
+        # Builders wait for each other, and each for the guard of the one before it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _follow(_start(spec), show or Display(sys.stderr).show, "built")
+        _wait_for_guard(directory)
 
 
 def down(directory: Path) -> bool:

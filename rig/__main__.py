@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from rig import lock as locking
 from rig.capacity import Model
 from rig.plan import figures, page, terminal
 from rig.settings import Host, HostsFile, Inventory, Problem, Settings, SettingsError, load_local, preview
@@ -16,20 +18,19 @@ from rig.settings.schema import editor_schema
 from rig.settings.tree import plain, read
 
 ROOT = Path(__file__).parents[1]
+FAILED = 1
 WRONG = 2
 ALONE = "group_data/all.yml"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """Looks at the settings in group_data/ without connecting to anything."""
+    """Looks at the settings in group_data/ without connecting to a machine."""
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option(
-    "--data", multiple=True, metavar="KEY=VALUE", help="Check as pyinfra would with the same --data."
-)
+@click.option("--data", multiple=True, metavar="KEY=VALUE", help="Check as pyinfra would with the same --data.")
 def check(as_json: bool, data: tuple[str, ...]) -> None:
     """Check all settings, and say what each machine would be.
 
@@ -149,6 +150,44 @@ def schema(hosts: bool) -> None:
         raise SystemExit(WRONG) from None
 
 
+@main.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--file", default=ALONE, show_default=True, help="The YAML file whose models.catalogue is meant.")
+@click.option("--revision", help="Branch, tag or commit to take instead of the one that stands there.")
+@click.option("--yes", is_flag=True, help="Write without asking.")
+def lock(models: tuple[str, ...], file: str, revision: str | None, yes: bool) -> None:
+    """Pin models: ask the hub for commit, size and SHA-256, show the difference, and write it.
+
+    Without MODEL, those that stand there with a branch, or without a size or a hash. HF_ENDPOINT names another
+    hub, HF_TOKEN is sent to it for gated repositories. Exits with 0 when all is pinned, with 1 when the hub does
+    not say it or nothing was to be written, with 2 when something has to be put right.
+    """
+    path = ROOT / file
+    try:
+        tree = read(path, file)
+        hub = (os.environ.get("HF_ENDPOINT") or locking.hub_of(tree)).rstrip("/")
+        wanted = locking.entries(tree, models)
+        pins = {entry.name: locking.ask(hub, entry, revision, os.environ.get("HF_TOKEN")) for entry in wanted}
+        before = path.read_text(encoding="utf-8")
+        after = locking.locked(before, file, pins)
+    except SettingsError as error:
+        _tell_problems(error.problems, as_json=False)
+        raise SystemExit(WRONG) from None
+    except locking.CannotLock as error:
+        click.secho(str(error), fg="red", err=True)
+        raise SystemExit(FAILED if isinstance(error, locking.CannotAsk) else WRONG) from None
+    if after == before:
+        click.echo(f"{file}: all is pinned" if not wanted else f"{file}: the hub has what is pinned")
+        return
+    difference = difflib.unified_diff(before.splitlines(True), after.splitlines(True), file, file, n=1)
+    click.echo("".join(difference), nl=False)
+    if not yes and not click.confirm("Write this?"):
+        raise SystemExit(FAILED)
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(after, encoding="utf-8")
+    new.replace(path)
+
+
 def schema_text(hosts: bool = False) -> str:
     """The schema that `python -m rig schema` prints. Raises SettingsError when all.yml cannot be read."""
     defaults = plain(read(ROOT / "group_data" / "all.yml", "group_data/all.yml"))
@@ -170,9 +209,7 @@ def _key_and_value(argument: str) -> tuple[str, str]:
 
 def _tell_problems(problems: tuple[Problem, ...], as_json: bool) -> None:
     if as_json:
-        click.echo(
-            json.dumps({"machines": {}, "problems": [_as_json(problem) for problem in problems]}, indent=2)
-        )
+        click.echo(json.dumps({"machines": {}, "problems": [_as_json(problem) for problem in problems]}, indent=2))
         return
     for problem in problems:
         click.echo(f"{click.style(problem.place, bold=True)}: {problem.sentence}", err=True)

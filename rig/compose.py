@@ -54,17 +54,13 @@ def fingerprint(settings: Settings, name: str, engine: ContainerEngine) -> str:
 
     The models' own hashes belong to it, as a file of the same name with other bytes is served only after a restart.
     """
-    models = [settings.models.catalogue[model].sha256 for model in _models(engine)]
+    models = [settings.models.catalogue[model].sha256 for model in engine.model_names]
     canonical = json.dumps([_definition(settings, name, engine), models], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _models(engine: ContainerEngine) -> list[str]:
-    return [engine.model, *([engine.projector] if engine.projector else [])]
-
-
 def _definition(settings: Settings, name: str, engine: ContainerEngine) -> dict[str, Any]:
-    names = _models(engine)
+    names = engine.model_names
     seen_as = {model: f"{MODELS}/{model}/{settings.models.catalogue[model].file}" for model in names}
     variable = key_variable(name)
     return {

@@ -27,8 +27,7 @@ def directory(engine: NativeEngine) -> PurePosixPath:
 def command_line(settings: Settings, engine: NativeEngine) -> list[str]:
     """Program and arguments; the key comes from a credential, whose directory systemd fills in for %d."""
     assert engine.archive is not None
-    names = [engine.model, *([engine.projector] if engine.projector else [])]
-    files = {name: str(settings.model_path(name)) for name in names}
+    files = {name: str(settings.model_path(name)) for name in engine.model_names}
     program = str(directory(engine) / engine.archive.binary)
     return [program, *llama.arguments(engine, files, host=str(engine.address))]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import gevent
 from pyinfra import logger
@@ -12,6 +14,19 @@ FIRST = 5
 """Seconds of silence before the first line."""
 EVERY = 15
 """Seconds between two lines."""
+
+
+_silent: set[Host] = set()
+
+
+@contextmanager
+def told_by_itself(host: Host) -> Iterator[None]:
+    """For an operation that says more than that it is still at it."""
+    _silent.add(host)
+    try:
+        yield
+    finally:
+        _silent.discard(host)
 
 
 def show(state: State) -> None:
@@ -51,5 +66,6 @@ class Progress(BaseStateCallback):
 def _watch(host: Host, name: str, begin: float) -> None:
     gevent.sleep(FIRST)
     while True:
-        logger.info(f"{host.print_prefix}{name}: still at it after {time.monotonic() - begin:.0f} s")
+        if host not in _silent:
+            logger.info(f"{host.print_prefix}{name}: still at it after {time.monotonic() - begin:.0f} s")
         gevent.sleep(EVERY)

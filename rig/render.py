@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -12,9 +11,6 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 ROOT = Path(__file__).resolve().parent.parent
-
-ROOTS: Mapping[str, Any] = {"user": "root", "group": "root", "mode": "644"}
-"""For ``files.put``: everyone may read it, root alone change it. An owner that is not named is left as found."""
 
 
 def render(target: str, **values: Any) -> str:
@@ -27,9 +23,9 @@ def upload(text: str) -> StringIO:
     return StringIO(text)
 
 
-def own_file(target: str) -> StringIO:
-    """A file that is copied as it is; it stands at the same path under files/."""
-    return upload((ROOT / "files" / target.removeprefix("/")).read_text())
+def own_file(target: str) -> str:
+    """Text of a file that is copied as it is; it stands at the same path under files/."""
+    return (ROOT / "files" / target.removeprefix("/")).read_text()
 
 
 @cache
@@ -46,4 +42,4 @@ def _environment() -> Environment:
 
 
 def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, sort_keys=False, width=110)
+    return yaml.safe_dump(value, sort_keys=False, width=110).rstrip("\n")

@@ -11,8 +11,9 @@ from rig import repository_key
 from rig.facts.containers import DAEMON
 from rig.facts.machine import FileText
 from rig.operations import containers, packages, units
+from rig.operations.files import written
 from rig.preflight import Machine
-from rig.render import ROOTS, render, upload
+from rig.render import render
 from rig.settings import Settings
 from rig.settings.containers import Vendor
 
@@ -43,11 +44,9 @@ def deploy(settings: Settings, found: Machine) -> None:
 
 def _from_vendor(vendor: Vendor, found: Machine) -> None:
     repository = f"{vendor.repository}/{found.os_id}"
-    files.put(
-        name=f"Write {KEYRING}", src=upload(_key(repository, vendor)), dest=KEYRING, **ROOTS, create_remote_dir=True
-    )
+    written(name=f"Write {KEYRING}", path=KEYRING, text=_key(repository, vendor))
     sources = render(SOURCES, repository=repository, codename=found.os_codename, keyring=KEYRING)
-    files.put(name=f"Write {SOURCES}", src=upload(sources), dest=SOURCES, **ROOTS)
+    written(name=f"Write {SOURCES}", path=SOURCES, text=sources)
     packages.absent(name="Remove conflicting packages", packages=CONFLICTING)
     packages.present(name="Install the container engine", packages=VENDOR)
 

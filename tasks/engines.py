@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pyinfra.api.deploy import deploy as concern
-from pyinfra.operations import files
 
 from rig import compose, native
 from rig.facts.secrets import NATIVE
+from rig.models import markers
 from rig.operations import downloads, engines
-from rig.render import ROOTS, own_file, render, upload
+from rig.operations.files import written
+from rig.render import own_file, render
 from rig.settings import Settings
 from rig.settings.engines import ContainerEngine, NativeEngine
 from rig.settings.secrets import key_variable
@@ -30,19 +31,22 @@ def deploy(settings: Settings) -> None:
 
     if containers:
         text = render(COMPOSE, compose=compose.document(settings))
-        files.put(name=f"Write {COMPOSE}", src=upload(text), dest=COMPOSE, **ROOTS)
-        files.put(name=f"Write {CONTAINER_UNIT}", src=own_file(CONTAINER_UNIT), dest=CONTAINER_UNIT, **ROOTS)
+        written(name=f"Write {COMPOSE}", path=COMPOSE, text=text)
+        written(name=f"Write {CONTAINER_UNIT}", path=CONTAINER_UNIT, text=own_file(CONTAINER_UNIT))
     for name, container in containers.items():
         _container(settings, name, container)
 
     if services:
-        files.put(name=f"Write {NATIVE_UNIT}", src=own_file(NATIVE_UNIT), dest=NATIVE_UNIT, **ROOTS)
+        written(name=f"Write {NATIVE_UNIT}", path=NATIVE_UNIT, text=own_file(NATIVE_UNIT))
     for name, service in services.items():
         _service(settings, name, service)
 
 
 def _container(settings: Settings, name: str, engine: ContainerEngine) -> None:
     assert engine.image is not None
+    dest = f"{UNITS}/rig-container@{name}.service.d/models.conf"
+    text = render(f"{UNITS}/rig-container@ENGINE.service.d/models.conf", markers=markers(engine.model_names))
+    written(name=f"Write {dest}", path=dest, text=text)
     engines.image(name=f"Pull the image of {name}", reference=engine.image)
     engines.container(
         name=f"Run {name} in a container",
@@ -65,7 +69,7 @@ def _service(settings: Settings, name: str, engine: NativeEngine) -> None:
     )
     text, fingerprint = _drop_in(settings, name, engine)
     dest = f"{UNITS}/rig-native@{name}.service.d/engine.conf"
-    files.put(name=f"Write {dest}", src=upload(text), dest=dest, **ROOTS, create_remote_dir=True)
+    written(name=f"Write {dest}", path=dest, text=text)
     engines.native(
         name=f"Run {name} as a service",
         engine=name,
@@ -82,6 +86,7 @@ def _drop_in(settings: Settings, name: str, engine: NativeEngine) -> tuple[str, 
     values = {
         "engine": name,
         "models": settings.storage.models.path,
+        "markers": markers(engine.model_names),
         "backup": settings.storage.backup.path,
         "timezone": settings.machine.timezone,
         "key": f"{NATIVE}/{name}",
@@ -90,10 +95,9 @@ def _drop_in(settings: Settings, name: str, engine: NativeEngine) -> tuple[str, 
         "cpu_percent": round(engine.cpus * 100),
     }
     template = f"{UNITS}/rig-native@ENGINE.service.d/engine.conf"
-    named = [engine.model, *([engine.projector] if engine.projector else [])]
     fingerprint = native.fingerprint(
         render(template, fingerprint="", **values),
-        own_file(NATIVE_UNIT).getvalue(),
-        *(settings.models.catalogue[model].sha256 for model in named),
+        own_file(NATIVE_UNIT),
+        *(settings.models.catalogue[model].sha256 for model in engine.model_names),
     )
     return render(template, fingerprint=fingerprint, **values), fingerprint

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pyinfra.api.deploy import deploy as concern
-from pyinfra.operations import files
 
 from rig.facts.firewall import DROP_IN, RULES
 from rig.firewall import BRIDGES, openings
 from rig.operations import firewall
-from rig.render import ROOTS, own_file, render, upload
+from rig.operations.files import written
+from rig.render import own_file, render
 from rig.settings import Settings
 
 SERVICE = "rig-firewall.service"
@@ -22,7 +22,7 @@ def deploy(settings: Settings) -> None:
         firewall.unloaded(name="Remove the packet filter", unit=SERVICE)
         return
     text = render(RULES, openings=openings(settings.firewall), bridges=BRIDGES)
-    files.put(name=f"Write {RULES}", src=upload(text), dest=RULES, **ROOTS)
-    files.put(name=f"Write {UNIT}", src=own_file(UNIT), dest=UNIT, **ROOTS)
-    files.put(name=f"Write {DROP_IN}", src=own_file(DROP_IN), dest=DROP_IN, **ROOTS, create_remote_dir=True)
+    written(name=f"Write {RULES}", path=RULES, text=text)
+    written(name=f"Write {UNIT}", path=UNIT, text=own_file(UNIT))
+    written(name=f"Write {DROP_IN}", path=DROP_IN, text=own_file(DROP_IN))
     firewall.loaded(name="Load the packet filter", unit=SERVICE)

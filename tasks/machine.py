@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from pyinfra.api.deploy import deploy as concern
-from pyinfra.operations import files, server
+from pyinfra.operations import server
 
 from rig.operations import machine, packages, units
-from rig.render import ROOTS, render, upload
+from rig.operations.files import written
+from rig.render import render
 from rig.settings import Settings
 
-OWN_PACKAGES = ["ca-certificates", "curl", "nftables", "procps", "unattended-upgrades", "util-linux"]
+OWN_PACKAGES = [
+    "ca-certificates",
+    "curl",
+    "nftables",
+    "procps",
+    "python3-requests",
+    "python3-venv",
+    "unattended-upgrades",
+    "util-linux",
+]
 """What the other concerns need on the machine."""
 
 SYSCTL = "/etc/sysctl.d/60-rig.conf"
@@ -40,28 +50,12 @@ def deploy(settings: Settings) -> None:
         )
 
     parameters = {key: str(value) for key, value in wanted.sysctl.items() if value is not None}
-    files.put(name=f"Write {SYSCTL}", src=upload(render(SYSCTL, values=parameters)), dest=SYSCTL, **ROOTS)
+    written(name=f"Write {SYSCTL}", path=SYSCTL, text=render(SYSCTL, values=parameters))
     machine.sysctl(name="Apply kernel parameters", values=parameters, file=SYSCTL)
 
-    files.put(
-        name=f"Write {JOURNALD}",
-        src=upload(render(JOURNALD, **wanted.journald.model_dump())),
-        dest=JOURNALD,
-        **ROOTS,
-        create_remote_dir=True,
-    )
+    written(name=f"Write {JOURNALD}", path=JOURNALD, text=render(JOURNALD, **wanted.journald.model_dump()))
     units.running(name="Run the journal with its limits", unit="systemd-journald.service", files=[JOURNALD])
 
     updates = wanted.security_updates
-    files.put(
-        name=f"Write {PERIODIC}",
-        src=upload(render(PERIODIC, enabled=updates.enabled)),
-        dest=PERIODIC,
-        **ROOTS,
-    )
-    files.put(
-        name=f"Write {UNATTENDED}",
-        src=upload(render(UNATTENDED, blocklist=updates.blocklist)),
-        dest=UNATTENDED,
-        **ROOTS,
-    )
+    written(name=f"Write {PERIODIC}", path=PERIODIC, text=render(PERIODIC, enabled=updates.enabled))
+    written(name=f"Write {UNATTENDED}", path=UNATTENDED, text=render(UNATTENDED, blocklist=updates.blocklist))

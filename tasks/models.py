@@ -1,22 +1,34 @@
-"""Concern models: the files that enabled engines serve, verified before they take their name."""
+"""Concern models: the files that enabled engines serve, fetched while the rest is deployed, and verified."""
 
 from __future__ import annotations
 
 from pyinfra.api.deploy import deploy as concern
 
-from rig.operations import downloads
+from rig import models as wanted
+from rig import wheel
+from rig.operations import models, units
+from rig.operations.files import written
+from rig.render import own_file, render
 from rig.settings import Settings
+from rigd.models.manifest import PATH, dump
+
+SCRUB = "/etc/systemd/system/rig-models-scrub.service"
+TIMER = "/etc/systemd/system/rig-models-scrub.timer"
+
+
+@concern("models")
+def start(settings: Settings) -> None:
+    """The program, what it is told, and a fetch that goes on while the other concerns are deployed."""
+    manifest = wanted.manifest(settings)
+    models.program(name="Install rig-models", wheel=wheel.build())
+    written(name=f"Write {PATH}", path=PATH, text=dump(manifest))
+    models.started(name="Start to fetch the models", manifest=manifest)
 
 
 @concern("models")
 def deploy(settings: Settings) -> None:
     """Every needed model. A wrong one ends the run here, before an engine could serve it."""
-    for name, model in settings.needed_models.items():
-        downloads.model(
-            name=f"Download the model {name}",
-            model=name,
-            url=settings.models.url(name),
-            path=str(settings.model_path(name)),
-            size=model.size,
-            sha256=model.sha256,
-        )
+    models.fetched(name="Fetch the models", manifest=wanted.manifest(settings))
+    written(name=f"Write {SCRUB}", path=SCRUB, text=own_file(SCRUB))
+    written(name=f"Write {TIMER}", path=TIMER, text=render(TIMER, scrub=settings.models.scrub))
+    units.running(name="Read the models again from time to time", unit="rig-models-scrub.timer", files=[TIMER])

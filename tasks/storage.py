@@ -7,7 +7,8 @@ from pyinfra.operations import files
 
 from rig import mounts
 from rig.operations import units
-from rig.render import ROOTS, render, upload
+from rig.operations.files import written
+from rig.render import render
 from rig.settings import Settings
 from rig.settings.storage import Folder
 
@@ -41,5 +42,5 @@ def _mount(folder: Folder) -> None:
         options=folder.mount.options,
     )
     dest = f"/etc/systemd/system/{unit}"
-    files.put(name=f"Write {dest}", src=upload(text), dest=dest, **ROOTS)
+    written(name=f"Write {dest}", path=dest, text=text)
     units.running(name=f"Mount {folder.path}", unit=unit)

@@ -1,48 +1,58 @@
-"""Model files on a machine, and the records of their verification."""
+"""rig-models on a machine: whether it is there, and what it says of the models; no model is read for that."""
 
 from __future__ import annotations
 
+import json
 import shlex
-from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
-RECORDS = "/var/lib/rig/models"
-"""Directory of records: one line each, what STAT says and the hash, written right after that was computed."""
+from rig.models import UNIT, ModelsState
+from rigd.models import state
 
-STAT = "%s %.Y %.Z %i"
-"""Size, times of the last change of content and status, and inode. Nobody can set the status time back, as ``touch``
-does with the other one."""
-
-
-@dataclass(frozen=True)
-class ModelState:
-    """A model file as it lies there."""
-
-    stat: str
-    """What STAT says of the file; empty when it is missing."""
-    record: str
-    """What was recorded when it was last hashed; empty without a record."""
-
-    def verified(self, size: int, sha256: str) -> bool:
-        """Whether the file is the one whose hash was found right: in constant time, without reading it."""
-        return self.stat != "" and self.stat.split()[0] == str(size) and self.record == f"{self.stat} {sha256}"
+PROGRAMS = "/opt/rig/rigd"
+"""A folder for each version of rigd, named by the hash of its wheel."""
+LINK = "/usr/local/bin/rig-models"
+DESCRIPTION = "Fetch of the models of manifest "
 
 
-class Models(FactBase[dict[str, ModelState]]):
-    """State of each named file."""
+class Program(FactBase[bool]):
+    """Whether this version of rigd is installed, and is what owners and units call.
 
-    def command(self, paths: dict[str, str]) -> str:
-        pairs = " ".join(shlex.quote(f"{name}={path}") for name, path in paths.items())
-        return f"""
-for pair in {pairs}; do
-  name=${{pair%%=*}}; path=${{pair#*=}}
-  record=$(cat "{RECORDS}/$name.verified" 2>/dev/null)
-  printf "%s\\t%s\\t%s\\n" "$name" "$(stat -c "{STAT}" "$path" 2>/dev/null)" "$record"
-done
-true
-"""
+    Its environment names the Python it was made for: after an upgrade of the distribution that is another one.
+    """
 
-    def process(self, output: list[str]) -> dict[str, ModelState]:
-        rows = (line.split("\t") for line in output)
-        return {name: ModelState(stat=stat, record=record) for name, stat, record in rows}
+    def command(self, version: str) -> str:
+        home = f"{PROGRAMS}/{version}"
+        return (
+            f'[ -e {home}/.complete ] && [ -d "{home}/lib/$(basename "$(readlink -f /usr/bin/python3)")" ] && '
+            f'[ "$(readlink {LINK})" = {home}/bin/rig-models ] && echo yes || echo no'
+        )
+
+    def process(self, output: list[str]) -> bool:
+        return output == ["yes"]
+
+
+class Models(FactBase[ModelsState]):
+    """The state of the models of a manifest, which need not be the one that is on the machine."""
+
+    def command(self, manifest: str) -> str:
+        return (
+            f"systemctl show --property=ActiveState,Description {UNIT}\n"
+            f"if [ -x {LINK} ]; then printf %s {shlex.quote(manifest)} | {LINK} status --json --manifest -; fi\n"
+            "true\n"
+        )
+
+    def process(self, output: list[str]) -> ModelsState:
+        text = "\n".join(output)
+        unit = dict(line.split("=", 1) for line in output if line.startswith(("ActiveState=", "Description=")))
+        said = json.loads(text[text.index("\n{") :]) if "\n{" in text else None
+        description = unit["Description"]
+        models = {} if said is None else said["models"]
+        return ModelsState(
+            active=unit["ActiveState"] in ("active", "activating", "reloading"),
+            manifest=description.removeprefix(DESCRIPTION) if description.startswith(DESCRIPTION) else "",
+            verified=frozenset(name for name, model in models.items() if model["verified"]),
+            failed=frozenset(name for name, model in models.items() if model["failure"]),
+            fetch=None if said is None or said["fetch"] is None else state.from_dict(said["fetch"]),
+        )

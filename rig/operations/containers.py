@@ -8,11 +8,10 @@ from typing import Any
 
 from pyinfra import host
 from pyinfra.api import operation
-from pyinfra.operations import files
+from pyinfra.operations import files as pyinfra_files
 
 from rig.facts.containers import DAEMON, Daemon
-from rig.operations import Commands
-from rig.render import ROOTS, upload
+from rig.operations import Commands, files
 
 
 def merged(own: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,8 +30,7 @@ def daemon(wanted: Mapping[str, Any]) -> Commands:
     there = host.get_fact(Daemon)
     content = merged(there, wanted)
     if content != there:
-        text = json.dumps(content, indent=2) + "\n"
-        yield from files.put._inner(src=upload(text), dest=DAEMON, **ROOTS, create_remote_dir=True)
+        yield from files.written._inner(path=DAEMON, text=json.dumps(content, indent=2) + "\n")
     elif content:
         # Not written again for its layout, which is the owner's.
-        yield from files.file._inner(path=DAEMON, **ROOTS)
+        yield from pyinfra_files.file._inner(path=DAEMON, user="root", group="root", mode="644")

@@ -1,4 +1,4 @@
-"""Files from the network that take their name only when their SHA-256 is right."""
+"""Archives from the network that are unpacked only when their SHA-256 is right."""
 
 from __future__ import annotations
 
@@ -9,62 +9,12 @@ from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.facts.files import File
 
-from rig.facts.models import RECORDS, STAT, Models
 from rig.operations import Commands
 
 CURL = (
     "curl --fail --location --silent --show-error --proto =http,https --connect-timeout 30 "
     "--speed-limit 1024 --speed-time 120 --retry 5 --retry-connrefused"
 )
-
-
-@operation()
-def model(model: str, url: str, path: str, size: int, sha256: str) -> Commands:
-    """The model file at ``path`` is there, of ``size`` bytes, with ``sha256``, and recorded as verified.
-
-    An unfinished download is continued; one that turns out wrong is deleted, and nothing stands under the final name.
-    A file that is there without a record (restored, or copied by hand) is hashed before it is believed, and so is one
-    whose owner or mode changed, which are put right.
-    """
-    if host.get_fact(Models, paths={model: path})[model].verified(size, sha256):
-        return
-    final = PurePosixPath(path)
-    script = f"""set -eu
-final={shlex.quote(path)} part={shlex.quote(path + ".part")} record={shlex.quote(f"{RECORDS}/{model}.verified")}
-matches() {{ [ "$(stat -c %s "$1")" = {size} ] && echo "{sha256}  $1" | sha256sum --check --status; }}
-fetch() {{ {CURL} --continue-at - --max-filesize {size} --output "$part" {shlex.quote(url)}; }}
-rm -f "$record"
-if [ -f "$final" ] && ! matches "$final"; then
-  # Kept out of every engine's sight, but not lost: it may be the only copy of something.
-  mv "$final" "$final.wrong"
-fi
-if [ ! -f "$final" ]; then
-  if [ -f "$part" ] && [ "$(stat -c %s "$part")" -gt {size} ]; then rm "$part"; fi
-  if [ ! -f "$part" ] || [ "$(stat -c %s "$part")" != {size} ]; then
-    # 33: the server cannot serve a part of a file, so what is there is given up.
-    fetch || {{ code=$?; [ "$code" = 33 ] || exit "$code"; rm "$part"; fetch; }}
-  fi
-  if ! matches "$part"; then
-    found="$(stat -c %s "$part") bytes with SHA-256 $(sha256sum "$part" | cut -d" " -f1)"
-    rm "$part"
-    echo "the model {model} is not what the settings pin ({size} bytes with SHA-256 {sha256}): {url} gave $found;" \\
-      "it was deleted; correct models.catalogue.{model}, or find out who changed the file" >&2
-    exit 1
-  fi
-  sync "$part"
-  mv "$part" "$final"
-  sync {shlex.quote(str(final.parent))}
-fi
-chown root:root "$final"
-chmod 0644 "$final"
-echo "$(stat -c "{STAT}" "$final") {sha256}" >"$record.new"
-mv "$record.new" "$record"
-"""
-    # A killed run's download goes on without it: the next run waits for it instead of writing into the same file.
-    yield (
-        f"install -d -m 0755 {shlex.quote(str(final.parent))} {RECORDS} && "
-        f"flock {shlex.quote(str(final.parent))} sh -c {shlex.quote(script)}"
-    )
 
 
 @operation()

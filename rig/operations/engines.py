@@ -56,8 +56,7 @@ def retired(wanted: list[str]) -> Commands:
         yield f"systemctl disable --now {quoted}"
         if kind == "rig-container":
             yield f"docker rm --force rig-{engine}"
-        else:
-            yield f"rm -rf {shlex.quote(f'/etc/systemd/system/{unit}.d')} && systemctl daemon-reload"
+        yield f"rm -rf {shlex.quote(f'/etc/systemd/system/{unit}.d')} && systemctl daemon-reload"
         # A failed unit stays listed until it is forgotten.
         yield f"systemctl reset-failed {quoted} 2>/dev/null || true"
 

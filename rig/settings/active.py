@@ -16,17 +16,13 @@ from rig.settings.root import Settings
 ROOT = Path(__file__).parents[2]
 
 
-def active_inventory(
-    environ: Mapping[str, str] = os.environ, data: Mapping[str, str] | None = None
-) -> Inventory:
+def active_inventory(environ: Mapping[str, str] = os.environ, data: Mapping[str, str] | None = None) -> Inventory:
     """The machines of this run; without `data`, values come from the command line. Raises SettingsError."""
     values = data_arguments(sys.argv[1:]) if data is None else data
     return _selected(environ.get("RIG_LAB", ""), tuple(values.items()))
 
 
-def active(
-    host_name: str, environ: Mapping[str, str] = os.environ, data: Mapping[str, str] | None = None
-) -> Settings:
+def active(host_name: str, environ: Mapping[str, str] = os.environ, data: Mapping[str, str] | None = None) -> Settings:
     """The settings of the machine that pyinfra calls `host_name`. Raises SettingsError.
 
     `pyinfra @local deploy.py` never runs inventory.py, so this machine is found without it.

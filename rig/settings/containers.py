@@ -16,9 +16,7 @@ Fingerprint = Annotated[
 class Vendor(Section):
     """The vendor's own apt repository."""
 
-    repository: Url = Field(
-        description="Web address of the repository, above the folders `debian` and `ubuntu`."
-    )
+    repository: Url = Field(description="Web address of the repository, above the folders `debian` and `ubuntu`.")
     key_fingerprints: Annotated[tuple[Fingerprint, ...], Field(min_length=1)] = Field(
         description="Fingerprints of the signing keys that are accepted, 40 hexadecimal digits each."
     )

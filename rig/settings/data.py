@@ -45,9 +45,7 @@ def lay_on(settings: Node, dotted: str, text: str, schema: Schema) -> Node:
     return merge(settings, over)
 
 
-def _split(
-    settings: Node, dotted: str, schema: Schema, above: tuple[str, ...] = ()
-) -> tuple[str, ...] | None:
+def _split(settings: Node, dotted: str, schema: Schema, above: tuple[str, ...] = ()) -> tuple[str, ...] | None:
     """The keys of a dotted path, None if unknown; as keys may hold dots (vm.swappiness), it is searched."""
     here = settings.at(above)
     written = here.value if here is not None and isinstance(here.value, dict) else {}

@@ -85,20 +85,21 @@ class CommonEngine(Section):
     context: int = Field(default=8192, ge=256, description="Longest context of one sequence, in tokens.")
     sequences: int = Field(default=1, ge=1, le=256, description="Requests served at the same time, a number.")
     threads: int = Field(default=12, ge=1, le=1024, description="Threads that compute, a number.")
-    memory: Size = Field(
-        default="16G", description="Memory it may take before it is killed, as a size such as 16G."
-    )
+    memory: Size = Field(default="16G", description="Memory it may take before it is killed, as a size such as 16G.")
     overhead: Size = Field(
         default="1G",
         description="Memory for computing, beside weights and context, as a size such as 1G; an assumption.",
     )
-    cpus: float = Field(
-        default=12, gt=0, description="Processors it may keep busy, a number such as 12 or 1.5."
-    )
+    cpus: float = Field(default=12, gt=0, description="Processors it may keep busy, a number such as 12 or 1.5.")
     health_timeout: int = Field(default=900, ge=1, description="Seconds it may take from start to healthy.")
     arguments: tuple[Argument, ...] = Field(
         default=(), description="Further arguments of llama-server, one word each, as its --help lists them."
     )
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What it serves, by names of models.catalogue: the model, and the projector where there is one."""
+        return (self.model,) if self.projector is None else (self.model, self.projector)
 
     @property
     def total_context(self) -> int:
@@ -120,9 +121,7 @@ class NativeEngine(CommonEngine):
     """A llama.cpp server as a sandboxed service of the machine."""
 
     runtime: Literal["native"] = Field(description="How the engine is run: native.")
-    archive: Archive | None = Field(
-        default=None, description="Release archive of llama.cpp; needed when enabled."
-    )
+    archive: Archive | None = Field(default=None, description="Release archive of llama.cpp; needed when enabled.")
 
 
 Engine = Annotated[ContainerEngine | NativeEngine, Field(discriminator="runtime")]

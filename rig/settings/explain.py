@@ -96,9 +96,7 @@ def _not_bool(value: object, details: Details, node: Node) -> str:
 
 
 def _not_mapping(value: object, details: Details, node: Node) -> str:
-    return (
-        f"must be a mapping, {_not(value)}; write lines of the form 'key: value' below it, or {{}} for none"
-    )
+    return f"must be a mapping, {_not(value)}; write lines of the form 'key: value' below it, or {{}} for none"
 
 
 def _not_list(value: object, details: Details, node: Node) -> str:

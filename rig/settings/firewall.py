@@ -15,9 +15,7 @@ class Ssh(Section):
     """Who may log in."""
 
     port: Port = Field(description="TCP port of the SSH server, 1 to 65535.")
-    networks: SomeNetworks = Field(
-        description="Networks that may reach it, such as 192.168.0.0/16; at least one."
-    )
+    networks: SomeNetworks = Field(description="Networks that may reach it, such as 192.168.0.0/16; at least one.")
 
 
 class Allowed(Section):
@@ -25,9 +23,7 @@ class Allowed(Section):
 
     port: Port = Field(description="Port, 1 to 65535.")
     protocol: Literal["tcp", "udp"] = Field(default="tcp", description="Protocol of the port: tcp or udp.")
-    networks: SomeNetworks = Field(
-        description="Networks that may reach it, such as 192.168.0.0/16; at least one."
-    )
+    networks: SomeNetworks = Field(description="Networks that may reach it, such as 192.168.0.0/16; at least one.")
 
 
 class Firewall(Section):

@@ -80,9 +80,7 @@ def select(root: Path, environ: Mapping[str, str], data: Mapping[str, str] = NO_
         raise NoMachine(f"no lab is running in {named}; start it, or unset RIG_LAB", source="RIG_LAB")
     chosen = preview(root, environ, data)
     if not chosen.hosts:
-        raise NoMachine(
-            "no machine is configured and no lab is running; describe a machine there, or run script/demo"
-        )
+        raise NoMachine("no machine is configured and no lab is running; describe a machine there, or run script/demo")
     return chosen
 
 

@@ -65,9 +65,7 @@ class Journald(Section):
     """How much of the past the journal keeps."""
 
     max_use: Size = Field(description="Disk space the journal may take, as a size such as 2G.")
-    max_retention: TimeSpan = Field(
-        description="Age after which entries go, as a systemd time span such as 90day."
-    )
+    max_retention: TimeSpan = Field(description="Age after which entries go, as a systemd time span such as 90day.")
 
 
 class SecurityUpdates(Section):
@@ -105,9 +103,7 @@ class Machine(Section):
 
     hardware: Hardware = Field(description="What the machine is made of, for the plan of what fits.")
     timezone: TimeZone = Field(description="Time zone, a name of the tz database such as Europe/Berlin.")
-    packages: tuple[PackageName, ...] = Field(
-        description="Debian packages beyond those the deploy itself needs."
-    )
+    packages: tuple[PackageName, ...] = Field(description="Debian packages beyond those the deploy itself needs.")
     users: dict[UserName, User] = Field(description="People who log in, by user name.")
     sysctl: dict[SysctlName, SysctlValue] = Field(
         description="Kernel parameters by name; number or text, null leaves one as the kernel has it."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from rig.capacity import Architecture, estimated_weights, unknown_weights
 from rig.capacity import Model as KnownModel
-from rig.settings.types import CatalogueName, FileName, Section, Sha256, Shape, Url
+from rig.settings.types import CatalogueName, FileName, Section, Sha256, Shape, Size, Url
 
 Repository = Annotated[
     str,
@@ -73,15 +73,26 @@ class Model(Section):
         return KnownModel(self.shape.architecture, estimated_weights(self.size, self.shape.architecture))
 
 
+class Download(Section):
+    """How the hub is asked."""
+
+    parallel: int = Field(ge=1, le=16, description="Files that are fetched at the same time, a number.")
+    rate: Size | None = Field(
+        description="Bytes a second of all files together, as a size such as 20M; null for no limit."
+    )
+    attempts: int = Field(
+        ge=1, le=100, description="Fruitless attempts in a row after which a file is given up, a number."
+    )
+
+
 class Models(Section):
     """Model files and where they come from."""
 
     hub: Url = Field(description="Web address of the hub or of a mirror of it.")
+    download: Download = Field(description="How the hub is asked.")
+    scrub: Literal["weekly", "monthly", "quarterly", "yearly"] = Field(
+        description="How often all models are read again and verified: weekly, monthly, quarterly or yearly."
+    )
     catalogue: dict[CatalogueName, Model] = Field(
         description="Model files that engines may name; only those of enabled engines are downloaded."
     )
-
-    def url(self, name: str) -> str:
-        """Where the hub serves a model of the catalogue."""
-        model = self.catalogue[name]
-        return f"{self.hub}/{model.repository}/resolve/{model.revision}/{model.file}"

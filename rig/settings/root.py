@@ -35,10 +35,8 @@ class Settings(Section):
     @property
     def needed_models(self) -> dict[str, Model]:
         """Models of the catalogue that enabled engines serve, by catalogue name; each once."""
-        named = [
-            name for engine in self.enabled_engines.values() for name in (engine.model, engine.projector)
-        ]
-        return {name: self.models.catalogue[name] for name in dict.fromkeys(named) if name is not None}
+        named = [name for engine in self.enabled_engines.values() for name in engine.model_names]
+        return {name: self.models.catalogue[name] for name in dict.fromkeys(named)}
 
     @property
     def consumers(self) -> tuple[str, ...]:

@@ -33,10 +33,7 @@ def variants_at(schema: Schema, root: Node, path: Sequence[Step]) -> list[Schema
     for step in path:
         node = None if node is None else node.child(step)
         found = [
-            variant
-            for above in found
-            for member in _member(above, step)
-            for variant in _variants(schema, member, node)
+            variant for above in found for member in _member(above, step) for variant in _variants(schema, member, node)
         ]
     return found
 
@@ -100,13 +97,9 @@ def _inlined(whole: Schema, schema: Any) -> Any:
     if "$ref" in schema:
         target = whole["$defs"][schema["$ref"].rsplit("/", 1)[1]]
         return _inlined(whole, {**target, **{key: part for key, part in schema.items() if key != "$ref"}})
-    dropped = {"$defs", "required", "discriminator"} | (
-        {"title"} if isinstance(schema.get("title"), str) else set()
-    )
+    dropped = {"$defs", "required", "discriminator"} | ({"title"} if isinstance(schema.get("title"), str) else set())
     renamed = {"oneOf": "anyOf"}
-    return {
-        renamed.get(key, key): _inlined(whole, part) for key, part in schema.items() if key not in dropped
-    }
+    return {renamed.get(key, key): _inlined(whole, part) for key, part in schema.items() if key not in dropped}
 
 
 def _set_defaults(schema: Schema, defaults: Any) -> None:

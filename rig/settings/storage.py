@@ -23,9 +23,7 @@ class Mount(Section):
     """A file system that is mounted at the folder."""
 
     source: MountSource = Field(description="The file system, as UUID=... or LABEL=...; device names change.")
-    filesystem: Literal["ext4", "xfs", "btrfs"] = Field(
-        default="ext4", description="Type of the file system."
-    )
+    filesystem: Literal["ext4", "xfs", "btrfs"] = Field(default="ext4", description="Type of the file system.")
     options: tuple[MountOption, ...] = Field(
         default=("noatime", "nofail"), description="Mount options, as in fstab, one each."
     )
@@ -35,9 +33,7 @@ class Folder(Section):
     """A folder for large files."""
 
     path: AbsolutePath = Field(description="Where the folder lies on the machine, absolute path.")
-    mount: Mount | None = Field(
-        description="The file system mounted there; null when somebody else mounts it."
-    )
+    mount: Mount | None = Field(description="The file system mounted there; null when somebody else mounts it.")
     must_be_mount: bool = Field(
         description="Refuse to deploy, true or false, while the folder is not a mount of its own."
     )
@@ -49,8 +45,6 @@ class Folder(Section):
 class Storage(Section):
     """Free space, and the folders of models and backups."""
 
-    system_free: Size = Field(
-        description="Space that must be free on / before a first deploy, as a size such as 10G."
-    )
+    system_free: Size = Field(description="Space that must be free on / before a first deploy, as a size such as 10G.")
     models: Folder = Field(description="The folder of the model files.")
     backup: Folder = Field(description="The folder of the backups.")

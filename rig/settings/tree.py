@@ -80,9 +80,7 @@ def read(path: Path, shown: str) -> Node:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SettingsError(
-            [Problem(shown, None, "", "the file is missing; create it or restore it")]
-        ) from None
+        raise SettingsError([Problem(shown, None, "", "the file is missing; create it or restore it")]) from None
     except UnicodeDecodeError:
         raise SettingsError([Problem(shown, None, "", "is not UTF-8 text; save it as UTF-8")]) from None
     except OSError as error:
@@ -155,8 +153,7 @@ class _Reader:
             return Node(self.mapping(node, path), self.shown, line)
         if isinstance(node, yaml.SequenceNode):
             items = [
-                self.convert(item, item.start_mark.line + 1, (*path, index))
-                for index, item in enumerate(node.value)
+                self.convert(item, item.start_mark.line + 1, (*path, index)) for index, item in enumerate(node.value)
             ]
             return Node(items, self.shown, line)
         return Node(self.scalar(node, line, path), self.shown, line, node.value)
@@ -169,9 +166,7 @@ class _Reader:
             if key is None:
                 continue
             if key in members:
-                sentence = (
-                    f"stands here a second time (first on line {members[key].line}); remove one of the two"
-                )
+                sentence = f"stands here a second time (first on line {members[key].line}); remove one of the two"
                 self.complain(line, (*path, key), sentence)
                 continue
             members[key] = self.convert(value_node, line, (*path, key))
@@ -182,9 +177,7 @@ class _Reader:
             self.complain(line, path, "a key must be a single word; write 'key: value'")
             return None
         if node.tag != f"{OWN_TAGS}str":
-            self.complain(
-                line, (*path, node.value), f'YAML does not read this key as text; write "{node.value}"'
-            )
+            self.complain(line, (*path, node.value), f'YAML does not read this key as text; write "{node.value}"')
             return None
         return str(node.value)
 
@@ -206,16 +199,12 @@ class _Reader:
 def _syntax_problem(error: yaml.YAMLError, shown: str) -> Problem:
     """What the YAML parser stumbled over, in a sentence."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return Problem(
-            shown, None, "", "holds characters that YAML does not allow; save it as plain UTF-8 text"
-        )
+        return Problem(shown, None, "", "holds characters that YAML does not allow; save it as plain UTF-8 text")
     line = error.problem_mark.line + 1
     reason = error.problem or "unknown"
     if r"'\t'" in reason:
         return Problem(shown, line, "", "a tab stands where YAML wants spaces; replace it by spaces")
     if "alias" in reason:
         return Problem(shown, line, "", f"{reason}; write the value out")
-    sentence = (
-        f"is not YAML here ({reason}); check indentation, colons and quotes on this line and the one before"
-    )
+    sentence = f"is not YAML here ({reason}); check indentation, colons and quotes on this line and the one before"
     return Problem(shown, line, "", sentence)

@@ -36,9 +36,7 @@ class Shape:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
 
 
@@ -51,9 +49,7 @@ def _network(value: str) -> str:
     try:
         meant = ipaddress.ip_interface(value).network
     except ValueError:
-        raise ValueError(
-            f"{show(value)} is not a network; write one such as 192.168.1.0/24 or fd00::/8"
-        ) from None
+        raise ValueError(f"{show(value)} is not a network; write one such as 192.168.1.0/24 or fd00::/8") from None
     raise ValueError(f"{show(value)} is an address inside a network; write {meant}")
 
 
@@ -91,9 +87,7 @@ Url = Annotated[
         "one such as https://example.org/path, without a slash at the end",
     ),
 ]
-FileName = Annotated[
-    str, Shape(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "a plain file name", "the name without folders")
-]
+FileName = Annotated[str, Shape(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "a plain file name", "the name without folders")]
 PackageName = Annotated[str, Shape(r"[a-z0-9][a-z0-9+.-]+", "a package name", "one such as htop")]
 UserName = Annotated[
     str, Shape(r"[a-z_][a-z0-9_-]{0,31}", "a user or group name", "lower-case letters, digits, - and _ only")

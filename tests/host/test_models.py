@@ -5,6 +5,9 @@ from __future__ import annotations
 from rig.settings import Settings
 from tests.host.machine import Machine
 
+RECORDS = "/var/lib/rig/models"
+PROGRAM = "/usr/local/bin/rig-models"
+
 
 def test_model_has_the_size_of_the_settings(machine: Machine, settings: Settings, model: str) -> None:
     assert machine.run(f"stat -c %s {settings.model_path(model)}") == str(settings.models.catalogue[model].size)
@@ -25,14 +28,70 @@ def test_model_can_be_read_by_engines_and_changed_by_root_alone(
         assert int(mode, 8) & 0o004 == 0o004, path
 
 
-def test_no_download_is_left_unfinished_or_found_wrong(machine: Machine, settings: Settings, model: str) -> None:
+def test_no_download_is_left_unfinished(machine: Machine, settings: Settings, model: str) -> None:
     folder = settings.model_path(model).parent
-    assert machine.lines(f"find {folder} -name '*.part' -o -name '*.wrong'") == []
+    assert machine.lines(f"find {folder} -name '*.part'") == []
 
 
 def test_verification_of_a_model_is_on_record(machine: Machine, settings: Settings, model: str) -> None:
-    """A record of this very file: a file that was changed since has another time or another inode."""
-    stat = machine.run(f"stat -c '%s %.Y %.Z %i' {settings.model_path(model)}")
-    assert (
-        machine.run(f"cat /var/lib/rig/models/{model}.verified") == f"{stat} {settings.models.catalogue[model].sha256}"
-    )
+    """A record of this very file: one that was changed since has other times or another inode."""
+    pinned = settings.models.catalogue[model]
+    record = machine.json(f"cat {RECORDS}/{model}.verified")
+    found = record["files"][pinned.file]
+    size, changed, touched, inode = machine.run(f"stat -c '%s %.9Y %.9Z %i' {settings.model_path(model)}").split()
+    assert record["revision"] == pinned.revision
+    assert found["sha256"] == pinned.sha256
+    assert found["stamp"] == {
+        "size": int(size),
+        "mtime_ns": int(changed.replace(".", "")),
+        "ctime_ns": int(touched.replace(".", "")),
+        "inode": int(inode),
+    }
+
+
+def test_no_model_is_marked_as_changed(machine: Machine) -> None:
+    assert machine.lines(f"ls {RECORDS}/*.failed 2>/dev/null || true") == []
+
+
+def test_program_says_that_every_model_is_verified(machine: Machine, settings: Settings) -> None:
+    status = machine.json(f"{PROGRAM} status --json")
+    assert status["models"] == {name: {"verified": True, "failure": None} for name in settings.needed_models}
+    assert status["holder"] is None
+
+
+def test_program_lists_who_serves_a_model(machine: Machine, settings: Settings, model: str) -> None:
+    (row,) = [row for row in machine.json(f"{PROGRAM} list --json") if row["model"] == model]
+    serving = [name for name, engine in settings.enabled_engines.items() if model in (engine.model, engine.projector)]
+    assert row["engines"] == serving
+    assert row["size"] == settings.models.catalogue[model].size
+
+
+def test_manifest_can_be_changed_by_root_alone(machine: Machine) -> None:
+    assert machine.stat("/etc/rig/models.json") == "644 root root"
+
+
+def test_program_can_be_changed_by_root_alone(machine: Machine) -> None:
+    home = machine.run(f"readlink -f {PROGRAM}").removesuffix("/bin/rig-models")
+    assert home.startswith("/opt/rig/rigd/")
+    assert machine.lines(f"find {home} ! -type l -perm /022; find {home} ! -user root") == []
+
+
+def test_models_are_read_again_from_time_to_time(machine: Machine, settings: Settings) -> None:
+    timer = machine.unit("rig-models-scrub.timer", "ActiveState", "UnitFileState", "TimersCalendar")
+    assert (timer["ActiveState"], timer["UnitFileState"]) == ("active", "enabled")
+    normalized = machine.run(f"systemd-analyze calendar {settings.models.scrub} | sed -n 's/.*Normalized form: //p'")
+    assert f"OnCalendar={normalized} " in timer["TimersCalendar"]
+
+
+def test_reading_them_again_leaves_the_machine_to_everybody_else(machine: Machine) -> None:
+    service = machine.unit("rig-models-scrub.service", "Nice", "IOSchedulingClass", "CPUSchedulingPolicy")
+    # 3: idle; 5: SCHED_IDLE.
+    assert service == {"Nice": "19", "IOSchedulingClass": "3", "CPUSchedulingPolicy": "5"}
+
+
+def test_engine_does_not_start_with_a_model_that_changed(machine: Machine, settings: Settings, engine: str) -> None:
+    entry = settings.enabled_engines[engine]
+    unit = machine.unit(f"rig-{entry.runtime}@{engine}.service", "DropInPaths")
+    text = machine.run(f"cat {unit['DropInPaths']}")
+    for model in filter(None, (entry.model, entry.projector)):
+        assert f"\nAssertPathExists=!{RECORDS}/{model}.failed\n" in f"{text}\n"

@@ -34,8 +34,11 @@ BY_NATURE = {
     "/etc/ssh/ssh_host_ed25519_key.pub": "every lab has its own",
     "/home/rig/.ssh/authorized_keys": "every lab has its own",
     "/etc/ld.so.cache": "rebuilt by package scripts, in the order of the disk",
+    "/var/lib/rig/models/fetch.json": "how long the last fetch took",
 }
 KEYS = re.compile(r"/etc/rig/(keys\.env|keys/.*)")
+COMPILED = re.compile(r"/opt/rig/rigd/.*\.pyc")
+"""Python writes the time of the source into them."""
 RECORD = re.compile(r"/var/lib/rig/models/.*\.verified")
 
 # Started on demand, by a timer or at the first boot alone, and ended by themselves.
@@ -73,7 +76,7 @@ def files(normal: Callable[[bytes], bytes]) -> Iterator[tuple[str, str]]:
     """Every file of the folders: kind, mode, owner and content."""
     for folder in FOLDERS:
         for path in (Path(folder), *sorted(Path(folder).rglob("*"))):
-            if str(path) not in BY_NATURE:
+            if str(path) not in BY_NATURE and not COMPILED.fullmatch(str(path)):
                 yield f"file {path}", _file(path, normal)
 
 
@@ -89,7 +92,8 @@ def _file(path: Path, normal: Callable[[bytes], bytes]) -> str:
     if KEYS.fullmatch(str(path)):
         return f"{who} {_key_names(content)}"
     if RECORD.fullmatch(str(path)):
-        return f"{who} {content.decode().split()[-1]}"
+        verified = json.loads(content)["files"]
+        return f"{who} {' '.join(verified[name]['sha256'] for name in sorted(verified))}"
     if str(path) == "/etc/shadow":
         # The third field is the day of the last change.
         content = re.sub(rb"(?m)^([^:]*:[^:]*:)\d*", rb"\1", content)

@@ -94,7 +94,11 @@ def test_a_disabled_engine_is_retired_and_nothing_else_is_touched(deployed: Lab,
     before, lived = Fingerprint.of(deployed), lives(deployed)
     disabled = ("--data", f"engines.{engine}.enabled=false")
     retired = run(deployed, *disabled)
-    assert retired.changes == {"engines | Retire engines that are no longer enabled"}
+    # The manifest says which engines serve a model.
+    assert retired.changes == {
+        "models | Write /etc/rig/models.json",
+        "engines | Retire engines that are no longer enabled",
+    }
     assert restarted(lived, lives(deployed)) == SERVICES[engine]
     assert SERVICES[engine].isdisjoint(lives(deployed))
     assert deployed.sudo(f"systemctl list-units --all --plain --no-legend 'rig-*@{engine}.service'").stdout == ""

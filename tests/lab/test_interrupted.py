@@ -19,7 +19,7 @@ from tests.lab.runs import run
 from tests.lab.traces import eventually
 
 STARTING = "--> Starting operation: "
-BEFORE_THE_MODEL = "containers | Run the container engine"
+BEFORE_THE_MODEL = "models | Write /etc/rig/models.json"
 """After it nothing is fetched from the hub before the model."""
 OPERATIONS = 30
 """The last operation that is drawn; those after it are done in an instant."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -97,3 +99,22 @@ def tree(directory: Path) -> dict[str, str]:
         for path in sorted(directory.rglob("*"))
         if not path.is_dir()
     }
+
+
+def waits_for(lock: Path, command: str, meanwhile: Callable[[], bool]) -> None:
+    """Starts a command while its lock is held, sees it wait, and lets it finish."""
+    held = os.open(lock, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    process = subprocess.Popen(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 20
+        inode = f":{lock.stat().st_ino} "
+        while not any(" -> " in line and inode in line for line in Path("/proc/locks").read_text().splitlines()):
+            assert process.poll() is None, "it did not wait for the lock"
+            assert time.monotonic() < end, "it did not come to the lock"
+            time.sleep(0.01)
+        assert meanwhile()
+    finally:
+        os.close(held)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said

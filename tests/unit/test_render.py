@@ -32,7 +32,7 @@ def test_a_template_says_first_what_it_is_for(target: str) -> None:
 
 @pytest.mark.parametrize("target", FILES)
 def test_a_file_is_copied_byte_by_byte(target: str) -> None:
-    assert render.own_file(target).read() == (ROOT / "files" / target[1:]).read_text(encoding="utf-8")
+    assert render.own_file(target) == (ROOT / "files" / target[1:]).read_text(encoding="utf-8")
 
 
 def _unit(text: str) -> configparser.ConfigParser:

@@ -14,8 +14,7 @@ from pyinfra.api import OperationError
 
 from rig.facts import secrets as facts
 from rig.operations import secrets
-from tests.unit.sample import Here, needs, needs_root, tree
-from tests.unit.test_downloads import waits_for
+from tests.unit.sample import Here, needs, needs_root, tree, waits_for
 
 pytestmark = [needs_root, needs("flock")]
 

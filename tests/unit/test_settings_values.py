@@ -60,13 +60,6 @@ def test_a_model_lies_in_a_folder_of_its_own_name(project: Project) -> None:
     )
 
 
-def test_a_model_comes_from_its_pinned_revision(project: Project) -> None:
-    assert local(project).models.url("llama-3.1-8b-q4") == (
-        "https://huggingface.co/bartowski/Meta-Llama-3.1-8B-Instruct-GGUF/resolve/"
-        "bf5b95e96dac0462e2a09145ec66cae9a3f12067/Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf"
-    )
-
-
 def test_enabled_engines_and_named_consumers_get_a_key_each_once(project: Project) -> None:
     project.change("all.yml", "  consumers: []", "  consumers: [web-ui, llama-70b]")
     assert local(project).consumers == ("llama-70b", "llama-8b", "web-ui")

@@ -1,0 +1,96 @@
+"""What rig-models is told, and what is to be done about a fetch: plain functions of settings and of what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from rig.settings import Settings, size_bytes
+from rigd.models.manifest import File, Limits, Manifest, Model
+from rigd.models.state import FetchState
+
+RECORDS = "/var/lib/rig/models"
+"""NAME.verified for what was found right, NAME.failed for a model that must not be served."""
+TOKEN = "/etc/rig/hub-token"
+"""The owner's token for gated repositories, where there are any."""
+UNIT = "rig-models-fetch.service"
+
+Step = Literal["stop", "start"]
+
+
+@dataclass(frozen=True)
+class ModelsState:
+    """The fetch on a machine, and what is there of the models that are wanted."""
+
+    active: bool
+    """Whether a fetch is at work."""
+    manifest: str
+    """Beginning of the digest of the manifest that it was started for; empty without one."""
+    verified: frozenset[str] = frozenset()
+    """Models on record as right."""
+    failed: frozenset[str] = frozenset()
+    """Models that were found to have changed."""
+    fetch: FetchState | None = None
+    """How far the fetch is, or how the last one ended."""
+
+
+def manifest(settings: Settings) -> Manifest:
+    """What the enabled engines serve, where it comes from and where it lands."""
+    wanted = settings.models.download
+    return Manifest(
+        hub=settings.models.hub,
+        directory=str(settings.storage.models.path),
+        records=RECORDS,
+        backup=f"{settings.storage.backup.path}/models",
+        token_file=TOKEN,
+        limits=Limits(
+            parallel=wanted.parallel,
+            bytes_per_second=None if wanted.rate is None else size_bytes(wanted.rate),
+            attempts=wanted.attempts,
+        ),
+        models=tuple(
+            Model(
+                name=name,
+                repository=model.repository,
+                revision=model.revision,
+                files=(File(model.file, model.size, model.sha256),),
+                engines=tuple(
+                    engine for engine, entry in settings.enabled_engines.items() if name in entry.model_names
+                ),
+            )
+            for name, model in settings.needed_models.items()
+        ),
+    )
+
+
+def markers(names: Iterable[str]) -> list[str]:
+    """Files that stand there when one of these models must not be served."""
+    return [f"{RECORDS}/{name}.failed" for name in names]
+
+
+def tag(wanted: Manifest) -> str:
+    """By what a fetch is recognised that was started for this manifest."""
+    return wanted.digest[:12]
+
+
+def complete(state: ModelsState, wanted: Manifest) -> bool:
+    """Whether every model is there and right."""
+    return state.verified >= {model.name for model in wanted.models} and not state.failed
+
+
+def steps(state: ModelsState, wanted: Manifest) -> list[Step]:
+    """What to do so that a fetch for this manifest is at work, or needs not be. One that is at work is left alone."""
+    if complete(state, wanted):
+        return ["stop"] if state.active and state.manifest != tag(wanted) else []
+    if not state.active:
+        return ["start"]
+    return [] if state.manifest == tag(wanted) else ["stop", "start"]
+
+
+def causes(state: ModelsState, wanted: Manifest) -> list[str]:
+    """Why a fetch that is over did not bring everything, a sentence each."""
+    fetch = state.fetch
+    if fetch is None or fetch.manifest != wanted.digest or fetch.result == "running":
+        return ["the fetch ended before it was done, perhaps killed; run the deploy again, and it goes on from there"]
+    return [file.error for file in fetch.files if file.error] or [fetch.error or "the fetch failed"]

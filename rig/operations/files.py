@@ -1,0 +1,48 @@
+"""Files of the settings: owned by root, readable by all, and whole at every moment."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import shlex
+from pathlib import PurePosixPath
+
+from pyinfra import host, logger, state
+from pyinfra.api import FileUploadCommand, operation
+
+from rig.facts.files import FileState, Written
+from rig.facts.machine import FileText
+from rig.operations import Commands
+from rig.render import upload
+
+ACCESS = "644 root:root"
+"""What every file of the settings has. None of them holds a secret."""
+
+
+@operation()
+def written(path: str, text: str) -> Commands:
+    """The file at ``path`` holds ``text``; it is written beside its place and renamed, so that nobody reads half of it.
+
+    pyinfra's own ``files.put`` asks the machine three times where this asks once, and copies over the file that others
+    read.
+    """
+    there: FileState | None = host.get_fact(Written, path=path)
+    if there == FileState(ACCESS, hashlib.sha256(text.encode()).hexdigest()):
+        return
+    _show_difference(path, text)
+    # One name, so that what a killed run leaves there is taken away by the next one.
+    new = f"{path}.rig-new"
+    yield f"mkdir -p {shlex.quote(str(PurePosixPath(path).parent))}"
+    yield FileUploadCommand(upload(text), new)
+    beside = shlex.quote(new)
+    yield f"chown root:root {beside} && chmod 0644 {beside} && sync {beside}"
+    yield f"mv --no-target-directory {beside} {shlex.quote(path)}"
+
+
+def _show_difference(path: str, text: str) -> None:
+    """What ``--diff`` asks for."""
+    if not state.config.DIFF:
+        return
+    there = host.get_fact(FileText, path=path)
+    for line in difflib.unified_diff((there or "").splitlines(), text.splitlines(), path, path, lineterm=""):
+        logger.info(f"{host.print_prefix}  {line}")

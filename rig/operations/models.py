@@ -1,0 +1,128 @@
+"""The program rig-models, installed; and its fetch, which goes on without us and is joined in the end."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import time
+from io import BytesIO
+
+import click
+from pyinfra import host, logger
+from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operation
+
+from rig import progress
+from rig.facts.models import DESCRIPTION, LINK, PROGRAMS, Models, Program
+from rig.models import UNIT, ModelsState, Step, causes, complete, steps, tag
+from rig.operations import Commands
+from rig.wheel import Wheel
+from rigd.models import state as states
+from rigd.models.manifest import Manifest, dump
+
+POLL = 2.0
+"""Seconds between two looks at a fetch."""
+LINE_EVERY = 60.0
+"""Seconds between two lines where there is no terminal."""
+
+
+@operation()
+def program(wheel: Wheel) -> Commands:
+    """This version of rigd is installed, in a virtual environment of its own.
+
+    The one library it needs, requests, is the distribution's: its signature is checked by apt and its security updates
+    arrive by themselves, and nothing is asked of a package registry.
+    """
+    if host.get_fact(Program, version=wheel.version):
+        return
+    home = f"{PROGRAMS}/{wheel.version}"
+    path = f"{PROGRAMS}/{wheel.version}.{wheel.name}"
+    yield f"install -d -m 0755 {PROGRAMS}"
+    yield FileUploadCommand(BytesIO(wheel.content), path)
+    yield f"flock {PROGRAMS} sh -c {shlex.quote(install(home, path, wheel.name))}"
+
+
+def install(home: str, path: str, name: str) -> str:
+    """A script that installs the uploaded wheel; what an interrupted one left is made anew."""
+    return f"""set -eu
+umask 022
+rm -rf {home}
+python3 -m venv --system-site-packages {home}
+mv {path} {home}/{name}
+{home}/bin/python -m pip install --quiet --no-index --no-deps --disable-pip-version-check {home}/{name}
+{home}/bin/python -c 'import rigd.models.fetch'
+sync {home}
+touch {home}/.complete
+ln -s {home}/bin/rig-models {LINK}.new
+mv -T {LINK}.new {LINK}
+find {PROGRAMS} -mindepth 1 -maxdepth 1 ! -name "$(basename {home})" -exec rm -rf {{}} +
+"""
+
+
+@operation()
+def started(manifest: Manifest) -> Commands:
+    """A fetch is at work as a unit of its own where models are missing; nobody waits for it here."""
+    for step in steps(host.get_fact(Models, manifest=dump(manifest)), manifest):
+        yield _command(step, manifest)
+
+
+@operation()
+def fetched(manifest: Manifest) -> Commands:
+    """Every model is there and right. Waits for the fetch, and tells how far it is."""
+    text = dump(manifest)
+    seen: ModelsState = host.get_fact(Models, manifest=text)
+    for step in steps(seen, manifest):
+        yield _command(step, manifest)
+    if not complete(seen, manifest):
+        yield FunctionCommand(_join, (manifest,), {})
+
+
+def _command(step: Step, manifest: Manifest) -> str:
+    if step == "stop":
+        return f"systemctl stop {UNIT}"
+    description = shlex.quote(DESCRIPTION + tag(manifest))
+    # What the last scrub found is mended or told anew by the fetch.
+    return (
+        "systemctl reset-failed rig-models-scrub.service 2>/dev/null; "
+        f"systemd-run --quiet --collect --unit={UNIT} --description={description} --property=Type=exec "
+        f"--property=UMask=0022 {LINK} fetch --wait"
+    )
+
+
+def _join(state: State, host: Host, manifest: Manifest) -> bool:
+    """Look until the fetch is over; the causes are told when something is missing then."""
+    teller = _Teller(host)
+    with progress.told_by_itself(host):
+        while True:
+            seen: ModelsState = host.get_fact(Models, manifest=dump(manifest))
+            if complete(seen, manifest):
+                return True
+            if not seen.active:
+                break
+            if seen.fetch is not None and seen.fetch.manifest == manifest.digest:
+                teller.tell(states.line(seen.fetch.files))
+            time.sleep(POLL)
+    for cause in causes(seen, manifest):
+        logger.error(f"{host.print_prefix}{cause}")
+    return False
+
+
+class _Teller:
+    """One line that is kept current on a terminal; elsewhere, and beside other machines, a line a minute."""
+
+    def __init__(self, host: Host) -> None:
+        self._prefix = host.print_prefix
+        self._alone = sys.stderr.isatty() and len(host.state.inventory) == 1
+        self._said: float | None = None
+
+    def tell(self, line: str) -> None:
+        if self._alone:
+            # A line that takes two rows could not be written over.
+            line = line[: shutil.get_terminal_size().columns - len(click.unstyle(self._prefix)) - 5]
+        if self._said is not None and self._alone:
+            # pyinfra turns its spinner on the row below: the line is written over from there.
+            click.echo("\x1b[1A\r\x1b[K", nl=False, err=True)
+        elif self._said is not None and time.monotonic() - self._said < LINE_EVERY:
+            return
+        logger.info(f"{self._prefix}{line}")
+        self._said = time.monotonic()

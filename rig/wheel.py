@@ -1,0 +1,68 @@
+"""rigd as a wheel, made from its folder: the same sources make the same bytes, whose hash says which version it is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import tomllib
+import zipfile
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent / "rigd"
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip file knows; the sources' own would make every checkout another wheel."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel, and the name of it that pip wants."""
+
+    name: str
+    content: bytes
+
+    @property
+    def version(self) -> str:
+        """The beginning of its SHA-256."""
+        return hashlib.sha256(self.content).hexdigest()[:12]
+
+
+@cache
+def build(source: Path = SOURCE) -> Wheel:
+    """The wheel of the package in `source`, pure Python; its metadata are those of pyproject.toml."""
+    project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    stem = f"{project['name']}-{project['version']}"
+    files = {
+        f"{project['name']}/{path.relative_to(source)}": path.read_bytes() for path in sorted(source.rglob("*.py"))
+    }
+    scripts = "".join(f"{name} = {target}\n" for name, target in sorted(project["scripts"].items()))
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in project["dependencies"])
+    about = f"{stem}.dist-info"
+    files |= {
+        f"{about}/METADATA": (
+            f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+            f"Summary: {project['description']}\nRequires-Python: {project['requires-python']}\n{needs}"
+        ).encode(),
+        f"{about}/WHEEL": b"Wheel-Version: 1.0\nGenerator: rig\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{about}/entry_points.txt": f"[console_scripts]\n{scripts}".encode(),
+    }
+    record = "".join(f"{name},sha256={_digest(content)},{len(content)}\n" for name, content in files.items())
+    files[f"{about}/RECORD"] = f"{record}{about}/RECORD,,\n".encode()
+    return Wheel(f"{stem}-py3-none-any.whl", _zipped(files))
+
+
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+def _zipped(files: dict[str, bytes]) -> bytes:
+    packed = BytesIO()
+    # Not compressed: another zlib would make other bytes.
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, _LONG_AGO)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content)
+    return packed.getvalue()

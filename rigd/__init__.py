@@ -1,0 +1,1 @@
+"""What runs on the machine: programs that know nothing of the deploy that installed them."""

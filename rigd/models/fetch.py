@@ -1,0 +1,269 @@
+"""Fetching: every file of the manifest is there and right in the end, from what lies about, the backup, or the hub."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rigd.models import files, hub, part, state
+from rigd.models.errors import Failed, Trouble
+from rigd.models.hub import Hub
+from rigd.models.manifest import File, Manifest, Model
+from rigd.models.pace import Patience, Stopped, Throttle
+from rigd.models.part import Part
+from rigd.models.progress import Item, Progress
+from rigd.models.records import Records, Stamp, holds
+
+FRUITFUL = 1 << 20
+"""Bytes that an attempt must bring to count as one that did not fail."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file that is not known to be right."""
+
+    model: Model
+    file: File
+    final: Path
+    backup: Path | None
+    item: Item
+
+
+@dataclass
+class Fetcher:
+    """Everything that the files of one fetch share."""
+
+    manifest: Manifest
+    records: Records
+    token: str | None
+    stop: threading.Event = field(default_factory=threading.Event)
+    patience: Callable[[int, threading.Event], Patience] = Patience
+    free: Callable[[Path], int] = field(default_factory=lambda: _free)
+
+    def __post_init__(self) -> None:
+        self.throttle = Throttle(self.manifest.limits.bytes_per_second, self.stop)
+
+    def jobs(self, models: list[Model]) -> list[Job]:
+        """What is not on record as right; nothing is read."""
+        found = []
+        for model in models:
+            record = self.records.read(model.name)
+            for file in model.files:
+                final = Path(self.manifest.path(model, file))
+                if not holds(record, file, Stamp.of(final)):
+                    found.append(self._job(model, file, final))
+        return found
+
+    def _job(self, model: Model, file: File, final: Path) -> Job:
+        backup = Path(self.manifest.backup) / model.name / file.path if self.manifest.backup else None
+        return Job(model, file, final, backup, Item(model.name, file.path, file.size))
+
+    def run(self, models: list[Model], progress: Progress, jobs: list[Job]) -> None:
+        """Raises Failed with a sentence for each file that could not be had; the others are there then."""
+        errors = self._all(jobs, self._look, progress)
+        rest = [job for job in jobs if job.item.stage == "waiting"]
+        self._require_space(rest)
+        errors += self._all(rest, self._obtain, progress)
+        for model in models:
+            record = self.records.read(model.name)
+            if all(holds(record, file, Stamp.of(Path(self.manifest.path(model, file)))) for file in model.files):
+                self.records.clear(model.name)
+        if errors:
+            raise Failed("; ".join(errors))
+
+    def _all(self, jobs: list[Job], work: Callable[[Job, Progress], None], progress: Progress) -> list[str]:
+        """Do the work for each job, several at a time; what went wrong, a sentence each."""
+        pool = ThreadPoolExecutor(self.manifest.limits.parallel)
+        try:
+            tasks = [pool.submit(self._one, job, work, progress) for job in jobs]
+            return [error for task in tasks if (error := task.result()) is not None]
+        finally:
+            # On the way out by Ctrl-C nobody waits for a server that is silent.
+            if sys.exception() is not None:
+                self.stop.set()
+            pool.shutdown(wait=not self.stop.is_set(), cancel_futures=True)
+
+    def _one(self, job: Job, work: Callable[[Job, Progress], None], progress: Progress) -> str | None:
+        try:
+            work(job, progress)
+        except Stopped:
+            return None
+        except (Failed, Trouble, OSError) as error:
+            job.item.stage = "failed"
+            job.item.error = _sentence(error, job)
+            progress.say(job.item.error)
+            return job.item.error
+        return None
+
+    # What lies there already
+
+    def _look(self, job: Job, progress: Progress) -> None:
+        """Believe a file that was put there by hand if its hash is right; keep a wrong one, out of the way."""
+        for path in (job.final, aside(job.final, job.file.sha256)):
+            stamp = Stamp.of(path)
+            if stamp is None:
+                continue
+            job.item.begin("checking")
+            found = files.digest(path, job.item.advance) if stamp.size == job.file.size else ""
+            if found == job.file.sha256 and Stamp.of(path) == stamp:
+                path.rename(job.final)
+                self._done(job)
+                return
+            if path == job.final:
+                self._set_aside(job, found or files.digest(path, lambda count: None), progress)
+        job.item.begin("waiting", _size(_part(job.final)))
+
+    def _set_aside(self, job: Job, sha256: str, progress: Progress) -> None:
+        self.records.forget(job.model.name, job.file.path)
+        kept = aside(job.final, sha256)
+        job.final.rename(kept)
+        progress.say(
+            f"{job.final} is not what is pinned, but has SHA-256 {sha256}; it is kept as {kept.name} until "
+            "rig-models prune"
+        )
+
+    # What is missing
+
+    def _require_space(self, jobs: list[Job]) -> None:
+        """Nothing is begun that cannot end; what is there of a file is counted."""
+        needed = sum(job.file.size - min(job.file.size, _size(_part(job.final))) for job in jobs)
+        directory = Path(self.manifest.directory)
+        if needed > (free := self.free(directory)):
+            raise Failed(
+                f"{state.size(needed)} are missing and {directory} has {state.size(free)} free; "
+                f"free {state.size(needed - free)} (rig-models prune names what no engine uses)"
+            )
+
+    def _obtain(self, job: Job, progress: Progress) -> None:
+        job.final.parent.mkdir(parents=True, exist_ok=True)
+        job.item.begin("checking")
+        with part.opened(job.final, job.file.size, job.item.advance) as unfinished:
+            if not self._from_backup(job, unfinished, progress):
+                self._from_hub(job, unfinished, progress)
+            unfinished.finish(job.final)
+        self._done(job)
+
+    def _done(self, job: Job) -> None:
+        # Of whatever owner and mode it was found: the user that runs this can change it, everyone else only read it.
+        os.chown(job.final, os.geteuid(), os.getegid())
+        job.final.chmod(0o644)
+        stamp = Stamp.of(job.final)
+        assert stamp is not None
+        self.records.write(self.manifest, job.model, job.file, stamp)
+        job.item.begin("done", job.file.size)
+
+    def _from_backup(self, job: Job, unfinished: Part, progress: Progress) -> bool:
+        """Complete the file from the backup; where its bytes turn out wrong, all is as before."""
+        if job.backup is None or _size(job.backup) != job.file.size:
+            return False
+        job.item.begin("copying", unfinished.size)
+        before = unfinished.mark()
+        if unfinished.size == 0 and files.clone(job.backup, unfinished.descriptor):
+            unfinished.read_in(job.item.advance)
+        else:
+            self._copy(job.backup, unfinished, job)
+        if unfinished.sha256 == job.file.sha256:
+            return True
+        unfinished.rewind(before)
+        progress.say(f"{job.backup} is not what is pinned; it is left alone, and the hub is asked")
+        return False
+
+    def _copy(self, source: Path, unfinished: Part, job: Job) -> None:
+        with source.open("rb", buffering=0) as file:
+            file.seek(unfinished.size)
+            while data := file.read(files.CHUNK):
+                if self.stop.is_set():
+                    raise Stopped
+                unfinished.append(data)
+                job.item.advance(len(data))
+
+    def _from_hub(self, job: Job, unfinished: Part, progress: Progress) -> None:
+        """Attempt after attempt until the hash is right. Raises Failed, Trouble or OSError with the last cause."""
+        server = Hub(self.manifest.hub, self.token, self.manifest.limits.timeout)
+        patience = self.patience(self.manifest.limits.attempts, self.stop)
+        # Pieces that came at different times may be of different files: then the whole is asked for, once.
+        in_pieces = unfinished.size > 0
+        while unfinished.size < job.file.size or unfinished.sha256 != job.file.sha256:
+            if unfinished.size == job.file.size:
+                self._give_up_wrong(job, unfinished, for_good=not in_pieces)
+                in_pieces = False
+            before = unfinished.size
+            job.item.begin("fetching", before)
+            try:
+                self._attempt(server, job, unfinished)
+            except Trouble as trouble:
+                if trouble.afresh:
+                    unfinished.restart()
+                patience.after(trouble, fruitful=unfinished.size - before >= FRUITFUL)
+                progress.say(f"{job.model.name}/{job.file.path}: {trouble}; asking again at {unfinished.size} bytes")
+
+    def _give_up_wrong(self, job: Job, unfinished: Part, for_good: bool) -> None:
+        """The bytes are all there and are wrong ones. Raises Failed when there is no use in asking again."""
+        found = unfinished.sha256
+        unfinished.restart()
+        if for_good:
+            unfinished.path.unlink()
+            raise Failed(
+                f"{self.manifest.hub} sent {job.file.size} bytes with SHA-256 {found}, and {job.file.sha256} is "
+                "pinned; they were deleted; pin the new file, or find out who changed it"
+            )
+
+    def _attempt(self, server: Hub, job: Job, unfinished: Part) -> None:
+        """Fetch from where the part ends to the end of the file. Raises Trouble when fewer bytes come."""
+        with server.open(job.model, job.file, unfinished.size) as body:
+            if body.start == 0 and unfinished.size:
+                unfinished.restart()
+                job.item.begin("fetching")
+            for piece in body.pieces(self.throttle.piece):
+                if unfinished.size + len(piece) > job.file.size:
+                    raise Trouble(f"the server sends more than {job.file.size} bytes", afresh=True)
+                unfinished.append(piece)
+                job.item.advance(len(piece))
+                self.throttle.pass_through(len(piece))
+        if unfinished.size < job.file.size:
+            raise Trouble(f"the connection ended after {unfinished.size} of {job.file.size} bytes")
+
+
+def fetcher(manifest: Manifest, records: Records) -> Fetcher:
+    """With the token that the manifest points to. Raises BadInput when it is open to others."""
+    return Fetcher(manifest, records, hub.token(Path(manifest.token_file) if manifest.token_file else None))
+
+
+def aside(final: Path, sha256: str) -> Path:
+    """Where a file is kept that has lost its name to another version; going back to its hash brings it back."""
+    return final.with_name(f"{final.name}.{sha256[:12]}.aside")
+
+
+def _part(final: Path) -> Path:
+    return final.with_name(f"{final.name}.part")
+
+
+def _size(path: Path) -> int:
+    stamp = Stamp.of(path)
+    return 0 if stamp is None else stamp.size
+
+
+def _free(directory: Path) -> int:
+    while not directory.is_dir():
+        directory = directory.parent
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def _sentence(error: Exception, job: Job) -> str:
+    """What went wrong with a file, and what to do."""
+    name = f"{job.model.name}/{job.file.path}"
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            missing = job.file.size - _size(_part(job.final))
+            return f"{name}: the disk is full; free {state.size(missing)}, and it goes on from where it is"
+        return f"{name}: {error.filename or job.final}: {error.strerror}"
+    if isinstance(error, Trouble):
+        return f"{name}: {error}; given up, the next run goes on from where it is"
+    return f"{name}: {error}"

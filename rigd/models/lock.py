@@ -1,0 +1,52 @@
+"""One rig-models at a time, by a lock that the kernel gives back when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rigd.models.errors import Failed
+
+NAME = "lock"
+_FLOCK = "hhqqi0q"
+"""struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, pid."""
+
+
+@contextmanager
+def held(records: Path, wait: bool) -> Iterator[None]:
+    """Hold the lock. Raises Failed with the holder's PID when another has it and `wait` is false."""
+    descriptor = os.open(records / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except (BlockingIOError, PermissionError):
+            holder = _holder(descriptor)
+            raise Failed(
+                f"another rig-models is at work (PID {holder}); wait for it with --wait, or look: rig-models status"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def holder(records: Path) -> int | None:
+    """PID of the rig-models that is at work, or None."""
+    try:
+        descriptor = os.open(records / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return _holder(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> int | None:
+    """Whom the kernel names: a PID written into a file could be that of a process long dead."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else pid

@@ -1,0 +1,182 @@
+"""The manifest: which model files belong on a machine; written by the deploy, read by rig-models, defined here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from pathlib import PurePosixPath
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from rigd.models.errors import BadInput
+
+PATH = "/etc/rig/models.json"
+"""Where it lies on a machine."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Text that matches a regular expression; `what` completes "must be"."""
+
+    pattern: str
+    what: str
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A number that makes sense from here on."""
+
+    least: float
+
+
+Folder = Annotated[str, Shape(r"(?!.*/\.{1,2}(/|$))(/[^/\x00]+)+", "an absolute path")]
+Inside = Annotated[
+    str, Shape(r"(?!(.*/)?\.{1,2}(/|$))[^/\x00]+(/[^/\x00]+)*", "a path inside the repository, without '..'")
+]
+Sha256 = Annotated[str, Shape(r"[0-9a-f]{64}", "64 lower-case hexadecimal digits")]
+Name = Annotated[str, Shape(r"[a-z0-9][a-z0-9.-]*", "lower-case letters, digits, . and -")]
+Repository = Annotated[str, Shape(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "owner/name")]
+Revision = Annotated[str, Shape(r"[A-Za-z0-9._-]+", "a commit or a branch")]
+Address = Annotated[str, Shape(r"https?://[^/\s]+(/[^/\s]+)*", "a web address without a slash at the end")]
+Count = Annotated[int, AtLeast(1)]
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a repository."""
+
+    path: Inside
+    size: Annotated[int, AtLeast(0)]
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class Model:
+    """Files of one repository at one revision, and the engines that serve them."""
+
+    name: Name
+    repository: Repository
+    revision: Revision
+    files: tuple[File, ...]
+    engines: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How hard the hub is asked."""
+
+    parallel: Count = 2
+    """Files that are fetched at the same time."""
+    bytes_per_second: Count | None = None
+    """Of all files together; None: as fast as it goes."""
+    attempts: Count = 8
+    """Fruitless attempts in a row after which a file is given up."""
+    timeout: Annotated[float, AtLeast(0.01)] = 60.0
+    """Seconds of silence after which a connection is given up."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that rig-models has to know."""
+
+    hub: Address
+    directory: Folder
+    """A file lands at directory/model name/path."""
+    records: Folder
+    """Where is written down what was verified."""
+    models: tuple[Model, ...]
+    backup: Folder | None = None
+    """A folder of the same layout, asked before the hub."""
+    token_file: Folder | None = None
+    """File with the owner's token for gated repositories; it need not be there."""
+    limits: Limits = Limits()
+
+    def path(self, model: Model, file: File) -> PurePosixPath:
+        """Where a file lies on the machine."""
+        return PurePosixPath(self.directory) / model.name / file.path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest: what a running fetch was started for."""
+        return hashlib.sha256(dump(self).encode()).hexdigest()
+
+
+def dump(manifest: Manifest) -> str:
+    """The manifest as JSON, always the same for the same values."""
+    return json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
+
+
+def parse(text: str, hub: str | None = None) -> Manifest:
+    """The manifest in a JSON text, with another hub when one is given. Raises BadInput with the first thing wrong."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"the manifest is not JSON ({error}); write it anew with a deploy") from None
+    if hub and isinstance(document, dict):
+        document["hub"] = hub.rstrip("/")
+    manifest: Manifest = _value(Manifest, document, "")
+    names = [model.name for model in manifest.models]
+    for name in names:
+        if names.count(name) > 1:
+            raise _wrong("models", f"must name {name} once only")
+    for model in manifest.models:
+        paths = [file.path for file in model.files]
+        if not paths or len(set(paths)) != len(paths):
+            raise _wrong(f"models.{model.name}.files", "must name at least one file, and each once only")
+    return manifest
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """`value` as a `kind` of the dataclasses above."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return None if value is None else _value(inside[0], value, where)
+    if origin is tuple:
+        items = _typed(list, value, where, "a list")
+        return tuple(_value(inside[0], item, f"{where}[{number}]") for number, item in enumerate(items))
+    if origin is Annotated:
+        return _ruled(inside[1], _value(inside[0], value, where), where)
+    if is_dataclass(kind):
+        return _section(kind, _typed(dict, value, where, "an object"), where)
+    if kind is str:
+        return _typed(str, value, where, "text")
+    return _typed((int, float) if kind is float else int, value, where, "a number")
+
+
+def _section(kind: Any, values: dict[str, Any], where: str) -> Any:
+    at = f"{where}." if where else ""
+    known = {part.name: part for part in fields(kind)}
+    for name in values:
+        if name not in known:
+            raise _wrong(f"{at}{name}", "is not known to this version of rig-models")
+    for name, part in known.items():
+        if name not in values and part.default is MISSING:
+            raise _wrong(f"{at}{name}", "is missing")
+    hints = get_type_hints(kind, include_extras=True)
+    return kind(**{name: _value(hints[name], value, at + name) for name, value in values.items()})
+
+
+def _ruled(rule: Shape | AtLeast, value: Any, where: str) -> Any:
+    if isinstance(rule, Shape):
+        if not re.fullmatch(rule.pattern, value):
+            raise _wrong(where, f"must be {rule.what}, not {value!r}")
+    elif isinstance(value, bool) or value < rule.least:
+        raise _wrong(where, f"must be a number from {rule.least} on, not {value!r}")
+    return value
+
+
+def _typed(kind: Any, value: Any, where: str, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise _wrong(where, f"must be {what}, not {value!r}")
+    return value
+
+
+def _wrong(where: str, what: str) -> BadInput:
+    return BadInput(f"the manifest is wrong: {where or 'it'} {what}; write it anew with a deploy")

@@ -1,0 +1,114 @@
+"""A file that is not finished: NAME.part, with the hash of what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rigd.models.files import CHUNK, sync_directory
+
+AHEAD = 16
+"""Pieces, of 1 MiB at most, that may wait for their hashing."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in a part to go back to."""
+
+    size: int
+    sha256: Any
+
+
+class Part:
+    """Bytes are hashed when they are written, so that the finished file need not be read again.
+
+    The hashing has a thread of its own: it takes longer than all else, and the next bytes arrive meanwhile.
+    """
+
+    def __init__(self, path: Path, descriptor: int, hasher: Executor) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.size = 0
+        self._sha256 = hashlib.sha256()
+        self._hasher = hasher
+        self._pending: deque[Future[None]] = deque()
+
+    @property
+    def sha256(self) -> str:
+        """Of everything up to here."""
+        self._settle()
+        return self._sha256.hexdigest()
+
+    def append(self, data: bytes) -> None:
+        """Add bytes. Raises OSError, for example when the disk is full; what did fit stays."""
+        view = memoryview(data)
+        while view:
+            written = os.write(self.descriptor, view)
+            self._hash(view[:written])
+            self.size += written
+            view = view[written:]
+
+    def mark(self) -> Mark:
+        """Where it ends now."""
+        self._settle()
+        return Mark(self.size, self._sha256.copy())
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget everything after the mark."""
+        self._settle()
+        os.ftruncate(self.descriptor, mark.size)
+        os.lseek(self.descriptor, mark.size, os.SEEK_SET)
+        self.size, self._sha256 = mark.size, mark.sha256.copy()
+
+    def restart(self) -> None:
+        """Forget everything."""
+        self.rewind(Mark(0, hashlib.sha256()))
+
+    def read_in(self, advance: Callable[[int], None]) -> None:
+        """Hash what the file holds beyond what is known: the remains of an earlier run, or a clone."""
+        while data := os.read(self.descriptor, CHUNK):
+            self._hash(data)
+            self.size += len(data)
+            advance(len(data))
+
+    def finish(self, final: Path) -> None:
+        """Give the file its name, so that after a power cut it is whole or not there."""
+        os.fsync(self.descriptor)
+        self.path.rename(final)
+        sync_directory(final.parent)
+
+    def _hash(self, data: bytes | memoryview) -> None:
+        self._pending.append(self._hasher.submit(self._sha256.update, data))
+        if len(self._pending) > AHEAD:
+            self._pending.popleft().result()
+
+    def _settle(self) -> None:
+        """Wait until all bytes are hashed."""
+        while self._pending:
+            self._pending.popleft().result()
+
+
+@contextmanager
+def opened(final: Path, most: int, advance: Callable[[int], None]) -> Iterator[Part]:
+    """The part of a file, with what an earlier run left of it; more than `most` bytes cannot be of this file."""
+    path = final.with_name(f"{final.name}.part")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        with ThreadPoolExecutor(max_workers=1) as hasher:
+            part = Part(path, descriptor, hasher)
+            if os.fstat(descriptor).st_size > most:
+                part.restart()
+            part.read_in(advance)
+            yield part
+    finally:
+        # Nothing is kept of what was refused before its first byte.
+        if os.fstat(descriptor).st_size == 0:
+            path.unlink(missing_ok=True)
+        os.close(descriptor)

@@ -1,0 +1,117 @@
+"""How far the work has come, told to the state file and to whoever looks on."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TextIO
+
+from rigd.models import state
+from rigd.models.state import FetchState, FileState, Stage
+
+WINDOW = 10.0
+"""Seconds over which a rate is measured."""
+TICK = 0.5
+"""Seconds between two looks."""
+LINE_EVERY = 60.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class Item:
+    """One file that is worked at."""
+
+    def __init__(self, model: str, path: str, total: int) -> None:
+        self.model, self.path, self.total = model, path, total
+        self.stage: Stage = "waiting"
+        self.bytes = 0
+        self.error: str | None = None
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def begin(self, stage: Stage, done: int = 0) -> None:
+        """A new stage, with so many bytes behind it."""
+        self.stage, self.bytes = stage, done
+        self._seen.clear()
+
+    def advance(self, count: int) -> None:
+        """So many more bytes are done."""
+        self.bytes += count
+
+    def look(self, now: float) -> FileState:
+        """What it is now; the rate follows from earlier looks."""
+        self._seen.append((now, self.bytes))
+        while len(self._seen) > 1 and now - self._seen[0][0] > WINDOW:
+            self._seen.popleft()
+        (since, before), busy = self._seen[0], self.stage not in ("waiting", "done", "failed")
+        rate = (self.bytes - before) / (now - since) if busy and now > since else 0.0
+        eta = (self.total - self.bytes) / rate if rate > 0 else None
+        return FileState(self.model, self.path, self.stage, self.bytes, self.total, max(0.0, rate), eta, self.error)
+
+
+class Progress:
+    """Writes the state file twice a second, and shows a line on a terminal, or one a minute where there is none."""
+
+    def __init__(self, items: list[Item], records: Path | None = None, manifest: str = "") -> None:
+        """`records`: where the state file is written, with the manifest's digest in it; None for no such file."""
+        self.items = items
+        self._to: TextIO = sys.stderr
+        self._terminal = self._to.isatty()
+        self._file = None if records is None else records / state.NAME
+        self._manifest = manifest
+        self._began = time.time()
+        self._said = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Progress:
+        self._write("running", None)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        files = self._write("failed" if error else "done", str(error) if error else None)
+        if self._terminal:
+            self._to.write(f"\r\x1b[K{state.line(files)}\n")
+
+    def say(self, sentence: str) -> None:
+        """A line that stays."""
+        self._to.write(f"\r\x1b[K{sentence}\n" if self._terminal else f"{sentence}\n")
+        self._to.flush()
+
+    def _run(self) -> None:
+        while not self._ended.wait(TICK):
+            files = self._write("running", None)
+            if self._terminal:
+                self._to.write(f"\r\x1b[K{_fitting(state.line(files), self._to)}")
+                self._to.flush()
+            elif time.monotonic() - self._said >= LINE_EVERY:
+                self._said = time.monotonic()
+                self.say(state.line(files))
+
+    def _write(self, result: Literal["running", "done", "failed"], error: str | None) -> tuple[FileState, ...]:
+        now = time.monotonic()
+        files = tuple(item.look(now) for item in self.items)
+        if self._file is not None:
+            new = self._file.with_name(f".{self._file.name}.new")
+            whole = FetchState(self._manifest, os.getpid(), self._began, time.time(), result, error, files)
+            # Not worth waiting for the disk; a full one must not stop what still fits.
+            try:
+                new.write_text(json.dumps(state.as_dict(whole)) + "\n", encoding="utf-8")
+                new.rename(self._file)
+            except OSError:
+                new.unlink(missing_ok=True)
+        return files
+
+
+def _fitting(text: str, terminal: TextIO) -> str:
+    """As much as stands on one row."""
+    return text[: os.get_terminal_size(terminal.fileno()).columns - 1]

@@ -1,0 +1,132 @@
+"""What was verified, written down so that a file that has not changed since is believed without being read."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rigd.models.files import replace
+from rigd.models.manifest import File, Manifest, Model
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """By what a file is recognised. The kernel alone sets ctime: a copy that keeps times cannot set it back."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @staticmethod
+    def of(path: Path) -> Stamp | None:
+        """The stamp of a file; None when there is none."""
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One file, hashed once."""
+
+    stamp: Stamp
+    sha256: str
+    when: str
+    """Time of the hashing, ISO 8601 in UTC."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The verified files of one model."""
+
+    repository: str = ""
+    revision: str = ""
+    directory: str = ""
+    """The model's own folder."""
+    files: dict[str, Verified] = field(default_factory=dict)
+
+
+class Records:
+    """The folder of records: NAME.verified for what was found right, NAME.failed for what must not be served."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """Models that have a record."""
+        return sorted(path.name.removesuffix(".verified") for path in self.directory.glob("*.verified"))
+
+    def read(self, name: str) -> Record:
+        """The record of a model. One that is missing or damaged says nothing: the files are hashed again."""
+        try:
+            values = json.loads(self._verified(name).read_text(encoding="utf-8"))
+            files = {
+                path: Verified(Stamp(**entry.pop("stamp")), **entry) for path, entry in values.pop("files").items()
+            }
+            return Record(**values, files=files)
+        except (FileNotFoundError, ValueError, TypeError, AttributeError, KeyError):
+            return Record()
+
+    def write(self, manifest: Manifest, model: Model, file: File, stamp: Stamp) -> None:
+        """Put down that the file with this stamp has the manifest's hash."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with self._lock:
+            files = self.read(model.name).files | {file.path: Verified(stamp, file.sha256, now)}
+            # What the manifest no longer names is no part of the model.
+            kept = {entry.path: files[entry.path] for entry in model.files if entry.path in files}
+            folder = str(Path(manifest.directory) / model.name)
+            record = Record(model.repository, model.revision, folder, kept)
+            replace(self._verified(model.name), json.dumps(asdict(record), indent=1) + "\n")
+
+    def forget(self, name: str, path: str | None = None) -> None:
+        """Nothing is known any more of one file, or of the whole model."""
+        with self._lock:
+            if path is None:
+                self._verified(name).unlink(missing_ok=True)
+                self._failed(name).unlink(missing_ok=True)
+                return
+            record = asdict(self.read(name))
+            if record["files"].pop(path, None) is not None:
+                replace(self._verified(name), json.dumps(record, indent=1) + "\n")
+
+    def failure(self, name: str) -> str | None:
+        """Why a model must not be served, or None."""
+        try:
+            return self._failed(name).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+
+    def fail(self, name: str, reason: str) -> None:
+        """Mark a model: units that serve it look for the marker, and do not start."""
+        replace(self._failed(name), reason + "\n")
+
+    def clear(self, name: str) -> None:
+        """Take the mark away."""
+        self._failed(name).unlink(missing_ok=True)
+
+    def _verified(self, name: str) -> Path:
+        return self.directory / f"{name}.verified"
+
+    def _failed(self, name: str) -> Path:
+        return self.directory / f"{name}.failed"
+
+
+def holds(record: Record, file: File, stamp: Stamp | None) -> bool:
+    """Whether the record is about the file that lies there and the bytes that are wanted; nothing is read."""
+    known = record.files.get(file.path)
+    return known is not None and known.stamp == stamp and known.stamp.size == file.size and known.sha256 == file.sha256
+
+
+def make(directory: Path) -> Records:
+    """The folder of records, made where it is missing."""
+    if not directory.is_dir():
+        directory.mkdir(parents=True)
+        directory.chmod(0o755)
+    return Records(directory)

@@ -1,0 +1,206 @@
+"""What rig-models is told, and what a deploy does about a fetch, whatever it finds on the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import venv
+import zipfile
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from rig import models
+from rig.facts.models import DESCRIPTION, Models
+from rig.models import ModelsState, Step
+from rig.operations.models import install
+from rig.wheel import SOURCE, build
+from rigd.models import manifest as manifests
+from rigd.models.manifest import File
+from rigd.models.state import FetchState, FileState, as_dict
+from tests.unit.sample import settings
+
+WANTED = models.manifest(settings())
+TAG = models.tag(WANTED)
+NAMES = frozenset(model.name for model in WANTED.models)
+THERE = ModelsState(active=False, manifest="", verified=NAMES)
+MISSING = replace(THERE, verified=frozenset())
+
+
+# The manifest
+
+
+def test_the_manifest_names_what_enabled_engines_serve() -> None:
+    assert {model.name: model.engines for model in WANTED.models} == {
+        "llama-3.3-70b-q4": ("one",),
+        "llama-3.1-8b-q4": ("two",),
+    }
+    pinned = settings().models.catalogue["llama-3.1-8b-q4"]
+    (model,) = [model for model in WANTED.models if model.name == "llama-3.1-8b-q4"]
+    assert (model.repository, model.revision) == (pinned.repository, pinned.revision)
+    assert model.files == (File(pinned.file, pinned.size, pinned.sha256),)
+
+
+def test_a_projector_is_fetched_too_and_a_model_of_two_engines_once() -> None:
+    changed = settings(
+        {
+            "engines/one/model": "qwen3-vl-4b-q4",
+            "engines/two/model": "qwen3-vl-4b-q4",
+            "engines/two/projector": "qwen3-vl-4b-mmproj",
+        }
+    )
+    assert {model.name: model.engines for model in models.manifest(changed).models} == {
+        "qwen3-vl-4b-q4": ("one", "two"),
+        "qwen3-vl-4b-mmproj": ("two",),
+    }
+
+
+def test_files_land_where_engines_look_for_them() -> None:
+    for model in WANTED.models:
+        assert WANTED.path(model, model.files[0]) == settings().model_path(model.name)
+
+
+def test_every_setting_of_a_download_reaches_the_program() -> None:
+    changed = settings(
+        {"models/download": {"parallel": 5, "rate": "20M", "attempts": 3}, "models/hub": "http://mirror"}
+    )
+    wanted = models.manifest(changed)
+    assert (wanted.limits.parallel, wanted.limits.bytes_per_second, wanted.limits.attempts) == (5, 20 << 20, 3)
+    assert wanted.hub == "http://mirror"
+    assert wanted.backup == "/mnt/backup/models"
+    assert WANTED.limits.bytes_per_second is None
+
+
+def test_the_program_accepts_every_manifest_that_the_settings_make() -> None:
+    assert manifests.parse(manifests.dump(WANTED)) == WANTED
+
+
+# What is to be done
+
+
+@pytest.mark.parametrize(
+    ("state", "steps"),
+    [
+        (THERE, []),
+        (MISSING, ["start"]),
+        (replace(THERE, verified=frozenset({"llama-3.1-8b-q4"})), ["start"]),
+        (replace(THERE, failed=frozenset({"llama-3.1-8b-q4"})), ["start"]),
+        (replace(THERE, verified=NAMES | {"another"}), []),
+        (replace(MISSING, active=True, manifest=TAG), []),
+        (replace(MISSING, active=True, manifest="another"), ["stop", "start"]),
+        (replace(THERE, active=True, manifest=TAG), []),
+        (replace(THERE, active=True, manifest="another"), ["stop"]),
+    ],
+)
+def test_a_fetch_is_started_when_one_is_due_and_left_alone_at_its_work(state: ModelsState, steps: list[Step]) -> None:
+    assert models.steps(state, WANTED) == steps
+
+
+def _ended(result: str, *errors: str | None, error: str | None = None, digest: str = WANTED.digest) -> ModelsState:
+    files = tuple(FileState("m", "f", "failed" if text else "done", 1, 2, error=text) for text in errors)
+    return replace(MISSING, fetch=FetchState(digest, 1, 0, 0, result, error, files))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("state", "causes"),
+    [
+        (_ended("failed", "one is gone", None, "two is gone"), ["one is gone", "two is gone"]),
+        (_ended("failed", error="too little space"), ["too little space"]),
+    ],
+)
+def test_a_fetch_that_failed_is_told_with_its_causes(state: ModelsState, causes: list[str]) -> None:
+    assert models.causes(state, WANTED) == causes
+
+
+@pytest.mark.parametrize("state", [MISSING, _ended("running"), _ended("failed", "old", digest="another")])
+def test_a_fetch_that_vanished_is_told_as_such(state: ModelsState) -> None:
+    assert models.causes(state, WANTED) == [
+        "the fetch ended before it was done, perhaps killed; run the deploy again, and it goes on from there"
+    ]
+
+
+# What is seen
+
+
+def _seen(unit: str, description: str, said: object | None) -> ModelsState:
+    text = f"ActiveState={unit}\nDescription={description}\n"
+    return Models().process((text + ("" if said is None else json.dumps(said, indent=2))).splitlines())
+
+
+def test_a_bare_machine_has_neither_program_nor_fetch() -> None:
+    assert _seen("inactive", "rig-models-fetch.service", None) == ModelsState(False, "")
+
+
+def test_a_fetch_is_recognised_with_its_manifest_and_how_far_it_is() -> None:
+    fetch = FetchState("d", 7, 1.0, 2.0, "running", None, (FileState("m", "f", "fetching", 1, 2, 3.0, 4.0),))
+    said = {
+        "holder": 7,
+        "manifest": "d",
+        "fetch": as_dict(fetch),
+        "models": {"one": {"verified": True, "failure": None}, "two": {"verified": False, "failure": "changed"}},
+    }
+    assert _seen("active", f"{DESCRIPTION}{TAG}", said) == ModelsState(
+        active=True, manifest=TAG, verified=frozenset({"one"}), failed=frozenset({"two"}), fetch=fetch
+    )
+
+
+# The program
+
+
+def test_the_wheel_is_the_same_for_the_same_sources(tmp_path: Path) -> None:
+    for path in [*SOURCE.rglob("*.py"), SOURCE / "pyproject.toml"]:
+        copy = tmp_path / path.relative_to(SOURCE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    (tmp_path / "models" / "__pycache__").mkdir()
+    (tmp_path / "models" / "__pycache__" / "cli.cpython-311.pyc").write_bytes(b"x")
+    assert build(tmp_path) == build()
+    (tmp_path / "models" / "cli.py").write_text("")
+    assert build.__wrapped__(tmp_path).version != build().version
+
+
+def test_everything_in_the_wheel_has_the_hash_of_its_record() -> None:
+    with zipfile.ZipFile(BytesIO(build().content)) as wheel:
+        assert wheel.testzip() is None
+        record = wheel.read("rigd-1.0.dist-info/RECORD").decode().splitlines()
+        assert {line.split(",")[0] for line in record} == set(wheel.namelist())
+        assert "rigd/models/cli.py" in wheel.namelist()
+
+
+def test_the_wheel_installs_as_on_a_machine_and_asks_nobody_for_anything(tmp_path: Path) -> None:
+    wheel = build()
+    (tmp_path / wheel.name).write_bytes(wheel.content)
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=True)
+    offline = [str(home / "bin/python"), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([*offline, str(tmp_path / wheel.name)], check=True, timeout=120)
+    done = subprocess.run(
+        [home / "bin" / "rig-models", "--help"], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert "Exits with 0" in done.stdout
+
+
+def test_the_install_script_is_sound_shell() -> None:
+    script = install("/opt/rig/rigd/abc", "/opt/rig/rigd/abc.whl", "rigd.whl")
+    subprocess.run(["sh", "-n", "-c", script], check=True)
+    assert script.index("touch /opt/rig/rigd/abc/.complete") > script.index("import rigd.models.fetch")
+
+
+def test_the_package_knows_nothing_of_the_deploy_and_runs_alone() -> None:
+    """A machine has neither pyinfra nor rig, and only the standard library and requests besides."""
+    code = (
+        "import sys; sys.path[:] = [path for path in sys.path if 'site-packages' not in path];"
+        f"sys.path.insert(0, {str(SOURCE.parent)!r});"
+        "import rigd.models.cli, rigd.models.registry, rigd.models.verify;"
+        "print({name.partition('.')[0] for name in sys.modules} & {'rig', 'pyinfra', 'pydantic', 'yaml', 'requests'})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout == "set()\n"
+
+
+def test_the_version_is_a_hash() -> None:
+    assert build().version == hashlib.sha256(build().content).hexdigest()[:12]

@@ -1,0 +1,530 @@
+"""Fetching from a hub that misbehaves: nothing wrong ever takes a final name, and nothing is fetched twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import threading
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lab.hub
+from rigd.models import fetch as fetching
+from rigd.models import files, hub, lock
+from rigd.models.errors import BadInput, Failed, Trouble
+from rigd.models.files import clone
+from rigd.models.pace import Patience
+from tests.unit.fetching import REPOSITORY, Place, serving
+from tests.unit.sample import tree
+
+CONTENT = random.Random(1).randbytes(3 << 20)
+OTHER = random.Random(2).randbytes(1 << 20)
+SHA = hashlib.sha256(CONTENT).hexdigest()
+HALF = len(CONTENT) // 2
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with serving() as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        yield place
+
+
+def test_files_land_whole_readable_and_recorded(place: Place) -> None:
+    place.publish("sharded", one=OTHER, two=OTHER[::-1])
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+    assert place.final("sharded", "two.gguf").read_bytes() == OTHER[::-1]
+    assert tree(place.models) == {
+        "sharded/one.gguf": "644",
+        "sharded/two.gguf": "644",
+        "tiny/tiny.gguf": "644",
+    }
+    assert place.hub.sent == len(CONTENT) + 2 * len(OTHER)
+
+
+def test_a_second_run_neither_asks_the_network_nor_reads_a_model(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.fetch()
+    monkeypatch.setattr(files, "digest", lambda *_: pytest.fail("a verified file was read"))
+    before = len(place.hub.asked)
+    place.fetch()
+    assert len(place.hub.asked) == before
+
+
+# Faults of the hub
+
+
+def test_a_connection_that_is_cut_again_and_again_costs_no_byte_twice(place: Place) -> None:
+    place.hub.fault(cut=1_200_000, times=2)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+    assert place.hub.begun_at == [0, 1_200_000, 2_400_000]
+    assert place.hub.sent == len(CONTENT)
+
+
+def test_every_attempt_begins_at_the_resolve_address(place: Place) -> None:
+    place.hub.fault(cut=1_200_000, times=2)
+    place.fetch()
+    assert [request.is_resolve for request in place.hub.asked] == [True, False] * 3
+
+
+def test_a_signed_address_that_expires_is_asked_for_anew(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    lifetimes = iter([-10, -10, 60])
+    real = lab.hub.Handler._resolve
+
+    def resolve(self: lab.hub.Handler, *asked: str) -> None:
+        monkeypatch.setattr(lab.hub, "ADDRESS_SECONDS", next(lifetimes))
+        real(self, *asked)
+
+    monkeypatch.setattr(lab.hub.Handler, "_resolve", resolve)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+    assert sum(request.is_resolve for request in place.hub.asked) == 3
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_server_that_is_busy_is_asked_again(place: Place, status: int) -> None:
+    place.hub.fault(status=status, times=3)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+
+
+def test_a_server_that_stays_busy_is_given_up_with_the_cause(place: Place) -> None:
+    place.limit(attempts=3)
+    place.hub.fault(status=503)
+    with pytest.raises(Failed, match=r"tiny/tiny\.gguf: 127\.0\.0\.1:.* answers 503 Service Unavailable; given up"):
+        place.fetch()
+    assert sum(request.is_resolve for request in place.hub.asked) == 3
+    assert not place.final().exists()
+
+
+def test_attempts_that_bring_something_are_not_counted(place: Place) -> None:
+    place.limit(attempts=2)
+    place.hub.fault(cut=fetching.FRUITFUL, times=2)
+    place.fetch()
+    assert place.hub.sent == len(CONTENT)
+
+
+def test_a_server_is_left_alone_as_long_as_it_asks(place: Place) -> None:
+    waits = []
+
+    class Watched(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0)
+            return False
+
+    place.hub.fault(status=429, retry_after=7, times=1)
+    place.fetch(stop=Watched())
+    assert [round(wait) for wait in waits if wait > 1] == [7]
+
+
+def test_a_server_that_asks_for_too_long_a_rest_is_given_up(place: Place) -> None:
+    place.hub.fault(status=429, retry_after=7200)
+    with pytest.raises(Failed, match="answers 429"):
+        place.fetch()
+    assert len(place.hub.begun_at) == 1
+
+
+def test_a_server_without_ranges_is_asked_for_the_whole(place: Place) -> None:
+    place.put(place.part(), CONTENT[:HALF])
+    place.hub.fault(no_range=True)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+    assert place.hub.sent == len(CONTENT)
+
+
+def test_a_slow_server_is_waited_for(place: Place) -> None:
+    place.hub.fault(bytes_per_second=len(CONTENT) * 4)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+
+
+def test_a_silent_server_is_given_up(place: Place) -> None:
+    place.limit(timeout=0.05, attempts=2)
+    place.hub.fault(bytes_per_second=20_000)
+    with pytest.raises(Failed, match="silent for too long"):
+        place.fetch()
+
+
+def test_wrong_bytes_never_take_the_name_and_are_told_with_their_hash(place: Place) -> None:
+    place.hub.fault(wrong=True)
+    wrong = hashlib.sha256(bytes(255 - byte for byte in CONTENT)).hexdigest()
+    with pytest.raises(Failed, match=f"{wrong}, and {SHA} is pinned"):
+        place.fetch()
+    assert tree(place.models) == {}
+    assert place.hub.sent == len(CONTENT)
+
+
+def test_wrong_bytes_in_the_middle_cost_one_more_download(place: Place) -> None:
+    place.put(place.part(), CONTENT[:HALF])
+    place.hub.fault(wrong=True, times=1)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+    assert place.hub.begun_at == [HALF, 0]
+
+
+@pytest.mark.parametrize("change", [b"", b"more"])
+def test_another_file_under_the_name_is_refused_before_a_byte_of_it(place: Place, change: bytes) -> None:
+    path = place.root / "other"
+    path.write_bytes(CONTENT[::-1] + change)
+    place.hub.state.published.clear()
+    place.hub.publish(path, "tiny.gguf")
+    with pytest.raises(Failed, match="pin the new file"):
+        place.fetch()
+    assert place.hub.sent == 0
+
+
+def test_a_file_whose_size_changed_behind_the_hubs_promise_is_refused(place: Place) -> None:
+    (place.root / "hub" / "tiny-tiny.gguf").write_bytes(CONTENT + b"more")
+    with pytest.raises(Failed, match=f"has {len(CONTENT) + 4} bytes, and {len(CONTENT)} are pinned"):
+        place.fetch()
+    place.put(place.part(), CONTENT[:HALF])
+    with pytest.raises(Failed, match=f"has {len(CONTENT) + 4} bytes"):
+        place.fetch()
+
+
+def test_a_file_that_became_shorter_than_what_is_there_is_refused(place: Place) -> None:
+    (place.root / "hub" / "tiny-tiny.gguf").write_bytes(CONTENT[:100])
+    place.put(place.part(), CONTENT[:HALF])
+    with pytest.raises(Failed, match="has 100 bytes"):
+        place.fetch()
+
+
+def test_a_missing_file_is_told_with_its_status_at_once(place: Place) -> None:
+    place.hub.state.published.clear()
+    with pytest.raises(Failed, match=r"answers 404 Not Found for tiny\.gguf of made/up at aaaa"):
+        place.fetch()
+    assert len(place.hub.asked) == 1
+
+
+def test_a_server_that_is_not_there_is_told(place: Place) -> None:
+    place.limit(attempts=2)
+    place.change(hub="http://127.0.0.1:1")
+    with pytest.raises(Failed, match=r"the connection broke \(Connection refused\); given up"):
+        place.fetch()
+
+
+def test_ranges_that_the_server_gets_wrong_lead_to_the_whole_file(tmp_path: Path) -> None:
+    def _file(self: lab.hub.Handler, path: Path, name: str) -> None:
+        self.send_response(HTTPStatus.PARTIAL_CONTENT if "Range" in self.headers else HTTPStatus.OK)
+        if "Range" in self.headers:
+            self.send_header("Content-Range", f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT)
+
+    with serving({"_file": _file}) as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        place.put(place.part(), CONTENT[:HALF])
+        place.fetch()
+        assert place.final().read_bytes() == CONTENT
+        assert running.begun_at == [HALF, 0]
+
+
+def test_small_files_that_the_hub_serves_without_a_redirect_are_fetched(tmp_path: Path) -> None:
+    def _resolve(self: lab.hub.Handler, *asked: str) -> None:
+        self._file(self.state.published[0].path, "direct")
+
+    with serving({"_resolve": _resolve}) as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        place.fetch()
+        assert place.final().read_bytes() == CONTENT
+
+
+# What an earlier run left
+
+
+def test_an_unfinished_download_is_continued_where_it_broke_off(place: Place) -> None:
+    place.put(place.part(), CONTENT[:HALF])
+    place.fetch()
+    assert place.hub.begun_at == [HALF]
+    assert place.hub.sent == len(CONTENT) - HALF
+    assert not place.part().exists()
+
+
+def test_a_finished_download_that_was_not_yet_renamed_is_not_fetched_again(place: Place) -> None:
+    place.put(place.part(), CONTENT)
+    place.fetch()
+    assert place.hub.asked == []
+    assert place.final().read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("left", [b"x" * 5000, b"x" * len(CONTENT), b"x" * (len(CONTENT) + 1)])
+def test_a_spoilt_unfinished_download_is_overcome(place: Place, left: bytes) -> None:
+    place.put(place.part(), left)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+
+
+def test_a_file_that_an_owner_copied_there_is_hashed_and_believed_without_the_network(place: Place) -> None:
+    place.put(place.final(), CONTENT)
+    place.fetch()
+    assert place.hub.asked == []
+    assert place.ask("status")["models"] == {"tiny": {"verified": True, "failure": None}}
+
+
+def test_a_wrong_file_under_the_final_name_is_replaced_and_kept_under_its_hash(place: Place) -> None:
+    place.put(place.final(), b"someone's only copy")
+    place.fetch()
+    kept = fetching.aside(place.final(), hashlib.sha256(b"someone's only copy").hexdigest())
+    assert place.final().read_bytes() == CONTENT
+    assert kept.read_bytes() == b"someone's only copy"
+
+
+def test_going_back_to_an_earlier_version_asks_nobody(place: Place) -> None:
+    place.fetch()
+    old = place.manifest
+    place.change(models=())
+    place.hub.state.published.clear()
+    place.publish("tiny", tiny=OTHER)
+    place.fetch()
+    assert place.final().read_bytes() == OTHER
+    place.manifest = old
+    asked = len(place.hub.asked)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+    assert len(place.hub.asked) == asked
+
+
+@pytest.mark.parametrize("keep_times", [False, True])
+def test_a_file_that_changed_after_it_was_verified_is_found_out(place: Place, keep_times: bool) -> None:
+    place.fetch()
+    stat = place.final().stat()
+    place.final().write_bytes(bytes(len(CONTENT)))
+    if keep_times:
+        os.utime(place.final(), ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+
+
+def test_a_damaged_record_only_means_that_the_file_is_read_again(place: Place) -> None:
+    place.fetch()
+    asked = len(place.hub.asked)
+    for damage in ("", "{", "[]", '{"files": {"tiny.gguf": 1}}'):
+        (place.records.directory / "tiny.verified").write_text(damage)
+        place.fetch()
+        assert place.ask("status")["models"]["tiny"]["verified"]
+    assert len(place.hub.asked) == asked
+
+
+# The backup
+
+
+def test_the_backup_is_asked_before_the_hub(place: Place) -> None:
+    place.put(place.root / "backup" / "tiny" / "tiny.gguf", CONTENT)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+    assert place.hub.asked == []
+
+
+def test_the_backup_completes_an_unfinished_download(place: Place) -> None:
+    place.put(place.part(), CONTENT[:HALF])
+    place.put(place.root / "backup" / "tiny" / "tiny.gguf", CONTENT)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+    assert place.hub.asked == []
+
+
+def test_a_wrong_backup_costs_nothing_of_what_was_fetched(place: Place) -> None:
+    place.put(place.part(), CONTENT[:HALF])
+    place.put(place.root / "backup" / "tiny" / "tiny.gguf", bytes(len(CONTENT)))
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+    assert place.hub.begun_at == [HALF]
+
+
+def test_blocks_are_shared_where_the_file_system_can(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cloned(source: Path, descriptor: int) -> bool:
+        os.write(descriptor, source.read_bytes())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return True
+
+    monkeypatch.setattr(files, "clone", cloned)
+    place.put(place.root / "backup" / "tiny" / "tiny.gguf", CONTENT)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+
+
+def test_a_file_system_that_cannot_share_blocks_says_so(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"x")
+    with (tmp_path / "target").open("wb") as target:
+        shared = clone(tmp_path / "source", target.fileno())
+    assert shared == ((tmp_path / "target").read_bytes() == b"x")
+
+
+# Space
+
+
+def test_too_little_space_is_told_before_the_first_byte(place: Place) -> None:
+    place.publish("second", one=OTHER)
+    place.put(place.part(), CONTENT[:HALF])
+    needed = len(CONTENT) - HALF + len(OTHER)
+    with pytest.raises(Failed, match=r"2\.6 MB are missing and .* has 2\.6 MB free; free 1 B"):
+        place.fetch(free=lambda _: needed - 1)
+    assert place.hub.asked == []
+    place.fetch(free=lambda _: needed)
+
+
+def test_a_disk_that_fills_up_later_leaves_other_files_intact_and_keeps_what_is_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.publish("second", one=OTHER)
+    place.limit(parallel=1)
+    real = os.write
+
+    def write(descriptor: int, data: Any) -> int:
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if path == str(place.part()) and os.fstat(descriptor).st_size > HALF:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(Failed, match=r"tiny/tiny\.gguf: the disk is full; free .*B, and it goes on from where it is"):
+        place.fetch()
+    monkeypatch.undo()
+    assert place.final("second", "one.gguf").read_bytes() == OTHER
+    assert place.part().stat().st_size > HALF
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+    assert place.hub.begun_at[-1] > HALF
+
+
+# Gated repositories
+
+
+def _gate(status: HTTPStatus) -> dict[str, Any]:
+    """A hub that wants the token `secret`, and keeps its files on another host."""
+
+    def _resolve(self: lab.hub.Handler, repository: str, revision: str, file: str) -> None:
+        if self.headers.get("Authorization") != "Bearer secret":
+            self._refuse(status, "gated")
+            return
+        self.send_response(HTTPStatus.FOUND)
+        port = self.headers["Host"].partition(":")[2]
+        expires = 1 << 40
+        digest = self.state.published[0].sha256
+        signature = self.state.sign(digest, expires)
+        self.send_header("Location", f"http://localhost:{port}/blob/{digest}?expires={expires}&signature={signature}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    return {"_resolve": _resolve}
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN])
+def test_a_gated_repository_says_where_the_licence_is(tmp_path: Path, status: HTTPStatus) -> None:
+    with serving(_gate(status)) as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        with pytest.raises(
+            Failed, match=f"answers {status.value} .*accept the licence at {running.address}/{REPOSITORY}"
+        ):
+            place.fetch()
+        with pytest.raises(Failed, match="with the account of your token"):
+            place.fetch(token="other")
+        assert len(running.asked) == 2
+
+
+def test_the_token_goes_to_the_hub_and_to_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".netrc").write_text("machine localhost login someone password theirs\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with serving(_gate(HTTPStatus.UNAUTHORIZED)) as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        place.fetch(token="secret")
+        assert [(request.host, request.authorization) for request in running.asked] == [
+            ("127.0.0.1", "Bearer secret"),
+            ("localhost", None),
+        ]
+
+
+def test_a_token_is_read_from_a_file_that_is_nobody_elses(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    assert hub.token(None) is None
+    assert hub.token(path) is None
+    path.write_text("hf_secret\n")
+    path.chmod(0o600)
+    assert hub.token(path) == "hf_secret"
+    path.chmod(0o640)
+    with pytest.raises(BadInput, match=r"chmod 0600") as refused:
+        hub.token(path)
+    assert "hf_secret" not in str(refused.value)
+    path.chmod(0o600)
+    path.write_text("two\nlines")
+    with pytest.raises(BadInput, match="does not hold a token"):
+        hub.token(path)
+
+
+# Together
+
+
+def test_files_are_fetched_side_by_side_and_one_that_fails_does_not_stop_the_others(place: Place) -> None:
+    place.publish("second", one=OTHER)
+    place.hub.state.published = [entry for entry in place.hub.state.published if entry.file != "tiny.gguf"]
+    with pytest.raises(Failed, match="404"):
+        place.fetch()
+    assert place.final("second", "one.gguf").read_bytes() == OTHER
+
+
+def test_the_rate_is_kept_by_all_files_together(place: Place) -> None:
+    waited = 0.0
+
+    class Clockwork(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            nonlocal waited
+            waited = max(waited, timeout or 0)
+            return False
+
+    place.publish("second", one=OTHER)
+    place.limit(bytes_per_second=len(CONTENT))
+    place.fetch(stop=Clockwork())
+    # Nobody really waits here: the longest wait that was asked for is the time at which the last byte is due.
+    assert waited == pytest.approx((len(CONTENT) + len(OTHER)) / len(CONTENT), rel=0.35)
+
+
+def test_two_fetches_at_once_exclude_each_other_by_name_of_the_holder(place: Place) -> None:
+    place.hub.fault(bytes_per_second=200_000)
+    first = place.start("fetch", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not place.part().exists():
+            assert first.poll() is None
+        second = place.run("fetch")
+        assert second.returncode == 1
+        assert f"another rig-models is at work (PID {first.pid})" in second.stderr
+        assert place.ask("status")["holder"] == first.pid
+        waiting = place.start("fetch", "--wait", stderr=subprocess.DEVNULL)
+    finally:
+        first.kill()
+        first.wait()
+    place.hub.fault()
+    assert waiting.wait(30) == 0
+    assert place.final().read_bytes() == CONTENT
+    assert lock.holder(place.records.directory) is None
+
+
+def test_patience_grows_and_is_left_to_chance() -> None:
+    waits: list[float] = []
+
+    class Watched(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0)
+            return False
+
+    patience = Patience(9, Watched())
+    for _ in range(8):
+        patience.after(Trouble("busy"), fruitful=False)
+    with pytest.raises(Trouble):
+        patience.after(Trouble("busy"), fruitful=False)
+    bounds = [min(60, 2**attempt) for attempt in range(8)]
+    assert all(bound / 2 <= wait <= bound for wait, bound in zip(waits, bounds, strict=True))
+    assert len({wait / bound for wait, bound in zip(waits, bounds, strict=True)}) > 1

@@ -1,0 +1,271 @@
+"""verify, list, status and prune: what they say of the files that lie there, and what they leave alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import gguf
+import pytest
+
+from rigd.models import gguf as headers
+from rigd.models import state
+from rigd.models.manifest import File, Model
+from rigd.models.state import FetchState, FileState
+from tests.unit.fetching import Place, serving
+from tests.unit.sample import tree
+
+CONTENT = bytes(range(256)) * 64
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with serving() as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        place.fetch()
+        yield place
+
+
+def _rot(path: Path) -> None:
+    """Change a byte as a failing disk does: nothing but the content tells."""
+    stat = path.stat()
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+# verify
+
+
+def test_a_right_model_is_confirmed(place: Place) -> None:
+    done = place.run("verify")
+    assert (done.returncode, done.stdout) == (0, "1 model is read and right\n")
+
+
+def test_a_file_that_changed_is_reported_left_alone_and_marked(place: Place) -> None:
+    _rot(place.final())
+    changed = place.final().read_bytes()
+    done = place.run("verify", "--low-priority")
+    found = hashlib.sha256(changed).hexdigest()
+    assert done.returncode == 1
+    assert f"{place.final()} has SHA-256 {found}" in done.stderr
+    assert place.final().read_bytes() == changed
+    marker = place.records.directory / "tiny.failed"
+    assert found in marker.read_text()
+    assert place.ask("status")["models"]["tiny"] == {"verified": False, "failure": marker.read_text().strip()}
+    assert "FAILED" in place.run("list").stdout
+
+
+def test_a_changed_file_that_its_record_still_fits_is_found_all_the_same(place: Place) -> None:
+    _rot(place.final())
+    path = place.records.directory / "tiny.verified"
+    record = json.loads(path.read_text())
+    stat = place.final().stat()
+    record["files"]["tiny.gguf"]["stamp"] |= {"mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
+    path.write_text(json.dumps(record))
+    assert place.ask("status")["models"]["tiny"]["verified"]
+    assert place.run("verify").returncode == 1
+    assert not place.ask("status")["models"]["tiny"]["verified"]
+
+
+def test_a_marked_model_is_fetched_anew_and_loses_its_mark(place: Place) -> None:
+    _rot(place.final())
+    place.run("verify")
+    assert place.run("fetch").returncode == 0
+    assert place.final().read_bytes() == CONTENT
+    assert not (place.records.directory / "tiny.failed").exists()
+
+
+def test_a_file_put_right_by_hand_loses_its_mark_at_the_next_look(place: Place) -> None:
+    _rot(place.final())
+    place.run("verify")
+    place.final().write_bytes(CONTENT)
+    assert place.run("verify").returncode == 0
+    assert place.ask("status")["models"]["tiny"] == {"verified": True, "failure": None}
+
+
+@pytest.mark.parametrize("size", [0, 100, len(CONTENT) + 1])
+def test_a_file_of_another_size_is_told_so_without_reading_it(place: Place, size: int) -> None:
+    os.truncate(place.final(), size)
+    assert f"has {size} bytes, and {len(CONTENT)} are pinned" in place.run("verify").stderr
+
+
+def test_a_missing_file_is_marked(place: Place) -> None:
+    place.final().unlink()
+    assert "is missing; get it anew with: rig-models fetch" in place.run("verify").stderr
+    assert (place.records.directory / "tiny.failed").exists()
+
+
+def test_the_first_wrong_file_does_not_hide_the_second(place: Place) -> None:
+    place.publish("second", one=CONTENT[::-1], two=CONTENT[1:])
+    place.fetch()
+    _rot(place.final("second", "one.gguf"))
+    _rot(place.final("second", "two.gguf"))
+    said = place.run("verify").stderr
+    assert "one.gguf has" in said
+    assert "two.gguf has" in said
+    assert (place.records.directory / "second.failed").read_text().count("has SHA-256") == 2
+    assert not (place.records.directory / "tiny.failed").exists()
+
+
+def test_models_can_be_named_and_unknown_ones_are_refused(place: Place) -> None:
+    assert place.run("verify", "tiny").returncode == 0
+    done = place.run("verify", "huge")
+    assert (done.returncode, done.stderr) == (2, "rig-models: there is no model huge in the manifest; it has tiny\n")
+
+
+# list
+
+
+def test_the_list_names_revision_quantization_size_and_engine(place: Place) -> None:
+    head, row = place.run("list").stdout.splitlines()
+    assert head.split("  ")[0] == "MODEL"
+    assert row.split()[:5] == ["tiny", "aaaaaaaaaaaa", "unknown", "16.4", "kB"]
+    assert row.endswith("engine")
+    (entry,) = place.ask("list")
+    assert (entry["revision"], entry["engines"], entry["failure"]) == ("a" * 40, ["engine"], None)
+    assert entry["verified"] is not None
+
+
+def test_a_model_that_is_not_there_is_listed_as_not_verified(place: Place) -> None:
+    place.final().unlink()
+    assert place.ask("list")[0]["verified"] is None
+
+
+@pytest.mark.parametrize(
+    ("path", "repository", "expected"),
+    [
+        ("Llama-3.3-70B-Instruct-Q4_K_M.gguf", "a/b", "Q4_K_M"),
+        ("mmproj-Qwen3VL-4B-Instruct-F16.gguf", "a/b", "F16"),
+        ("Qwen3-Embedding-0.6B-Q8_0.gguf", "a/b", "Q8_0"),
+        ("model-iq2_xxs-00001-of-00002.gguf", "a/b", "IQ2_XXS"),
+        ("model-00001-of-00002.safetensors", "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8", "FP8"),
+        ("gpt-oss-20b-MXFP4.gguf", "a/b", "MXFP4"),
+        ("config.json", "meta-llama/Llama-3.1-8B-Instruct", "unknown"),
+    ],
+)
+def test_quantization_is_known_by_names(tmp_path: Path, path: str, repository: str, expected: str) -> None:
+    model = Model("m", repository, "main", (File(path, 1, "a" * 64),))
+    assert headers.quantization(model, tmp_path) == expected
+
+
+@pytest.mark.parametrize("kind", [gguf.LlamaFileType.MOSTLY_Q5_K_M, gguf.LlamaFileType.MOSTLY_BF16])
+def test_quantization_is_read_from_the_header_where_names_are_silent(tmp_path: Path, kind: gguf.LlamaFileType) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_array("before.words", ["one", "two"])
+    writer.add_array("before.numbers", [1, 2, 3])
+    writer.add_bool("before.flag", True)
+    writer.add_file_type(kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    model = Model("m", "a/b", "main", (File("model.gguf", 1, "a" * 64),))
+    assert headers.quantization(model, tmp_path) == kind.name.removeprefix("MOSTLY_")
+
+
+def test_file_types_are_those_of_the_gguf_library() -> None:
+    known = {kind.value: kind.name.removeprefix("MOSTLY_").removeprefix("ALL_") for kind in gguf.LlamaFileType}
+    assert {number: known[number].removesuffix("_MOE") for number in headers.FILE_TYPES} == headers.FILE_TYPES
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GGUF", b"PK\x03\x04" * 9, struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + b"\xff" * 8]
+)
+def test_something_that_is_no_gguf_says_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    assert headers.file_type(tmp_path / "x") is None
+
+
+# status
+
+
+def test_a_fetch_that_was_killed_is_told_so(place: Place) -> None:
+    killed = FetchState("m", 1, 0, 0, "running", None, (FileState("tiny", "tiny.gguf", "fetching", 1, 2),))
+    (place.records.directory / state.NAME).write_text(json.dumps(state.as_dict(killed)))
+    assert "the last fetch did not end well: it was killed" in place.run("status").stdout
+
+
+def test_a_state_survives_its_file_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+    before = FetchState("m", 1, 2.0, 3.0, "failed", "why", (FileState("a", "b", "failed", 1, 2, 3.0, None, "why"),))
+    path = tmp_path / state.NAME
+    path.write_text(json.dumps(state.as_dict(before)))
+    assert state.read(tmp_path) == before
+    for damage in ("", "{", "[]", "{}", '{"files": [1]}'):
+        path.write_text(damage)
+        assert state.read(tmp_path) is None
+
+
+def test_a_line_says_files_bytes_rate_and_time_left() -> None:
+    files = [
+        FileState("a", "x", "done", 10**9, 10**9),
+        FileState("b", "y", "fetching", 25 * 10**8, 5 * 10**9, rate=1e8, eta=25),
+    ]
+    assert state.line(files) == "1 of 2 files, 3.5 GB of 6.0 GB (58 %), 100.0 MB/s, 25 s left; fetching b/y"
+    assert state.line([]) == "0 of 0 files, 0 B of 0 B (100 %)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (89, "89 s"), (300, "5 min"), (7 * 3600 + 120, "7 h 02 min")]
+)
+def test_time_is_said_as_people_do(seconds: float, text: str) -> None:
+    assert state.duration(seconds) == text
+
+
+# prune
+
+
+def test_models_in_use_are_never_pruned(place: Place) -> None:
+    assert place.run("prune", "--yes").stdout == "there is nothing that no engine uses\n"
+    assert place.final().exists()
+
+
+def test_what_no_engine_uses_is_named_and_deleted_with_everything_of_it(place: Place) -> None:
+    place.put(place.final().with_name("tiny.gguf.0123456789ab.aside"), b"old")
+    place.change(models=())
+    done = place.run("prune", "--yes")
+    assert "the model tiny, which no engine serves" in done.stdout
+    assert not place.final().parent.exists()
+    assert [name for name in tree(place.records.directory) if name.startswith("tiny")] == []
+
+
+def test_a_model_that_engines_gave_up_is_pruned(place: Place) -> None:
+    (model,) = place.manifest.models
+    place.change(models=(replace(model, engines=()),))
+    assert "tiny, which no engine serves" in place.run("prune", "--yes").stdout
+    assert not place.final().exists()
+
+
+def test_files_that_were_set_aside_and_parts_of_nothing_are_pruned(place: Place) -> None:
+    place.put(place.final().with_name("tiny.gguf.0123456789ab.aside"), b"old")
+    place.put(place.final().with_name("gone.gguf.part"), b"half")
+    place.put(place.part(), b"half")
+    place.run("prune", "--yes")
+    assert sorted(tree(place.models)) == ["tiny/tiny.gguf", "tiny/tiny.gguf.part"]
+
+
+def test_what_others_put_there_is_left_alone(place: Place) -> None:
+    place.put(place.final().with_name("notes.txt"), b"mine")
+    place.put(place.models / "mine" / "model.gguf", b"mine")
+    place.change(models=())
+    place.run("prune", "--yes")
+    assert sorted(tree(place.models)) == ["mine/model.gguf", "tiny/notes.txt"]
+
+
+def test_nothing_is_deleted_where_nobody_can_be_asked(place: Place) -> None:
+    place.change(models=())
+    done = place.run("prune", input="y\n")
+    assert done.returncode == 2
+    assert "add --yes" in done.stderr
+    assert place.final().exists()
+
+
+def test_help_explains_every_command_and_the_exit_codes(place: Place) -> None:
+    for command in ("fetch", "verify", "list", "status", "prune"):
+        text = place.run(command, "--help").stdout
+        assert "Exits with 0" in text
+        assert "--json" in text
