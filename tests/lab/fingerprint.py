@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.machine import Lab
+from tests.lab.traces import eventually
 
 COLLECT = Path(__file__).with_name("collect.py")
 
@@ -22,6 +23,8 @@ class Fingerprint:
 
     @classmethod
     def of(cls, lab: Lab) -> Fingerprint:
+        # An engine answers a moment before Docker has asked it.
+        eventually(lambda: lab.sudo("docker ps --quiet --filter health=starting", check=False).stdout, seconds=60)
         return cls(**_collect(lab, "state", "secrets"))
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -164,14 +165,17 @@ def test_what_a_talkative_run_prints_holds_no_key(run: Watched, every: set[str])
 
 
 def test_no_file_that_a_run_leaves_with_the_operator_holds_a_key(lab: Lab, run: Watched, every: set[str]) -> None:
-    searched, found = 0, []
-    for folder in (run.home, CHECKOUT, lab.directory, Path("/tmp")):
-        for path in _written_since(folder, run.began):
-            searched += 1
-            if holds(_text(path), every):
-                found.append(path)
-    assert found == []
-    assert searched > 0, "not even a log of the lab was found: the search itself is broken"
+    # Proof that the search finds: a word that stands where a run could have left a key.
+    word = token_hex(32)
+    planted = run.home / "tmp" / "planted"
+    planted.write_text(f"api_key={word}\n")
+    found = [
+        path
+        for folder in (run.home, CHECKOUT, lab.directory, Path("/tmp"))
+        for path in _written_since(folder, run.began)
+        if holds(_text(path), {*every, word})
+    ]
+    assert set(found) == {planted}
 
 
 @pytest.mark.parametrize(
