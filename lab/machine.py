@@ -248,6 +248,19 @@ class Lab:
             timeout=timeout,
         )
 
+    def deploying(self, *arguments: str) -> subprocess.Popen[str]:
+        """A deploy that goes on, in a session of its own; what it says to a person is at `stderr`."""
+        return subprocess.Popen(
+            [str(program("pyinfra")), "inventory.py", "deploy.py", *(arguments or ("-y",))],
+            cwd=CHECKOUT,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
     def host_tests(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """The host tests, as a person would type them, against this machine."""
         return subprocess.run(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 import requests
 
-from lab.machine import CHECKOUT, Lab, program
+from lab.machine import Lab
 from lab.spec import HUB_PORT
 from tests.lab.conftest import Boot
 from tests.lab.fingerprint import Fingerprint, differences_between
@@ -44,16 +44,7 @@ class Interrupted:
     def __init__(self, lab: Lab, moment: Moment) -> None:
         self.started: list[str] = []
         self._lab = lab
-        self._process = subprocess.Popen(
-            [str(program("pyinfra")), "inventory.py", "deploy.py", "-y"],
-            cwd=CHECKOUT,
-            env=lab.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self._process = lab.deploying()
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self._note(line)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from lab.machine import CHECKOUT, Lab, program
+from lab.machine import Lab
 from lab.spec import HUB_PORT
 from tests.lab.runs import host_tests, run
 from tests.lab.traces import eventually
@@ -70,25 +70,12 @@ def _fetching(lab: Lab) -> list[str]:
     return [] if "ActiveState=active" in state else [f"no fetch is at work: {state}"]
 
 
-def _start(lab: Lab) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(program("pyinfra")), "inventory.py", "deploy.py", "-y"],
-        cwd=CHECKOUT,
-        env=lab.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def _start_without_the_model(lab: Lab, hub: Hub) -> subprocess.Popen[str]:
     """Take the model away, and begin a run that fetches it slowly."""
     lab.sudo(f"rm -r {MODEL} /var/lib/rig/models/tiny.verified")
     hub.reset()
     hub.fault(bytes_per_second=SLOW, times=1)
-    return _start(lab)
+    return lab.deploying()
 
 
 def test_a_fetch_outlives_the_run_that_started_it_and_the_next_run_joins_it(machine: Lab, hub: Hub) -> None:
@@ -104,7 +91,7 @@ def test_a_fetch_outlives_the_run_that_started_it_and_the_next_run_joins_it(mach
     invocation = machine.sudo("systemctl show --property=InvocationID rig-models-fetch.service").stdout
     size = _status(machine)["fetch"]["files"][0]["total"]
 
-    following = _start(machine)
+    following = machine.deploying()
     assert following.stderr is not None
     for line in following.stderr:
         if "0 of 1 files" in line:

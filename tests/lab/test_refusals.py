@@ -314,15 +314,7 @@ def test_an_apt_that_runs_is_waited_for_and_then_the_deploy_goes_on(without_mode
     )
     assert holder.stdin is not None and holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    deploy = subprocess.Popen(
-        [str(program("pyinfra")), "inventory.py", "deploy.py", "-y", "--data", f"models.catalogue.tiny.sha256={ZEROS}"],
-        cwd=CHECKOUT,
-        env=lab.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    deploy = lab.deploying("-y", "--data", f"models.catalogue.tiny.sha256={ZEROS}")
     assert deploy.stderr is not None
     lines = []
     for line in deploy.stderr:
