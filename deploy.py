@@ -3,13 +3,14 @@
 from pyinfra import config, host, state
 
 from rig import connection, progress
-from tasks import containers, engines, firewall, machine, models, preflight, secrets, storage
+from tasks import containers, engines, firewall, machine, models, monitoring, preflight, secrets, storage
 
 connection.tune(host)
 progress.show(state)
 
 settings, found = preflight.check(host, config)
 
+monitoring.prepare(settings=settings)
 machine.deploy(settings=settings)
 storage.deploy(settings=settings)
 models.start(settings=settings)
@@ -18,3 +19,4 @@ secrets.deploy(settings=settings)
 models.deploy(settings=settings)
 engines.deploy(settings=settings)
 firewall.deploy(settings=settings)
+monitoring.deploy(settings=settings)

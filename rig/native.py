@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import PurePosixPath
 
-from rig import llama
+from rig import llama, units
 from rig.settings import Settings
 from rig.settings.engines import NativeEngine
 
@@ -33,17 +33,8 @@ def command_line(settings: Settings, engine: NativeEngine) -> list[str]:
 
 
 def exec_start(command: list[str]) -> str:
-    """An ExecStart= line that gives exactly these words: systemd's own quoting (systemd.service(5), COMMAND LINES).
-
-    The one specifier that is meant, the credential's path, is appended after the quoting.
-    """
-    return " ".join([*(_quote(word) for word in command), "--api-key-file", "%d/key"])
-
-
-def _quote(word: str) -> str:
-    for character, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$"), ("\n", "\\n")):
-        word = word.replace(character, escaped)
-    return f'"{word}"'
+    """An ExecStart= line that gives exactly these words, and the one specifier that is meant: the credential's path."""
+    return f"{units.command_line(command)} --api-key-file %d/key"
 
 
 def fingerprint(*texts: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from rig import monitoring
 from rig.settings import Settings, size_bytes
 from rig.settings.firewall import Ssh
 
@@ -194,13 +195,23 @@ def _ports(settings: Settings, machine: Machine) -> list[str]:
             # An engine that changes its runtime or its port gives the old one up in the same run.
             if listener.unit.startswith("rig-native@") or _publishes(machine.containers, engine.port):
                 continue
-            holder = listener.process or "another program"
-            unit = f" ({listener.unit})" if listener.unit else ""
             found.append(
-                f"port {engine.port} of engine {name} is held by {holder}{unit} on {listener.address}; "
+                f"port {engine.port} of engine {name} is held by {_who(listener)}; "
                 f"stop it, or give engines.{name}.port another number"
             )
+    for key, port in settings.monitoring.listeners.items():
+        unit = monitoring.UNIT_OF[key]
+        found += [
+            f"port {port} of {key} is held by {_who(listener)}; stop it, or give {key}.port another number"
+            for listener in machine.listeners
+            if listener.port == port and listener.unit != unit
+        ]
     return list(dict.fromkeys(found))
+
+
+def _who(listener: Listener) -> str:
+    unit = f" ({listener.unit})" if listener.unit else ""
+    return f"{listener.process or 'another program'}{unit} on {listener.address}"
 
 
 def _owners_files(machine: Machine) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, Protocol
 
 Step = Literal["daemon-reload", "enable", "start", "restart"]
@@ -38,3 +39,14 @@ def steps(unit: UnitLike) -> list[Step]:
     elif unit.started is not None and unit.newest_file is not None and unit.newest_file > unit.started:
         wanted.append("restart")
     return wanted
+
+
+def command_line(words: Iterable[str]) -> str:
+    """What ExecStart= gives exactly these words: systemd's own quoting (systemd.service(5), COMMAND LINES)."""
+    return " ".join(map(_quote, words))
+
+
+def _quote(word: str) -> str:
+    for character, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$"), ("\n", "\\n")):
+        word = word.replace(character, escaped)
+    return f'"{word}"'

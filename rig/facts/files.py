@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyinfra.api import FactBase
@@ -26,3 +27,22 @@ class Written(FactBase[FileState | None]):
 
     def process(self, output: list[str]) -> FileState | None:
         return FileState(access=output[0], sha256=output[1].split()[0])
+
+
+class WrittenTogether(FactBase[dict[str, FileState]]):
+    """The same of several files, by path; one that is no regular file is left out."""
+
+    @staticmethod
+    def default() -> dict[str, FileState]:
+        return {}
+
+    def command(self, paths: Iterable[str]) -> str:
+        return (
+            f"for path in {shlex.join(paths)}; do "
+            '[ ! -f "$path" ] || [ -L "$path" ] || '
+            '{ stat -c "%a %U:%G" "$path"; sha256sum <"$path"; printf "%s\\n" "$path"; }; done'
+        )
+
+    def process(self, output: list[str]) -> dict[str, FileState]:
+        triples = zip(output[::3], output[1::3], output[2::3], strict=True)
+        return {path: FileState(access, digest.split()[0]) for access, digest, path in triples}

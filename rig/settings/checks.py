@@ -14,6 +14,7 @@ from rig.settings.firewall import Firewall
 from rig.settings.fitting import Finding, misfits
 from rig.settings.machine import Hardware
 from rig.settings.models import Models
+from rig.settings.monitoring import Monitoring
 from rig.settings.storage import Storage
 from rig.settings.tree import Node, plain
 from rig.settings.words import nearest_word
@@ -25,6 +26,7 @@ ENGINE: TypeAdapter[Engine] = TypeAdapter(Engine)
 FIREWALL = TypeAdapter(Firewall)
 HARDWARE = TypeAdapter(Hardware)
 MODELS = TypeAdapter(Models)
+MONITORING = TypeAdapter(Monitoring)
 STORAGE = TypeAdapter(Storage)
 
 
@@ -36,6 +38,7 @@ class _Sound:
     firewall: Firewall | None
     hardware: Hardware | None
     models: Models | None
+    monitoring: Monitoring | None
     storage: Storage | None
 
 
@@ -44,11 +47,13 @@ def findings(tree: Node) -> Iterator[Finding]:
     sound = _sound_parts(tree)
     enabled = {name: engine for name, engine in sound.engines.items() if engine.enabled}
     yield from _unpinned(enabled)
-    yield from _port_clashes(enabled, sound.firewall)
+    listeners = {} if sound.monitoring is None else sound.monitoring.listeners
+    yield from _port_clashes(enabled, sound.firewall, listeners)
     if sound.models is not None:
         yield from _unknown_models(sound.engines, sound.models)
     if sound.firewall is not None:
         yield from _opened_engines(enabled, sound.firewall)
+        yield from _opened_in_vain(listeners, sound.firewall)
     yield from misfits(enabled, sound.models, sound.hardware)
     if sound.storage is not None and sound.storage.models.path == sound.storage.backup.path:
         yield ("storage", "backup", "path"), "is the folder of the models too; write another one"
@@ -64,6 +69,7 @@ def _sound_parts(tree: Node) -> _Sound:
         firewall=_sound(FIREWALL, tree.child("firewall")),
         hardware=_sound(HARDWARE, tree.at(("machine", "hardware"))),
         models=_sound(MODELS, tree.child("models")),
+        monitoring=_sound(MONITORING, tree.child("monitoring")),
         storage=_sound(STORAGE, tree.child("storage")),
     )
 
@@ -88,16 +94,19 @@ def _unpinned(engines: Mapping[str, Engine]) -> Iterator[Finding]:
             yield ("engines", name, "archive"), f"{UNPINNED}; write url and sha256 of it, or enabled: false"
 
 
-def _port_clashes(engines: Mapping[str, Engine], firewall: Firewall | None) -> Iterator[Finding]:
-    """Ports that two enabled engines, or an engine and SSH, would both listen on."""
-    holders: dict[int, str] = {} if firewall is None else {firewall.ssh.port: "firewall.ssh"}
-    for name, engine in engines.items():
-        holder = holders.setdefault(engine.port, f"engines.{name}")
-        if holder != f"engines.{name}":
-            taken = {*holders, *(other.port for other in engines.values())}
-            free = next(port for port in range(8000, 65536) if port not in taken)
-            sentence = f"{engine.port} is already the port of {holder}; write another, such as {free}"
-            yield ("engines", name, "port"), sentence
+def _port_clashes(
+    engines: Mapping[str, Engine], firewall: Firewall | None, listeners: Mapping[str, int]
+) -> Iterator[Finding]:
+    """Ports on which two would listen: SSH, what monitors the machine (`listeners`), and enabled engines."""
+    wanted = {} if firewall is None else {"firewall.ssh": firewall.ssh.port}
+    wanted |= {**listeners, **{f"engines.{name}": engine.port for name, engine in engines.items()}}
+    holders: dict[int, str] = {}
+    for key, port in wanted.items():
+        holder = holders.setdefault(port, key)
+        if holder != key:
+            free = next(port for port in range(8000, 65536) if port not in wanted.values())
+            sentence = f"{port} is already the port of {holder}; write another, such as {free}"
+            yield (*key.split("."), "port"), sentence
 
 
 def _unknown_models(engines: Mapping[str, Engine], models: Models) -> Iterator[Finding]:
@@ -118,4 +127,16 @@ def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterat
         if allowed.protocol == "tcp" and allowed.port in holders:
             owner = holders[allowed.port]
             sentence = f"{allowed.port} is the port of engine '{owner}', which must not be opened; remove it"
+            yield ("firewall", "allow", rule, "port"), sentence
+
+
+def _opened_in_vain(listeners: Mapping[str, int], firewall: Firewall) -> Iterator[Finding]:
+    """Firewall rules for ports on which only the machine itself is answered."""
+    holders = {port: key for key, port in listeners.items()}
+    for rule, allowed in firewall.allow.items():
+        if allowed.protocol == "tcp" and allowed.port in holders:
+            sentence = (
+                f"{allowed.port} is the port of {holders[allowed.port]}, which answers this machine only; "
+                "remove it, and reach it through SSH"
+            )
             yield ("firewall", "allow", rule, "port"), sentence

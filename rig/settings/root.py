@@ -11,6 +11,7 @@ from rig.settings.engines import Engine
 from rig.settings.firewall import Firewall
 from rig.settings.machine import Machine
 from rig.settings.models import Model, Models
+from rig.settings.monitoring import Monitoring
 from rig.settings.secrets import Secrets
 from rig.settings.storage import Storage
 from rig.settings.types import Name, Section
@@ -26,6 +27,7 @@ class Settings(Section):
     models: Models = Field(description="Model files, pinned.")
     engines: dict[Name, Engine] = Field(description="The llama.cpp servers, by name.")
     firewall: Firewall = Field(description="The packet filter.")
+    monitoring: Monitoring = Field(description="What is measured on the machine, kept and told.")
 
     @property
     def enabled_engines(self) -> dict[str, Engine]:

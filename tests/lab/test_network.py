@@ -20,11 +20,12 @@ from lab.spec import HUB_PORT
 from tests.lab.overrides import altered
 
 ENGINES = {"llama-70b": 8002, "llama-8b": 8003}
-OPEN, CLOSED = 9100, 9101
+OPEN, CLOSED = 9500, 9501
 """Ports of foreign programs that listen on every address of the machine."""
 
-PORTS = [22, 53, 80, 111, 443, 2375, 2376, 3000, 5000, 8000, 8002, 8003, 8004, 8080, OPEN, CLOSED, 11434]
-"""Where servers are usually found, our engines, Docker's own interface, and two that surely listen."""
+PORTS = [22, 53, 80, 111, 443, 2375, 2376, 3000, 5000, 8000, 8002, 8003, 8004, 8080, 9090, 9093, 9094, 9100, 11434]
+PORTS += [OPEN, CLOSED]
+"""Where servers are usually found, our engines and monitoring, Docker's own interface, and two that surely listen."""
 
 OWNERS = """table inet owner {
   chain out {
@@ -86,7 +87,7 @@ def lab(deployed: Lab) -> Iterator[Lab]:
     deployed.sudo("nft -f -", input=OWNERS)
     yield deployed
     # By the console: a test that failed may have closed the door.
-    deployed.console("nft delete table inet owner 2>/dev/null; systemctl stop foreign-9100 foreign-9101; true")
+    deployed.console("nft delete table inet owner 2>/dev/null; systemctl stop 'foreign-*'; true")
     deployed.console("systemctl restart rig-firewall.service")
 
 

@@ -75,7 +75,7 @@ def test_every_key_of_an_example_that_is_commented_out_is_read_by_a_model() -> N
     text = ALL.read_text(encoding="utf-8") + (ROOT / "group_data" / "hosts.yml").read_text(encoding="utf-8")
     models: list[type[BaseModel]] = [*ENTRIES, HostEntry]
     known = {name for model in models for name in model.model_fields}
-    names = {"hosts", "owner", "metrics", "workstation", "machine", "mount", "archive"}
+    names = {"hosts", "owner", "workstation", "machine", "mount", "archive"}
     examples = set(re.findall(r"^ *#  +([a-z_]+):", text, re.MULTILINE))
     assert examples - known - names == set()
 
