@@ -6,6 +6,7 @@ import base64
 import hashlib
 import tomllib
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -22,6 +23,8 @@ class Wheel:
 
     name: str
     content: bytes
+    programs: Mapping[str, str]
+    """Commands that it installs, each with its `module:function`."""
 
     @property
     def version(self) -> str:
@@ -50,7 +53,7 @@ def build(source: Path = SOURCE) -> Wheel:
     }
     record = "".join(f"{name},sha256={_digest(content)},{len(content)}\n" for name, content in files.items())
     files[f"{about}/RECORD"] = f"{record}{about}/RECORD,,\n".encode()
-    return Wheel(f"{stem}-py3-none-any.whl", _zipped(files))
+    return Wheel(f"{stem}-py3-none-any.whl", _zipped(files), dict(sorted(project["scripts"].items())))
 
 
 def _digest(content: bytes) -> str:

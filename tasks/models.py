@@ -18,9 +18,9 @@ TIMER = "/etc/systemd/system/rig-models-scrub.timer"
 
 @concern("models")
 def start(settings: Settings) -> None:
-    """The program, what it is told, and a fetch that goes on while the other concerns are deployed."""
+    """The programs of rigd, what rig-models is told, and a fetch that goes on while the other concerns are deployed."""
     manifest = wanted.manifest(settings)
-    models.program(name="Install rig-models", wheel=wheel.build())
+    models.programs(name="Install the programs of rigd", wheel=wheel.build())
     written(name=f"Write {PATH}", path=PATH, text=dump(manifest))
     models.started(name="Start to fetch the models", manifest=manifest)
 

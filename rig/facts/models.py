@@ -12,21 +12,24 @@ from rigd.models import state
 
 PROGRAMS = "/opt/rig/rigd"
 """A folder for each version of rigd, named by the hash of its wheel."""
-LINK = "/usr/local/bin/rig-models"
+LINKS = "/usr/local/bin"
+"""Where owners and units find its programs."""
+LINK = f"{LINKS}/rig-models"
 DESCRIPTION = "Fetch of the models of manifest "
 
 
-class Program(FactBase[bool]):
-    """Whether this version of rigd is installed, and is what owners and units call.
+class Programs(FactBase[bool]):
+    """Whether this version of rigd is installed, and its programs are what owners and units call.
 
     Its environment names the Python it was made for: after an upgrade of the distribution that is another one.
     """
 
-    def command(self, version: str) -> str:
+    def command(self, version: str, names: tuple[str, ...]) -> str:
         home = f"{PROGRAMS}/{version}"
+        links = "".join(f' && [ "$(readlink {LINKS}/{name})" = {home}/bin/{name} ]' for name in names)
         return (
-            f'[ -e {home}/.complete ] && [ -d "{home}/lib/$(basename "$(readlink -f /usr/bin/python3)")" ] && '
-            f'[ "$(readlink {LINK})" = {home}/bin/rig-models ] && echo yes || echo no'
+            f'[ -e {home}/.complete ] && [ -d "{home}/lib/$(basename "$(readlink -f /usr/bin/python3)")" ]'
+            f"{links} && echo yes || echo no"
         )
 
     def process(self, output: list[str]) -> bool:

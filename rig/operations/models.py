@@ -1,4 +1,4 @@
-"""The program rig-models, installed; and its fetch, which goes on without us and is joined in the end."""
+"""The programs of rigd, installed; and the fetch of models, which goes on without us and is joined in the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyinfra import host, logger
 from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operation
 
 from rig import progress
-from rig.facts.models import DESCRIPTION, LINK, PROGRAMS, Models, Program
+from rig.facts.models import DESCRIPTION, LINK, LINKS, PROGRAMS, Models, Programs
 from rig.models import UNIT, ModelsState, Step, causes, complete, steps, tag
 from rig.operations import Commands
 from rig.wheel import Wheel
@@ -27,34 +27,39 @@ LINE_EVERY = 60.0
 
 
 @operation()
-def program(wheel: Wheel) -> Commands:
+def programs(wheel: Wheel) -> Commands:
     """This version of rigd is installed, in a virtual environment of its own.
 
     The one library it needs, requests, is the distribution's: its signature is checked by apt and its security updates
     arrive by themselves, and nothing is asked of a package registry.
     """
-    if host.get_fact(Program, version=wheel.version):
+    if host.get_fact(Programs, version=wheel.version, names=tuple(wheel.programs)):
         return
     home = f"{PROGRAMS}/{wheel.version}"
     path = f"{PROGRAMS}/{wheel.version}.{wheel.name}"
     yield f"install -d -m 0755 {PROGRAMS}"
     yield FileUploadCommand(BytesIO(wheel.content), path)
-    yield f"flock {PROGRAMS} sh -c {shlex.quote(install(home, path, wheel.name))}"
+    yield f"flock {PROGRAMS} sh -c {shlex.quote(install(home, path, wheel))}"
 
 
-def install(home: str, path: str, name: str) -> str:
+def install(home: str, path: str, wheel: Wheel) -> str:
     """A script that installs the uploaded wheel; what an interrupted one left is made anew."""
+    name = wheel.name
+    modules = ", ".join(target.partition(":")[0] for target in wheel.programs.values())
+    links = "\n".join(
+        f"ln -sfn {home}/bin/{program} {LINKS}/.{program}.new && mv -T {LINKS}/.{program}.new {LINKS}/{program}"
+        for program in wheel.programs
+    )
     return f"""set -eu
 umask 022
 rm -rf {home}
 python3 -m venv --system-site-packages {home}
 mv {path} {home}/{name}
 {home}/bin/python -m pip install --quiet --no-index --no-deps --disable-pip-version-check {home}/{name}
-{home}/bin/python -c 'import rigd.models.fetch'
+{home}/bin/python -c 'import requests, {modules}'
 sync {home}
 touch {home}/.complete
-ln -s {home}/bin/rig-models {LINK}.new
-mv -T {LINK}.new {LINK}
+{links}
 find {PROGRAMS} -mindepth 1 -maxdepth 1 ! -name "$(basename {home})" -exec rm -rf {{}} +
 """
 
