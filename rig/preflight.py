@@ -62,8 +62,8 @@ class Machine:
     sizes: Mapping[str, int]
     """Bytes already there under each asked file, its unfinished download included."""
     listeners: tuple[Listener, ...] = ()
-    containers: Mapping[str, str] = field(default_factory=dict)
-    """Name of each container that Rig made, and the ports it publishes, as Docker prints them."""
+    published: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """Name of each container that Rig made, and the ports of the machine that it has, or gets when it is started."""
     apt_holder: str | None = None
     """Process that holds a lock of apt or dpkg."""
     daemon: str = ""
@@ -184,16 +184,13 @@ def _space(settings: Settings, machine: Machine) -> list[str]:
 
 def _ports(settings: Settings, machine: Machine) -> list[str]:
     found: list[str] = []
+    ours = frozenset[int]().union(*machine.published.values())
     for name, engine in settings.enabled_engines.items():
-        published = f":{engine.port}->"
-        held_by_us = published in machine.containers.get(f"rig-{name}", "")
         for listener in machine.listeners:
-            if listener.port != engine.port or listener.unit == f"rig-native@{name}.service":
+            if listener.port != engine.port:
                 continue
-            if held_by_us and listener.process == "docker-proxy":
-                continue
-            # An engine that changes its runtime or its port gives the old one up in the same run.
-            if listener.unit.startswith("rig-native@") or _publishes(machine.containers, engine.port):
+            # Another engine of ours, too: one that changes its runtime or its port gives the old one up in this run.
+            if listener.unit.startswith("rig-native@") or (listener.process == "docker-proxy" and engine.port in ours):
                 continue
             found.append(
                 f"port {engine.port} of engine {name} is held by {_who(listener)}; "
@@ -228,10 +225,6 @@ def _owners_files(machine: Machine) -> list[str]:
             "'-' or '_'; delete the line to have a new key made, or put the right one there"
         )
     return found
-
-
-def _publishes(containers: Mapping[str, str], port: int) -> bool:
-    return any(f":{port}->" in ports for ports in containers.values())
 
 
 def asked_paths(settings: Settings) -> tuple[str, ...]:

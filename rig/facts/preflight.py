@@ -52,7 +52,7 @@ class MachineFact(FactBase[Machine]):
             mounts=frozenset(path for path, _, _, mount in fields["path"] if mount == "mount"),
             sizes={path: int(size) for path, size in fields.get("file", [])},
             listeners=tuple(_listener(values) for values in fields.get("listener", [])),
-            containers={name: ports for name, ports in fields.get("container", [])},
+            published={name.lstrip("/"): frozenset(map(int, ports)) for name, *ports in fields.get("container", [])},
             apt_holder=" ".join(fields["apt"][0]) if "apt" in fields else None,
             daemon=base64.b64decode("".join(fields.get("daemon", [[""]])[0])).decode(errors="replace"),
         )
@@ -87,7 +87,10 @@ ss -Hltnp | while read -r _ _ _ address _ users; do
   printf "listener\t%s\t%s\t%s\n" "$address" "$users" "$unit"
 done
 if command -v docker >/dev/null; then
-  timeout 10 docker ps --filter label=rig.engine --format "container${t}{{.Names}}${t}{{.Ports}}" 2>/dev/null
+  # All, and as they are set: after a power cut a container that is being started holds its port and is not running yet.
+  # Docker answers only when it has started them.
+  timeout 60 docker ps --all --quiet --filter label=rig.engine 2>/dev/null | xargs -r docker inspect --format \
+    "container${t}{{.Name}}{{range .HostConfig.PortBindings}}{{range .}}${t}{{.HostPort}}{{end}}{{end}}" 2>/dev/null
 fi
 [ -f @DAEMON@ ] && printf "daemon\t%s\n" "$(base64 -w 0 @DAEMON@)"
 for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do

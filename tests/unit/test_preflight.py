@@ -134,19 +134,24 @@ def test_a_port_of_both_families_is_told_once_for_each_address() -> None:
 
 
 def test_our_own_engines_hold_their_ports_rightly() -> None:
-    container = replace(_listens("docker-proxy"), containers={"rig-one": "127.0.0.1:8002->8002/tcp"})
+    container = replace(_listens("docker-proxy"), published={"rig-one": frozenset({8002})})
     assert _said(container) == []
     assert _said(_listens("llama-server", "rig-native@two.service", port=8003)) == []
 
 
 def test_engines_that_swap_ports_are_let_through_as_the_old_ones_are_retired_first() -> None:
     assert _said(_listens("llama-server", "rig-native@old.service")) == []
-    swapped = replace(_listens("docker-proxy", port=8003), containers={"rig-old": "127.0.0.1:8003->8003/tcp"})
+    swapped = replace(_listens("docker-proxy", port=8003), published={"rig-old": frozenset({8003})})
     assert _said(swapped) == []
 
 
 def test_a_strangers_container_is_not_taken_for_ours() -> None:
     assert "docker-proxy" in _only(_listens("docker-proxy", "docker.service"))
+
+
+def test_who_took_the_port_of_our_stopped_container_is_told() -> None:
+    taken = replace(_listens("nginx", "nginx.service"), published={"rig-one": frozenset({8002})})
+    assert "held by nginx" in _only(taken)
 
 
 def test_a_port_of_an_engine_that_is_off_does_not_matter() -> None:
@@ -226,7 +231,8 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
             f"file\t{BIG}\t77",
             'listener\t[::1]:8002\tusers:(("nginx",pid=7,fd=3))\tnginx.service',
             "listener\t0.0.0.0:22\t\t",
-            "container\trig-one\t127.0.0.1:8002->8002/tcp",
+            "container\t/rig-one\t8002",
+            "container\t/rig-two",
             "apt\tapt-get\t(PID 12)",
         ]
     )
@@ -240,7 +246,7 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
         mounts=frozenset({"/mnt/models"}),
         sizes={BIG: 77},
         listeners=(Listener("[::1]", 8002, "nginx", "nginx.service"), Listener("0.0.0.0", 22, "", "")),
-        containers={"rig-one": "127.0.0.1:8002->8002/tcp"},
+        published={"rig-one": frozenset({8002}), "rig-two": frozenset()},
         apt_holder="apt-get (PID 12)",
     )
 
