@@ -9,6 +9,7 @@ from rig.operations import monitoring, units
 from rig.operations.files import written_together
 from rig.render import render
 from rig.settings import Settings
+from tasks import thermal
 
 
 @concern("monitoring")
@@ -25,6 +26,7 @@ def prepare(settings: Settings) -> None:
 @concern("monitoring")
 def deploy(settings: Settings) -> None:
     """Every program of the monitoring runs as set; or none is there, when the owner says so."""
+    thermal.deploy(settings)
     if not settings.monitoring.enabled:
         names = [unit.removesuffix(".service") for unit in wanted.UNITS]
         drop_ins = [wanted.drop_in(unit) for unit in wanted.UNITS]

@@ -16,6 +16,7 @@ from rig.settings.machine import Hardware
 from rig.settings.models import Models
 from rig.settings.monitoring import Monitoring
 from rig.settings.storage import Storage
+from rig.settings.thermal import Thermal, misordered
 from rig.settings.tree import Node, plain
 from rig.settings.words import nearest_word
 
@@ -54,6 +55,8 @@ def findings(tree: Node) -> Iterator[Finding]:
     if sound.firewall is not None:
         yield from _opened_engines(enabled, sound.firewall)
         yield from _opened_in_vain(listeners, sound.firewall)
+    if sound.monitoring is not None:
+        yield from _thermal(sound.monitoring.thermal, enabled)
     yield from misfits(enabled, sound.models, sound.hardware)
     if sound.storage is not None and sound.storage.models.path == sound.storage.backup.path:
         yield ("storage", "backup", "path"), "is the folder of the models too; write another one"
@@ -80,6 +83,17 @@ def _sound(kind: TypeAdapter[Part], node: Node | None) -> Part | None:
         return None if node is None else kind.validate_json(json.dumps(plain(node)))
     except ValidationError:
         return None
+
+
+def _thermal(thermal: Thermal, engines: Mapping[str, Engine]) -> Iterator[Finding]:
+    """Thresholds in the wrong order, and an engine to be stopped that does not run."""
+    for path, sentence in misordered(thermal):
+        yield ("monitoring", "thermal", *path), sentence
+    stopped = thermal.on_critical.stop_engine
+    if thermal.enabled and stopped is not None and stopped not in engines:
+        meant = nearest_word(stopped, engines)
+        remedy = f"write '{meant}' or null" if meant else "write null"
+        yield ("monitoring", "thermal", "on_critical", "stop_engine"), f"'{stopped}' is no enabled engine; {remedy}"
 
 
 def _unpinned(engines: Mapping[str, Engine]) -> Iterator[Finding]:

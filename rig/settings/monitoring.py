@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from rig.settings.thermal import Thermal
 from rig.settings.types import Section, Size
 
 LocalPort = Annotated[int, Field(ge=1024, le=65535)]
@@ -24,6 +25,7 @@ class Monitoring(Section):
 
     enabled: bool = Field(description="Whether the machine is monitored, true or false.")
     node_exporter: NodeExporter = Field(description="The machine's own figures.")
+    thermal: Thermal = Field(description="The watch over the graphics card's temperature.")
 
     @property
     def listeners(self) -> dict[str, int]:

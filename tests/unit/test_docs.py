@@ -169,6 +169,7 @@ def test_every_path_on_the_machine_that_is_named_is_one_that_the_deploy_knows(pa
     }
     sources = [
         *(ROOT / "rig").rglob("*.py"),
+        *(ROOT / "rigd").rglob("*.py"),
         *(ROOT / "tasks").glob("*.py"),
         *(ROOT / "files").rglob("*.service"),
     ]

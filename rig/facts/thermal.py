@@ -1,0 +1,51 @@
+"""What is on a machine of the thermal monitor, in one round trip."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pyinfra.api import FactBase
+
+from rig.thermal import APPLIED, LINK
+
+
+@dataclass(frozen=True)
+class ThermalState:
+    """What is there, and what systemd has not read again yet."""
+
+    units: frozenset[str]
+    """Those with a file."""
+    outdated: frozenset[str]
+    """Those whose file changed since systemd read it."""
+    link: str
+    """Where the figures' link leads; empty without one."""
+    applied: bool
+    """Something was done about heat, and not taken back yet."""
+
+
+class Thermal(FactBase[ThermalState]):
+    """Of the units that could be there."""
+
+    def command(self, units: Iterable[str], files: Iterable[str]) -> str:
+        return (
+            f"systemctl show --property=Id,NeedDaemonReload {shlex.join(units)}\n"
+            f"ls -1 {shlex.join(files)} 2>/dev/null\n"
+            f'echo "Link=$(readlink {LINK})"\n'
+            f'[ ! -e {APPLIED} ] || echo "Applied=$(cat {APPLIED})"\ntrue\n'
+        )
+
+    def process(self, output: list[str]) -> ThermalState:
+        name, outdated = "", set()
+        for line in output:
+            name = line.removeprefix("Id=") if line.startswith("Id=") else name
+            if line == "NeedDaemonReload=yes":
+                outdated.add(name)
+        values = dict(line.split("=", 1) for line in output if line.startswith(("Link=", "Applied=")))
+        return ThermalState(
+            units=frozenset(line.rpartition("/")[2] for line in output if line.startswith("/")),
+            outdated=frozenset(outdated),
+            link=values["Link"],
+            applied="Applied" in values,
+        )

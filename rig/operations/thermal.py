@@ -1,0 +1,36 @@
+"""The thermal monitor's units and the way to its figures, as the settings have them."""
+
+from __future__ import annotations
+
+import shlex
+
+from pyinfra import host
+from pyinfra.api import operation
+
+from rig.facts.thermal import Thermal, ThermalState
+from rig.operations import Commands
+from rig.thermal import LINK, TARGET, UNITS, unit_path
+
+
+@operation()
+def settled(wanted: list[str], linked: bool) -> Commands:
+    """systemd knows the files of the units ``wanted``, and no other is there; node_exporter finds the figures, or not.
+
+    What was done about heat is taken back before the hand that could do so goes.
+    """
+    files = tuple(unit_path(unit) for unit in UNITS)
+    seen: ThermalState = host.get_fact(Thermal, units=UNITS, files=files)
+    surplus = [unit for unit in UNITS if unit in seen.units and unit not in wanted]
+    if surplus:
+        names = shlex.join(surplus)
+        yield f"systemctl disable --now {names} 2>/dev/null || systemctl stop {names}"
+        if seen.applied and "rig-thermal-cool.service" in surplus:
+            yield "rig-thermal restore"
+        yield f"rm -f {shlex.join(map(unit_path, surplus))} && systemctl daemon-reload"
+        yield f"systemctl reset-failed {names} 2>/dev/null || true"
+    elif seen.outdated:
+        yield "systemctl daemon-reload"
+    if linked and seen.link != TARGET:
+        yield f"ln -sfn {TARGET} {LINK}"
+    elif not linked and seen.link:
+        yield f"rm -f {LINK}"

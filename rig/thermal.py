@@ -1,0 +1,61 @@
+"""What the thermal monitor is told and which of its units there are: plain functions of the settings."""
+
+from __future__ import annotations
+
+from rig.settings import Settings
+from rigd.thermal.config import Config, Cooling
+from rigd.thermal.levels import Limits
+from rigd.thermal.places import Places
+
+MONITOR = "rig-thermal.service"
+COOL = ("rig-thermal-cool.path", "rig-thermal-cool.service")
+NOTIFY = ("rig-thermal-notify.path", "rig-thermal-notify.service")
+UNITS = (MONITOR, *COOL, *NOTIFY)
+LINK = "/var/lib/prometheus/node-exporter/rig_gpu.prom"
+"""Leads node_exporter to the monitor's own folder, so that the monitor needs no right to write in this one."""
+TARGET = str(Places().metrics)
+APPLIED = str(Places().applied)
+
+
+def unit_path(unit: str) -> str:
+    """The file of one of the units."""
+    return f"/etc/systemd/system/{unit}"
+
+
+def units(settings: Settings) -> tuple[str, ...]:
+    """Units that the settings ask for. What has privileges is there only when it has something to do."""
+    thermal = settings.monitoring.thermal
+    if not thermal.enabled:
+        return ()
+    cool = COOL if config(settings).cooling.wanted else ()
+    return (MONITOR, *cool, *(NOTIFY if thermal.notify else ()))
+
+
+def config(settings: Settings) -> Config:
+    """The contents of /etc/rig/thermal.json."""
+    thermal, critical = settings.monitoring.thermal, settings.monitoring.thermal.on_critical
+    engine = settings.engines[critical.stop_engine] if critical.stop_engine is not None else None
+    return Config(
+        interval=thermal.interval,
+        timeout=thermal.timeout,
+        limits=Limits(
+            warning_margin=thermal.warning.margin,
+            critical_margin=thermal.critical.margin,
+            warning_temperature=thermal.warning.temperature,
+            critical_temperature=thermal.critical.temperature,
+            warning_after=thermal.warning.after,
+            band=thermal.band,
+            settle=thermal.settle,
+        ),
+        cooling=Cooling(
+            power_limit=critical.power_limit,
+            unit=None if engine is None else f"rig-{engine.runtime}@{critical.stop_engine}.service",
+            restore=critical.restore,
+        ),
+    )
+
+
+def linked(settings: Settings) -> bool:
+    """Whether node_exporter is there to read the figures."""
+    return settings.monitoring.enabled and settings.monitoring.thermal.enabled
+

@@ -1,0 +1,104 @@
+"""A program that is run, and never waited for longer than it may take."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MOST = 1 << 24
+"""Bytes that a program may say; one that says more is taken to be out of its mind."""
+GRACE = 2.0
+"""Seconds until a killed program must be gone."""
+ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+class NoAnswer(Exception):
+    """There is no answer; `cause` is a word for metrics, the message a sentence for people."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Exit status and text, both streams together."""
+
+    code: int
+    text: str
+
+
+class Command:
+    """Runs one program, one at a time.
+
+    A program that asks a broken driver can be in the kernel where no signal reaches it. It is then left behind, and
+    until it is gone no other is started beside it: they would pile up, one a minute.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._left: subprocess.Popen[bytes] | None = None
+
+    def run(self, words: Sequence[str]) -> Answer:
+        """Raises NoAnswer when it is not there, does not end in time, or an earlier one is still not gone."""
+        name = Path(words[0]).name
+        if self._left is not None and self._left.poll() is None:
+            raise NoAnswer("stuck", f"an earlier {name} (PID {self._left.pid}) hangs and cannot be killed; reboot")
+        self._left = None
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=ENVIRONMENT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise NoAnswer("missing", f"{words[0]} cannot be run: {error.strerror}") from None
+        try:
+            text = self._read(name, process, time.monotonic() + self._timeout)
+        finally:
+            self._end(process)
+        if text is None:
+            raise NoAnswer("timeout", f"{name} did not answer within {self._timeout:g} s")
+        return Answer(process.returncode, text.decode(errors="replace"))
+
+    def _read(self, name: str, process: subprocess.Popen[bytes], end: float) -> bytes | None:
+        """What it says until it ends; None when it does not. Raises NoAnswer when it says too much."""
+        assert process.stdout is not None
+        pipe, said = process.stdout.fileno(), bytearray()
+        while True:
+            if len(said) > MOST:
+                raise NoAnswer("unreadable", f"{name} does not stop talking")
+            ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
+            if not ready:
+                return None
+            data = os.read(pipe, 1 << 16)
+            if not data:
+                break
+            said += data
+        try:
+            process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return None
+        return bytes(said)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        process.stdout.close()
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self._left = process

@@ -1,0 +1,170 @@
+"""What root does about a card that is too hot: lower its power limit, stop an engine, and take both back.
+
+The monitor that asks for it has no privileges and can say one word, `hot` or `cool`; what follows from it stands in the
+configuration, which is root's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from rigd.thermal import journal
+from rigd.thermal.command import Command, NoAnswer
+from rigd.thermal.config import Config
+from rigd.thermal.places import Applied, Places, read_applied, write_applied
+from rigd.thermal.reading import MUCH, number_in
+from rigd.thermal.smi import first_line
+
+UNIT_TIMEOUT = 150.0
+"""Seconds that an engine may take to stop or start; a container is stopped within a minute."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """Limits of one card, watts."""
+
+    limit: float
+    least: float
+
+
+@dataclass(frozen=True)
+class SetPower:
+    """Set a card's limit; `before` is remembered, or None when this takes a measure back."""
+
+    uuid: str
+    watts: float
+    before: float | None
+
+
+@dataclass(frozen=True)
+class StopUnit:
+    unit: str
+
+
+@dataclass(frozen=True)
+class StartUnit:
+    unit: str
+
+
+Action = SetPower | StopUnit | StartUnit
+
+
+def plan(hot: bool, config: Config, applied: Applied, power: dict[str, Power], running: bool) -> list[Action]:
+    """What is to be done, from what is and what was done before. Nothing when all is as it should be.
+
+    `power`: of each card that can be asked; `running`: whether the configured unit runs.
+    """
+    wanted = config.cooling if hot else replace(config.cooling, power_limit=None, unit=None)
+    actions: list[Action] = []
+    if wanted.power_limit is not None:
+        for uuid, now in power.items():
+            target = max(float(wanted.power_limit), now.least)
+            if now.limit > target:
+                actions.append(SetPower(uuid, target, applied.power.get(uuid, now.limit)))
+    else:
+        actions += [SetPower(uuid, watts, None) for uuid, watts in applied.power.items()]
+    if applied.unit is not None and applied.unit != wanted.unit:
+        actions.append(StartUnit(applied.unit))
+    if wanted.unit is not None and running:
+        actions.append(StopUnit(wanted.unit))
+    return actions
+
+
+Tell = Callable[[int, str], None]
+
+
+def _tell(priority: int, message: str) -> None:
+    journal.send(priority, message, {"event": "cooling"})
+
+
+class Hand:
+    """Does it, and says so."""
+
+    def __init__(self, config: Config, places: Places, tell: Tell = _tell) -> None:
+        self._config, self._places, self._tell = config, places, tell
+        self._smi = Command(config.timeout)
+        self._systemctl = Command(UNIT_TIMEOUT)
+
+    def reconcile(self, hot: bool) -> bool:
+        """Bring the machine to where it should be; False when something of it failed, which was told."""
+        applied = read_applied(self._places)
+        unit = self._config.cooling.unit
+        try:
+            asks = bool(applied.power) or (hot and self._config.cooling.power_limit is not None)
+            power = self._power() if asks else {}
+            running = hot and unit is not None and self._runs(unit)
+        except NoAnswer as error:
+            self._tell(journal.ERROR, f"nothing could be done about the heat: {error}")
+            return False
+        done = True
+        for action in plan(hot, self._config, applied, power, running):
+            try:
+                applied = self._do(action, applied)
+            except NoAnswer as error:
+                self._tell(journal.ERROR, f"{error}")
+                done = False
+        return done
+
+    def _do(self, action: Action, applied: Applied) -> Applied:
+        """Each measure is on record before it is taken, and off it after it was taken back. Raises NoAnswer."""
+        if isinstance(action, StopUnit):
+            applied = self._record(replace(applied, unit=action.unit))
+            self._systemd("stop", action.unit)
+            self._tell(journal.WARNING, f"{action.unit} is stopped, because the graphics card is too hot")
+        elif isinstance(action, StartUnit):
+            self._systemd("start", action.unit)
+            applied = self._record(replace(applied, unit=None))
+            self._tell(journal.NOTICE, f"{action.unit} is started again")
+        elif action.before is not None:
+            applied = self._record(replace(applied, power={**applied.power, action.uuid: action.before}))
+            self._set(action)
+            least = self._config.cooling.power_limit != action.watts
+            why = " (the card's least)" if least else ""
+            text = f"{action.watts:g} W{why} from {action.before:g} W, because it is too hot"
+            self._tell(journal.WARNING, f"the power limit of {action.uuid} is lowered to {text}")
+        else:
+            self._set(action)
+            rest = {uuid: watts for uuid, watts in applied.power.items() if uuid != action.uuid}
+            applied = self._record(replace(applied, power=rest))
+            self._tell(journal.NOTICE, f"the power limit of {action.uuid} is {action.watts:g} W again")
+        return applied
+
+    def _record(self, applied: Applied) -> Applied:
+        write_applied(self._places, applied)
+        return applied
+
+    def _power(self) -> dict[str, Power]:
+        query = "--query-gpu=uuid,power.limit,power.min_limit"
+        answer = self._smi.run([self._config.smi, query, "--format=csv,noheader,nounits"])
+        if answer.code != 0:
+            raise NoAnswer("failed", f"nvidia-smi ended with {answer.code}, '{first_line(answer.text)}'")
+        return parse_power(answer.text)
+
+    def _set(self, action: SetPower) -> None:
+        answer = self._smi.run([self._config.smi, f"--id={action.uuid}", f"--power-limit={action.watts:g}"])
+        if answer.code != 0 or "was set to" not in answer.text:
+            said = first_line(answer.text)
+            wanted = f"the power limit of {action.uuid} could not be set to {action.watts:g} W"
+            raise NoAnswer("failed", f"{wanted}: '{said}'")
+
+    def _runs(self, unit: str) -> bool:
+        answer = self._systemctl.run(["systemctl", "is-active", unit])
+        return answer.text.strip() in ("active", "activating", "reloading")
+
+    def _systemd(self, verb: str, unit: str) -> None:
+        answer = self._systemctl.run(["systemctl", verb, unit])
+        if answer.code != 0:
+            raise NoAnswer("failed", f"'systemctl {verb} {unit}' failed: {first_line(answer.text)}")
+
+
+def parse_power(text: str) -> dict[str, Power]:
+    """Limits by card; a card without one cannot be limited and is left out."""
+    found = {}
+    for line in text.splitlines():
+        uuid, *cells = (cell.strip() for cell in line.split(","))
+        values = [number_in(cell, MUCH) for cell in cells]
+        if re.fullmatch(r"[A-Za-z0-9-]+", uuid) and len(values) == 2 and values[0] is not None:
+            found[uuid] = Power(values[0], values[1] or 0.0)
+    return found

@@ -1,0 +1,100 @@
+"""Files in /run by which the parts of rig-thermal know of each other: gone after a boot, as is the heat."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Places:
+    """Two folders: the monitor's, which has no privileges, and root's, which believes the monitor a single word."""
+
+    monitor: Path = Path("/run/rig-thermal")
+    root: Path = Path("/run/rig-cooling")
+
+    @property
+    def metrics(self) -> Path:
+        """What node_exporter reads, by a link in its own folder."""
+        return self.monitor / "rig_gpu.prom"
+
+    @property
+    def last(self) -> Path:
+        """The last reading, for `status`."""
+        return self.monitor / "last.json"
+
+    @property
+    def wanted(self) -> Path:
+        """`hot` or `cool`: whether the measures of the configuration should be in force."""
+        return self.monitor / "wanted"
+
+    @property
+    def level(self) -> Path:
+        """The level of the hottest card, written when it changes."""
+        return self.monitor / "level"
+
+    @property
+    def applied(self) -> Path:
+        """What is in force, and what was before it."""
+        return self.root / "applied.json"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Measures in force; written before they are taken, so that one that was cut off in between is taken back too."""
+
+    power: dict[str, float] = field(default_factory=dict)
+    """Watts that were the limit before, by card."""
+    unit: str | None = None
+    """The unit that was stopped."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to take back."""
+        return bool(self.power) or self.unit is not None
+
+
+def read_applied(places: Places) -> Applied:
+    """Nothing where nothing was ever applied, or where it cannot be read."""
+    try:
+        found: dict[str, Any] = json.loads(places.applied.read_text(encoding="utf-8"))
+        return Applied({str(key): float(value) for key, value in found["power"].items()}, found["unit"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Applied()
+
+
+def write_applied(places: Places, applied: Applied) -> None:
+    publish(places.applied, json.dumps(asdict(applied)) + "\n")
+
+
+def publish(path: Path, text: str) -> None:
+    """Replace a file that everybody may read, so that nobody sees half of it. It need not outlast a power cut.
+
+    Raises OSError; the file is then the one before.
+    """
+    # One name, so that what was left by a program that was killed is written over.
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with new.open("x", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text)
+    new.rename(path)
+
+
+def read_word(path: Path, words: tuple[str, ...]) -> str | None:
+    """The word in a file that somebody without privileges writes: a regular file, no link, and one of `words`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        text = os.read(descriptor, 32).decode(errors="replace").strip()
+    finally:
+        os.close(descriptor)
+    return text if text in words else None
