@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Step = Literal["daemon-reload", "enable", "restart", "wait"]
+Step = Literal["daemon-reload", "enable", "restart", "wait", "disable", "stop"]
 
 
 @dataclass(frozen=True)
@@ -43,4 +43,19 @@ def steps(state: EngineState, fingerprint: str) -> list[Step]:
         wanted += ["restart", "wait"]
     elif state.health != "healthy":
         wanted.append("wait")
+    return wanted
+
+
+def idle_steps(state: EngineState) -> list[Step]:
+    """What to do, in order, for an engine that is not to run, because an alternative to it does.
+
+    Its files are kept up to date, so that it can be switched to at any time.
+    """
+    wanted: list[Step] = []
+    if state.reload_needed:
+        wanted.append("daemon-reload")
+    if state.enabled:
+        wanted.append("disable")
+    if state.active or state.running:
+        wanted.append("stop")
     return wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyinfra.api.deploy import deploy as concern
 
-from rig import compose, native
+from rig import compose, modes, native
 from rig.facts.secrets import NATIVE
 from rig.models import markers
 from rig.operations import downloads, engines
@@ -13,6 +13,7 @@ from rig.render import own_file, render
 from rig.settings import Settings
 from rig.settings.engines import ContainerEngine, NativeEngine
 from rig.settings.secrets import key_variable
+from rigd.modes import config
 
 COMPOSE = "/etc/rig/compose.yaml"
 UNITS = "/etc/systemd/system"
@@ -26,6 +27,7 @@ def deploy(settings: Settings) -> None:
     containers, services = compose.engines(settings), native.engines(settings)
     wanted = [f"rig-container@{name}.service" for name in containers]
     wanted += [f"rig-native@{name}.service" for name in services]
+    written(name=f"Write {config.PATH}", path=config.PATH, text=config.dump(modes.modes(settings)))
     # First, so that an engine's port and memory are free for the one that takes its place.
     engines.retired(name="Retire engines that are no longer enabled", wanted=wanted)
 
@@ -45,7 +47,11 @@ def deploy(settings: Settings) -> None:
 def _container(settings: Settings, name: str, engine: ContainerEngine) -> None:
     assert engine.image is not None
     dest = f"{UNITS}/rig-container@{name}.service.d/models.conf"
-    text = render(f"{UNITS}/rig-container@ENGINE.service.d/models.conf", markers=markers(engine.model_names))
+    text = render(
+        f"{UNITS}/rig-container@ENGINE.service.d/models.conf",
+        markers=markers(engine.model_names),
+        exclusion=modes.exclusion(settings, name),
+    )
     written(name=f"Write {dest}", path=dest, text=text)
     engines.image(name=f"Pull the image of {name}", reference=engine.image)
     engines.container(
@@ -55,6 +61,7 @@ def _container(settings: Settings, name: str, engine: ContainerEngine) -> None:
         address=engine.address,
         port=engine.port,
         timeout=engine.health_timeout,
+        rivals=tuple(map(settings.unit, settings.rivals(name))),
     )
 
 
@@ -78,6 +85,7 @@ def _service(settings: Settings, name: str, engine: NativeEngine) -> None:
         address=engine.address,
         port=engine.port,
         timeout=engine.health_timeout,
+        rivals=tuple(map(settings.unit, settings.rivals(name))),
     )
 
 
@@ -87,6 +95,7 @@ def _drop_in(settings: Settings, name: str, engine: NativeEngine) -> tuple[str, 
         "engine": name,
         "models": settings.storage.models.path,
         "markers": markers(engine.model_names),
+        "exclusion": modes.exclusion(settings, name),
         "backup": settings.storage.backup.path,
         "timezone": settings.machine.timezone,
         "key": f"{NATIVE}/{name}",

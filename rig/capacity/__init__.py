@@ -5,7 +5,7 @@ for people except `rig.capacity.units`. Reading a model file's header (`rig.capa
 because it needs the gguf library.
 """
 
-from rig.capacity.fit import sequences_that_fit, sets_that_fit, tokens_that_fit
+from rig.capacity.fit import largest_at_once, sequences_that_fit, sets_that_fit, tokens_that_fit
 from rig.capacity.memory import Demand, cache_bits, kv_bytes, kv_bytes_per_token, room_for_cache
 from rig.capacity.model import Architecture, Model, Weights, estimated_weights, unknown_weights
 from rig.capacity.placement import Share, all_in_ram, largest_split, split
@@ -25,6 +25,7 @@ __all__ = [
     "first_token_seconds",
     "kv_bytes",
     "kv_bytes_per_token",
+    "largest_at_once",
     "largest_split",
     "prefill_operations",
     "room_for_cache",

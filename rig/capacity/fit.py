@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import combinations
 
 
@@ -16,8 +16,18 @@ def tokens_that_fit(left: int, bytes_per_token: int) -> int:
     return max(0, left) // bytes_per_token
 
 
-def sets_that_fit(demands: Mapping[str, int], room: int) -> list[tuple[str, ...]]:
+def largest_at_once(demands: Mapping[str, int], groups: Iterable[Collection[str]]) -> list[str]:
+    """The names that take most when they run together: of each group, of which one runs at a time, the largest."""
+    smaller = {name for group in groups for name in group if name != max(group, key=lambda other: demands[other])}
+    return [name for name in demands if name not in smaller]
+
+
+def sets_that_fit(
+    demands: Mapping[str, int], room: int, groups: Collection[Collection[str]] = ()
+) -> list[tuple[str, ...]]:
     """The largest sets of names whose bytes fit into `room` together: adding any other name would exceed it.
+
+    `groups`: names of which one runs at a time; no set has two of a group.
 
     Tries every set, which is a matter of milliseconds for the handful of engines that one machine has.
     """
@@ -25,6 +35,7 @@ def sets_that_fit(demands: Mapping[str, int], room: int) -> list[tuple[str, ...]
     for count in range(len(demands), 0, -1):
         for names in combinations(demands, count):
             fits = sum(demands[name] for name in names) <= room
-            if fits and not any(set(names) < set(larger) for larger in found):
+            alone = all(len(set(group).intersection(names)) <= 1 for group in groups)
+            if fits and alone and not any(set(names) < set(larger) for larger in found):
                 found.append(names)
     return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from pyinfra.api import FactBase
 
 from rig.engines import EngineState
 from rig.facts.secrets import KEYS
+from rigd.modes.choice import Unit
 
 COMPOSE = f"docker compose --project-name rig --env-file {KEYS} --file /etc/rig/compose.yaml"
 CONFIG_HASH = "com.docker.compose.config-hash"
@@ -86,6 +87,24 @@ class NativeEngine(FactBase[EngineState]):
             intact="Intact" in values,
             health=_health(values["Http"]),
         )
+
+
+class Alternatives(FactBase[Mapping[str, Unit]]):
+    """Which of these units start at boot, and which run, in the order in which they are asked for."""
+
+    def command(self, units: tuple[str, ...]) -> str:
+        return f"systemctl show --property=Id,ActiveState,UnitFileState {shlex.join(units)}"
+
+    def process(self, output: list[str]) -> dict[str, Unit]:
+        blocks = "\n".join(output).split("\n\n")
+        found = [_values(block.splitlines()) for block in blocks]
+        return {
+            values["Id"]: Unit(
+                enabled=values["UnitFileState"] == "enabled",
+                active=values["ActiveState"] in ("active", "activating", "reloading"),
+            )
+            for values in found
+        }
 
 
 class Engines(FactBase[tuple[str, ...]]):

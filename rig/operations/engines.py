@@ -10,9 +10,10 @@ from typing import TypeAlias
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, State, operation
 
-from rig.engines import EngineState, steps
-from rig.facts.engines import ContainerEngine, Engines, ImagePresent, NativeEngine
+from rig.engines import EngineState, idle_steps, steps
+from rig.facts.engines import Alternatives, ContainerEngine, Engines, ImagePresent, NativeEngine
 from rig.operations import Commands
+from rigd.modes.choice import chosen
 
 _Fact: TypeAlias = tuple[type[ContainerEngine] | type[NativeEngine], dict[str, str | int]]
 """A fact and its arguments, to be read again while an engine starts."""
@@ -29,20 +30,44 @@ def image(reference: str) -> Commands:
 
 
 @operation()
-def container(engine: str, fingerprint: str, address: str, port: int, timeout: int) -> Commands:
-    """The engine's container runs with ``fingerprint`` and its current key, healthy within ``timeout`` seconds."""
+def container(
+    engine: str, fingerprint: str, address: str, port: int, timeout: int, rivals: tuple[str, ...] = ()
+) -> Commands:
+    """The engine's container runs with ``fingerprint`` and its current key, healthy within ``timeout`` seconds.
+
+    ``rivals``: units of the group of alternatives that it belongs to, its own included. Of these the one that was
+    chosen on the machine runs; the others are stopped.
+    """
     fact: _Fact = (ContainerEngine, {"engine": engine, "address": address, "port": port})
     logs = f"docker logs --tail 20 rig-{engine} 2>&1"
-    yield from _converge(engine, f"rig-container@{engine}.service", fact, fingerprint, timeout, logs)
+    unit = f"rig-container@{engine}.service"
+    if _is_idle(unit, rivals):
+        yield from _idle(unit, fact, f"docker stop rig-{engine} 2>/dev/null || true")
+    else:
+        yield from _converge(engine, unit, fact, fingerprint, timeout, logs)
 
 
 @operation()
-def native(engine: str, fingerprint: str, variable: str, address: str, port: int, timeout: int) -> Commands:
-    """The engine's service runs with ``fingerprint`` and its current key, healthy within ``timeout`` seconds."""
+def native(
+    engine: str,
+    fingerprint: str,
+    variable: str,
+    address: str,
+    port: int,
+    timeout: int,
+    rivals: tuple[str, ...] = (),
+) -> Commands:
+    """The engine's service runs with ``fingerprint`` and its current key, healthy within ``timeout`` seconds.
+
+    ``rivals``: as of a container.
+    """
     fact: _Fact = (NativeEngine, {"engine": engine, "variable": variable, "address": address, "port": port})
     unit = f"rig-native@{engine}.service"
     logs = f"journalctl --no-pager --output=cat --lines=20 --unit={shlex.quote(unit)}"
-    yield from _converge(engine, unit, fact, fingerprint, timeout, logs)
+    if _is_idle(unit, rivals):
+        yield from _idle(unit, fact)
+    else:
+        yield from _converge(engine, unit, fact, fingerprint, timeout, logs)
 
 
 @operation()
@@ -59,6 +84,23 @@ def retired(wanted: list[str]) -> Commands:
         yield f"rm -rf {shlex.quote(f'/etc/systemd/system/{unit}.d')} && systemctl daemon-reload"
         # A failed unit stays listed until it is forgotten.
         yield f"systemctl reset-failed {quoted} 2>/dev/null || true"
+
+
+def _is_idle(unit: str, rivals: tuple[str, ...]) -> bool:
+    """Whether an alternative to this unit is the one that is to run."""
+    return bool(rivals) and chosen(host.get_fact(Alternatives, units=rivals)) != unit
+
+
+def _idle(unit: str, fact: _Fact, besides: str | None = None) -> Commands:
+    kind, arguments = fact
+    for step in idle_steps(host.get_fact(kind, **arguments)):
+        if step == "daemon-reload":
+            yield "systemctl daemon-reload"
+        else:
+            yield f"systemctl {step} {shlex.quote(unit)}"
+            if step == "stop" and besides is not None:
+                # Docker itself may have started the container, without its unit.
+                yield besides
 
 
 def _converge(engine: str, unit: str, fact: _Fact, fingerprint: str, timeout: int, logs: str) -> Commands:

@@ -52,6 +52,7 @@ def findings(tree: Node) -> Iterator[Finding]:
     yield from _port_clashes(enabled, sound.firewall, listeners)
     if sound.models is not None:
         yield from _unknown_models(sound.engines, sound.models)
+    yield from _lonely(sound.engines)
     if sound.firewall is not None:
         yield from _opened_engines(enabled, sound.firewall)
         yield from _opened_in_vain(listeners, sound.firewall)
@@ -132,6 +133,20 @@ def _unknown_models(engines: Mapping[str, Engine], models: Models) -> Iterator[F
             meant = nearest_word(wanted, models.catalogue)
             remedy = f"write '{meant}'" if meant else "add it there or write one of its names"
             yield ("engines", name, key), f"'{wanted}' is not in models.catalogue; {remedy}"
+
+
+def _lonely(engines: Mapping[str, Engine]) -> Iterator[Finding]:
+    """Engines that are alternatives to nothing: the group's name is mistyped, or its other engine is gone."""
+    groups = [engine.alternatives for engine in engines.values()]
+    for name, engine in engines.items():
+        if engine.alternatives is not None and groups.count(engine.alternatives) == 1:
+            others = {group for group in groups if group is not None} - {engine.alternatives}
+            meant = nearest_word(engine.alternatives, others)
+            remedy = f"write '{meant}'" if meant else "write it at another engine too, or null"
+            yield (
+                ("engines", name, "alternatives"),
+                f"'{engine.alternatives}' is the group of this engine alone; {remedy}",
+            )
 
 
 def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterator[Finding]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from rig.settings.problems import show
-from rig.settings.types import CatalogueName, LoopbackAddress, Section, Sha256, Shape, Size, Url
+from rig.settings.types import CatalogueName, LoopbackAddress, Name, Section, Sha256, Shape, Size, Url
 
 # What the deploy itself passes to llama-server, and the key of the settings that decides it.
 OWN_ARGUMENTS = {
@@ -73,6 +74,10 @@ class CommonEngine(Section):
     """What every llama.cpp server has, however it is run."""
 
     enabled: bool = Field(default=True, description="Whether the engine is deployed, true or false.")
+    alternatives: Name | None = Field(
+        default=None,
+        description="Name of the group of engines of which one runs at a time; null: it runs beside all others.",
+    )
     model: CatalogueName = Field(description="Name of its model in models.catalogue.")
     projector: CatalogueName | None = Field(
         default=None,
@@ -125,3 +130,12 @@ class NativeEngine(CommonEngine):
 
 
 Engine = Annotated[ContainerEngine | NativeEngine, Field(discriminator="runtime")]
+
+
+def alternatives(engines: Mapping[str, Engine]) -> dict[str, tuple[str, ...]]:
+    """Those of the engines of which one runs at a time, by the name of their group; groups of one are none."""
+    groups: dict[str, list[str]] = {}
+    for name, engine in engines.items():
+        if engine.alternatives is not None:
+            groups.setdefault(engine.alternatives, []).append(name)
+    return {group: tuple(names) for group, names in groups.items() if len(names) > 1}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from rig.capacity import Demand, room_for_cache, sequences_that_fit, tokens_that_fit
+from rig.capacity import Demand, largest_at_once, room_for_cache, sequences_that_fit, tokens_that_fit
 from rig.capacity.units import in_words, size_at_least, size_bytes, size_text
 from rig.settings.demand import cache_per_token, demand, ram_for_engines
-from rig.settings.engines import Engine
+from rig.settings.engines import Engine, alternatives
 from rig.settings.machine import Hardware
 from rig.settings.models import Models
 from rig.settings.tree import Step
@@ -129,23 +129,31 @@ def _too_many_threads(engines: Mapping[str, Engine], hardware: Hardware) -> Iter
 def _too_much_together(
     engines: Mapping[str, Engine], wishes: Mapping[str, _Wish], hardware: Hardware
 ) -> Iterator[Finding]:
-    """Limits that exceed the RAM together: who has most to spare gives way, or the least that is enough goes."""
+    """Limits that exceed the RAM together: who has most to spare gives way, or one of them is switched off.
+
+    Of alternatives only the largest counts, as one of them runs at a time.
+    """
     limits = {name: size_bytes(engine.memory) for name, engine in engines.items()}
+    at_once = largest_at_once(limits, alternatives(engines).values())
     room = ram_for_engines(hardware)
-    excess = sum(limits.values()) - room
+    excess = sum(limits[name] for name in at_once) - room
     if excess <= 0:
         return
     arithmetic = (
-        f"{' + '.join(f'{in_words(limit)} of {name}' for name, limit in limits.items())} are more than the "
+        f"{' + '.join(f'{in_words(limits[name])} of {name}' for name in at_once)} are more than the "
         f"{in_words(room)} for engines ({hardware.ram} of RAM less {hardware.ram_reserve} of ram_reserve)"
     )
-    spare = {name: limits[name] - wish.need.known for name, wish in wishes.items()}
+    spare = {name: limits[name] - wishes[name].need.known for name in at_once if name in wishes}
     giver = max(spare, key=lambda name: spare[name], default=None)
     if giver is not None and spare[giver] >= excess:
         yield ("engines", giver, "memory"), f"{arithmetic}; write {size_text(limits[giver] - excess)}"
     else:
-        goer = min(limits, key=lambda name: (limits[name] < excess, limits[name]))
-        yield ("engines", goer, "enabled"), f"{arithmetic}; write false here or at another of them"
+        goer = min(at_once, key=lambda name: (limits[name] < excess, limits[name]))
+        yield (
+            ("engines", goer, "enabled"),
+            f"{arithmetic}; write false here or at another of them, or make them alternatives (alternatives: NAME at "
+            "each), of which one runs at a time",
+        )
 
 
 def _too_small_disk(engines: Mapping[str, Engine], models: Models, hardware: Hardware) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from pydantic import Field
 
 from rig.settings.containers import Containers
-from rig.settings.engines import Engine
+from rig.settings.engines import Engine, NativeEngine, alternatives
 from rig.settings.firewall import Firewall
 from rig.settings.machine import Machine
 from rig.settings.models import Model, Models
@@ -33,6 +33,20 @@ class Settings(Section):
     def enabled_engines(self) -> dict[str, Engine]:
         """Engines that are to run, by name."""
         return {name: engine for name, engine in self.engines.items() if engine.enabled}
+
+    @property
+    def alternatives(self) -> dict[str, tuple[str, ...]]:
+        """Enabled engines of which one runs at a time, by the name of their group; an engine alone in one has none."""
+        return alternatives(self.enabled_engines)
+
+    def rivals(self, name: str) -> tuple[str, ...]:
+        """The group of alternatives that an enabled engine belongs to, itself included; empty where it has none."""
+        return next((group for group in self.alternatives.values() if name in group), ())
+
+    def unit(self, name: str) -> str:
+        """The systemd unit of an engine."""
+        kind = "native" if isinstance(self.engines[name], NativeEngine) else "container"
+        return f"rig-{kind}@{name}.service"
 
     @property
     def needed_models(self) -> dict[str, Model]:

@@ -1,4 +1,4 @@
-"""One rig-models at a time, by a lock that the kernel gives back when its holder dies."""
+"""One program of a kind at a time, by a lock that the kernel gives back when its holder dies."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ _FLOCK = "hhqqi0q"
 
 
 @contextmanager
-def held(records: Path, wait: bool) -> Iterator[None]:
-    """Hold the lock. Raises Failed with the holder's PID when another has it and `wait` is false."""
+def held(
+    records: Path,
+    wait: bool,
+    program: str = "rig-models",
+    look: str = "wait for it with --wait, or look: rig-models status",
+) -> Iterator[None]:
+    """Hold the lock in this folder. Raises Failed with the holder's PID when another has it and `wait` is false.
+
+    `program` and `look` are what is said then: who holds it, and what to do.
+    """
     descriptor = os.open(records / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except (BlockingIOError, PermissionError):
             holder = _holder(descriptor)
-            raise Failed(
-                f"another rig-models is at work (PID {holder}); wait for it with --wait, or look: rig-models status"
-            ) from None
+            raise Failed(f"another {program} is at work (PID {holder}); {look}") from None
         yield
     finally:
         os.close(descriptor)

@@ -26,6 +26,7 @@ HOW = "name one machine: --hosts=ssh://NAME, as in group_data/hosts.yml, or --ho
 # What a test can be repeated for: the name of its argument, and the names that the settings have for it.
 EACH: dict[str, Callable[[Settings], Iterable[object]]] = {
     "engine": lambda settings: settings.enabled_engines,
+    "group": lambda settings: settings.alternatives,
     "container": lambda settings: _running_as(settings, ContainerEngine),
     "service": lambda settings: _running_as(settings, NativeEngine),
     "model": lambda settings: settings.needed_models,
@@ -120,6 +121,21 @@ def _reason(mark: pytest.Mark) -> str:
 def machine(host: TestinfraHost) -> Machine:
     """The machine under test."""
     return Machine(host)
+
+
+@pytest.fixture(autouse=True)
+def _only_engines_that_run(request: pytest.FixtureRequest, machine: Machine, settings: Settings) -> None:
+    """An engine that is stopped because an alternative was chosen on the machine is as it should be."""
+    for argument in ("engine", "container", "service"):
+        if argument in request.fixturenames:
+            skip_stopped(machine, settings, request.getfixturevalue(argument))
+
+
+def skip_stopped(machine: Machine, settings: Settings, engine: str) -> None:
+    """Skips the test of an engine that is not to run."""
+    instead = machine.instead_of(settings, engine)
+    if instead is not None:
+        pytest.skip(f"{engine} is stopped, as {instead} was chosen on the machine")
 
 
 @pytest.fixture(scope="session")

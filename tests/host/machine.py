@@ -11,6 +11,8 @@ from typing import Any
 
 from testinfra.host import Host as TestinfraHost  # type: ignore[import-untyped]
 
+from rig.settings import Settings
+
 KEYS = "/etc/rig/keys.env"
 
 # Defines `keys`, which prints every key, a line each; an empty line would be found in everything. Keys go through pipes
@@ -52,6 +54,17 @@ class Machine:
     def lines(self, script: str) -> list[str]:
         """The same, a line each."""
         return self.run(script).splitlines()
+
+    def instead_of(self, settings: Settings, engine: str) -> str | None:
+        """The alternative that was chosen on the machine instead of this engine; None where it is to run itself."""
+        group = settings.rivals(engine)
+        shown = self.run(f"systemctl is-enabled {' '.join(map(settings.unit, group))} || true") if group else ""
+        enabled = [name for name, state in zip(group, shown.split(), strict=False) if state == "enabled"]
+        return None if engine in enabled or not enabled else enabled[0]
+
+    def running(self, settings: Settings) -> list[str]:
+        """Names of the engines that are to run now."""
+        return [name for name in settings.enabled_engines if self.instead_of(settings, name) is None]
 
     def json(self, script: str) -> Any:
         """The same, read as JSON."""

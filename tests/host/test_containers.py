@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from rig.settings import Settings, size_bytes
+from tests.host.conftest import skip_stopped
 from tests.host.machine import Machine
 
 Inspected = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def inspected(machine: Machine, container: str) -> Inspected:
+def inspected(machine: Machine, settings: Settings, container: str) -> Inspected:
     """What Docker says of a container, without its environment: that holds a key."""
+    skip_stopped(machine, settings, container)
     parts = ("Id", "Image", "State", "HostConfig", "Mounts", "NetworkSettings", "RestartCount")
     config = ("Image", "User", "Labels")
     fields = [f'"{part}":{{{{json .{part}}}}}' for part in parts]
@@ -125,9 +127,12 @@ def test_key_ring_holds_the_pinned_keys_and_no_other(machine: Machine, settings:
 
 
 def test_only_containers_of_the_settings_run(machine: Machine, settings: Settings) -> None:
-    ours = machine.lines("docker ps --all --filter label=rig.engine --format '{{.Names}}'")
-    wanted = [name for name, engine in settings.enabled_engines.items() if engine.runtime == "container"]
-    assert sorted(ours) == sorted(f"rig-{name}" for name in wanted)
+    shown = "docker ps {} --filter label=rig.engine --format '{{{{.Names}}}}'"
+    ours, running = (machine.lines(shown.format(which)) for which in ("--all", ""))
+    kept = {f"rig-{name}" for name, engine in settings.enabled_engines.items() if engine.runtime == "container"}
+    wanted = [f"rig-{name}" for name in machine.running(settings)]
+    assert sorted(running) == sorted(name for name in wanted if name in kept)
+    assert set(ours) <= kept
 
 
 def test_container_runs_and_is_healthy(machine: Machine, container: str) -> None:

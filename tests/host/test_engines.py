@@ -106,9 +106,27 @@ def test_engine_listens_on_its_loopback_address_and_nowhere_else(
 
 
 def test_only_engines_of_the_settings_run(machine: Machine, settings: Settings) -> None:
-    wanted = [f"rig-{engine.runtime}@{name}.service" for name, engine in settings.enabled_engines.items()]
-    shown = "systemctl list-units --all --plain --no-legend 'rig-container@*' 'rig-native@*'"
-    assert sorted(line.split()[0] for line in machine.lines(shown)) == sorted(wanted)
+    shown = "systemctl list-units --state=active,activating,failed --plain --no-legend 'rig-container@*' 'rig-native@*'"
+    running = [line.split()[0] for line in machine.lines(shown)]
+    assert sorted(running) == sorted(map(settings.unit, machine.running(settings)))
+
+
+def test_one_of_a_group_of_alternatives_runs_and_starts_at_boot(
+    machine: Machine, settings: Settings, group: str
+) -> None:
+    names = settings.alternatives[group]
+    for state in ("is-active", "is-enabled"):
+        found = machine.run(f"systemctl {state} {' '.join(map(settings.unit, names))} || true").split()
+        assert sum(word in ("active", "enabled") for word in found) == 1, f"{state}: {found}"
+
+
+def test_rig_mode_says_which_alternative_runs_and_that_it_is_healthy(
+    machine: Machine, settings: Settings, group: str
+) -> None:
+    said = machine.json("/usr/local/bin/rig-mode --json")
+    (running,) = (name for name in settings.alternatives[group] if machine.instead_of(settings, name) is None)
+    assert said["groups"][group]["chosen"] == running
+    assert [name for name, engine in said["groups"][group]["engines"].items() if engine["healthy"]] == [running]
 
 
 def test_engine_runs_now_and_after_a_boot(machine: Machine, settings: Settings, engine: str) -> None:

@@ -187,7 +187,7 @@ def test_the_wheel_installs_as_on_a_machine_and_asks_nobody_for_anything(tmp_pat
 def test_the_install_script_is_sound_shell() -> None:
     script = install("/opt/rig/rigd/abc", "/opt/rig/rigd/abc.whl", build())
     subprocess.run(["sh", "-n", "-c", script], check=True)
-    assert script.index("touch /opt/rig/rigd/abc/.complete") > script.index("import requests, rigd.models.cli")
+    assert script.index("touch /opt/rig/rigd/abc/.complete") > script.index("import requests, ")
 
 
 def test_the_package_knows_nothing_of_the_deploy_and_runs_alone() -> None:

@@ -33,8 +33,9 @@ MISTAKES = {
         "    model: llama-3.1-8b-q4",
         "    image: null\n    model: llama-3.1-8b-q4",
         "engines.llama-8b.image",
-        "unknown key; remove it, or write 'enabled', 'model', 'projector', 'address', 'port', 'context', "
-        "'sequences', 'threads', 'memory', 'overhead', 'cpus', 'health_timeout', 'arguments', 'runtime' or 'archive'",
+        "unknown key; remove it, or write 'enabled', 'alternatives', 'model', 'projector', 'address', 'port', "
+        "'context', 'sequences', 'threads', 'memory', 'overhead', 'cpus', 'health_timeout', 'arguments', 'runtime' or "
+        "'archive'",
     ),
     "number for text": (
         "  timezone: Etc/UTC",
@@ -55,8 +56,8 @@ MISTAKES = {
         'must be a number, and "8002" in quotes is text; write 8002',
     ),
     "text for true or false": (
-        "    enabled: true\n    # Container",
-        "    enabled: ja\n    # Container",
+        "    enabled: true\n    # Name of your",
+        "    enabled: ja\n    # Name of your",
         "engines.llama-70b.enabled",
         "must be true or false, not 'ja'; write one of the two without quotes",
     ),
@@ -361,6 +362,14 @@ def test_a_native_engine_without_its_archive_is_told_where_the_archive_belongs(p
 def test_engines_that_are_off_may_share_a_port(project: Project) -> None:
     project.change("all.yml", "    port: 8004", "    port: 8002")
     assert project.problems() == []
+
+
+def test_an_alternative_to_nothing_is_told(project: Project) -> None:
+    (problem,) = project.problems(**{"engines.llama-8b.alternatives": "card"})
+    assert problem.endswith("'card' is the group of this engine alone; write it at another engine too, or null")
+    third = {"engines.llama-70b.alternatives": "card", "engines.qwen3-vl-4b.alternatives": "cart"}
+    (problem,) = project.problems(**{"engines.llama-8b.alternatives": "card", **third})
+    assert problem.endswith("'cart' is the group of this engine alone; write 'card'")
 
 
 def test_two_engines_of_one_name_are_refused(project: Project) -> None:

@@ -73,7 +73,8 @@ MISFITS = {
         {"machine.hardware.ram": "54G"},
         f"{BIG}.enabled",
         "64.0 GiB of llama-70b + 16.0 GiB of llama-8b are more than the 46.0 GiB for engines "
-        "(54G of RAM less 8G of ram_reserve); write false here or at another of them",
+        "(54G of RAM less 8G of ram_reserve); write false here or at another of them, or make them alternatives "
+        "(alternatives: NAME at each), of which one runs at a time",
     ),
     "models beyond the disk": (
         {"machine.hardware.disk": "40G"},
@@ -106,6 +107,12 @@ def test_a_misfit_of_one_machine_is_told_in_its_own_file(project: Project) -> No
 
 def test_engines_that_are_off_need_not_fit(project: Project) -> None:
     assert project.problems(**{"engines.qwen3-vl-4b.memory": "1G", "engines.qwen3-vl-4b.threads": "99"}) == []
+
+
+def test_of_alternatives_only_the_largest_has_to_fit(project: Project) -> None:
+    data = {"machine.hardware.ram": "54G", f"{BIG}.memory": "44G"}
+    assert project.problems(**data) != []
+    assert project.problems(**data, **{f"{BIG}.alternatives": "ram", f"{SMALL}.alternatives": "ram"}) == []
 
 
 def test_the_projector_is_part_of_the_weights(project: Project) -> None:

@@ -1,0 +1,197 @@
+"""The command line rig-mode."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rigd.models import lock
+from rigd.models.errors import BadInput, Failed
+from rigd.modes import config, look, switch
+from rigd.modes.choice import chosen
+from rigd.modes.config import Engine, Modes
+from rigd.modes.look import Seen
+
+OK, FAILED, BAD_INPUT = 0, 1, 2
+
+CODES = "Exits with 0 when what is meant to run is healthy, 1 when it is not, 2 when what was asked for makes no sense."
+LOCK = Path("/run/rig-mode")
+LINE_EVERY = 30.0
+"""Seconds between two lines where there is no terminal."""
+LOG_LINES = 10
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Show or switch; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        if os.geteuid() != 0:
+            raise BadInput("only root may look at engines and their keys; run it with sudo")
+        modes = config.read(Path(options.config))
+        if options.engine is None:
+            return _show(modes, options.json)
+        return _switch(modes, options.engine, options.json)
+    except BadInput as error:
+        return _failed(error, BAD_INPUT, options.json)
+    except Failed as error:
+        return _failed(error, FAILED, options.json)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rig-mode",
+        description="Show which of the engines that exclude each other runs, or run another one instead. The choice "
+        "outlasts a restart of the machine and further deploys.",
+        epilog=CODES,
+    )
+    parser.add_argument("engine", nargs="?", metavar="ENGINE", help="run this one, and go back if it does not serve")
+    parser.add_argument("--config", default=config.PATH, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+class Machine:
+    """This machine."""
+
+    def __init__(self, keys: str) -> None:
+        self._keys = Path(keys)
+
+    def look(self, engine: Engine) -> Seen:
+        return look.look(engine, self._keys)
+
+    def start(self, engine: Engine) -> None:
+        # Starts that were asked for do not count as crashes.
+        _run("systemctl", "reset-failed", engine.unit)
+        if _run("systemctl", "restart", engine.unit).returncode != 0:
+            raise Failed(f"systemd does not start {engine.unit}: {_last_word(engine)}")
+
+    def stop(self, engine: Engine) -> None:
+        _run("systemctl", "stop", engine.unit)
+        if engine.container is not None:
+            # Docker itself may have started it, without its unit.
+            _run("docker", "stop", engine.container)
+
+    def enable(self, engine: Engine) -> None:
+        _run("systemctl", "enable", engine.unit)
+
+    def disable(self, engine: Engine) -> None:
+        _run("systemctl", "disable", engine.unit)
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _last_word(engine: Engine) -> str:
+    lines = _run("journalctl", "--no-pager", "--output=cat", "--lines=1", f"--unit={engine.unit}").stdout.splitlines()
+    return lines[-1] if lines else f"systemctl status {engine.unit} tells more"
+
+
+def _show(modes: Modes, as_json: bool) -> int:
+    machine = Machine(modes.keys)
+    found: dict[str, Any] = {}
+    lines, right = [], True
+    for name, group in modes.groups.items():
+        seen = {engine.name: machine.look(engine) for engine in group}
+        choice = chosen({engine: state.unit for engine, state in seen.items()})
+        right = right and seen[choice].trouble is None
+        lines.append(f"{name}:")
+        width = max(map(len, seen))
+        for engine in group:
+            state = seen[engine.name]
+            verdict = "healthy" if state.trouble is None else state.trouble
+            mark = "*" if engine.name == choice else " "
+            lines.append(f"  {mark} {engine.name:<{width}}  {engine.address}:{engine.port}  {verdict}")
+        engines = {
+            engine.name: {
+                "address": f"{engine.address}:{engine.port}",
+                "model": engine.model,
+                "running": seen[engine.name].running,
+                "enabled": seen[engine.name].unit.enabled,
+                "healthy": seen[engine.name].trouble is None,
+                "trouble": seen[engine.name].trouble,
+            }
+            for engine in group
+        }
+        found[name] = {"chosen": choice, "engines": engines}
+    if as_json:
+        print(json.dumps({"ok": right, "groups": found}, indent=2))
+    else:
+        print("\n".join(lines) or config.NONE)
+    return OK if right else FAILED
+
+
+def _switch(modes: Modes, name: str, as_json: bool) -> int:
+    group = modes.group_of(name)
+    LOCK.mkdir(mode=0o755, exist_ok=True)
+    with lock.held(LOCK, wait=False, program="rig-mode", look="wait until it is done"):
+        # A lost terminal must not leave a switch half done: it goes on without one.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        teller = _Teller()
+        try:
+            changed = switch.switch(Machine(modes.keys), group, name, teller.tell)
+        except Failed:
+            (wanted,) = (engine for engine in group if engine.name == name)
+            teller.say(f"the last lines of {name}:")
+            for line in _log(wanted):
+                teller.say(f"  {line}")
+            raise
+    said = f"{name} runs and is healthy" if changed else f"{name} runs already, and is healthy"
+    print(json.dumps({"ok": True, "chosen": name, "changed": changed}, indent=2) if as_json else said)
+    return OK
+
+
+def _log(engine: Engine) -> list[str]:
+    if engine.container is not None:
+        done = _run("docker", "logs", "--tail", str(LOG_LINES), engine.container)
+        return (done.stdout + done.stderr).splitlines()
+    shown = _run("journalctl", "--no-pager", "--output=cat", f"--lines={LOG_LINES}", f"--unit={engine.unit}")
+    return shown.stdout.splitlines()
+
+
+class _Teller:
+    """One line that is kept current on a terminal; elsewhere a line when something new is said, or every 30 s."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._said: tuple[str, float] | None = None
+
+    def tell(self, line: str) -> None:
+        what = line.partition(",")[0]
+        if self._terminal:
+            self._write(f"\r\x1b[K{line}")
+        elif self._said is None or self._said[0] != what or time.monotonic() - self._said[1] >= LINE_EVERY:
+            self._write(f"{line}\n")
+            self._said = (what, time.monotonic())
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._write(f"\r\x1b[K{line}\n" if self._terminal else f"{line}\n")
+
+    def _write(self, text: str) -> None:
+        # The terminal may be gone.
+        with suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _failed(error: Exception, code: int, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"ok": False, "error": str(error)}, indent=2))
+    print(f"{chr(13)}\x1b[K" if sys.stderr.isatty() else "", f"rig-mode: {error}", sep="", file=sys.stderr)
+    return code

@@ -1,0 +1,75 @@
+"""What rig-mode is told: the groups of engines of which one runs at a time. A deploy writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rigd.models.errors import BadInput
+
+PATH = "/etc/rig/modes.json"
+KEYS = "/etc/rig/keys.env"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine, and by what it is known to serve."""
+
+    name: str
+    unit: str
+    container: str | None
+    """Name of its container; None where it is a service of the machine."""
+    address: str
+    port: int
+    model: str
+    """What /v1/models must list."""
+    gpu: bool
+    """Whether a process of it has to be on the graphics card."""
+    variable: str
+    """Variable of the file of keys that holds its key."""
+    timeout: int
+    """Seconds that it may take from start to healthy."""
+
+    @property
+    def url(self) -> str:
+        """Address of its HTTP server."""
+        return f"http://{self.address}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Modes:
+    """All groups by name; the first engine of a group runs until another is chosen."""
+
+    keys: str
+    """Path of the file of keys."""
+    groups: Mapping[str, tuple[Engine, ...]]
+
+    def group_of(self, engine: str) -> tuple[Engine, ...]:
+        """The group that an engine belongs to. Raises BadInput."""
+        for group in self.groups.values():
+            if engine in [member.name for member in group]:
+                return group
+        names = [member.name for group in self.groups.values() for member in group]
+        raise BadInput(f"there is no alternative {engine}; choose one of {', '.join(names)}" if names else NONE)
+
+
+NONE = "no engine here is an alternative to another; engines.<name>.alternatives in the settings makes it one"
+
+
+def dump(modes: Modes) -> str:
+    """The file's text."""
+    return json.dumps(asdict(modes), indent=2) + "\n"
+
+
+def read(path: Path) -> Modes:
+    """What the file says. Raises BadInput."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        groups = {name: tuple(Engine(**engine) for engine in group) for name, group in values["groups"].items()}
+        return Modes(keys=values["keys"], groups=groups)
+    except FileNotFoundError:
+        raise BadInput(f"there is no {path}; a deploy writes it") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise BadInput(f"{path} is not what this version of rig-mode reads; write it anew with a deploy") from None

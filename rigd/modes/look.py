@@ -1,0 +1,103 @@
+"""What is true of an engine right now: by systemd, by Docker, by the graphics card, and by asking the engine itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from rigd.modes.choice import Unit
+from rigd.modes.config import Engine
+
+ANSWER = 5.0
+"""Seconds that an engine may take to answer; a busy one takes long."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An engine as it is."""
+
+    unit: Unit
+    running: bool
+    """Its process, or its container, is there."""
+    crashes: int
+    """How often systemd or Docker started it again after it had ended by itself."""
+    lost: bool
+    """systemd gave it up, or would not start it."""
+    trouble: str | None
+    """Why it does not serve; None when it does."""
+
+
+def look(engine: Engine, keys: Path) -> Seen:
+    """Looks at everything; takes as long as the engine takes to answer."""
+    shown = _properties(engine)
+    active = shown["ActiveState"] in ("active", "activating", "reloading")
+    running, crashes, pids = _process(engine, shown)
+    return Seen(
+        unit=Unit(enabled=shown["UnitFileState"] == "enabled", active=active),
+        running=running,
+        crashes=crashes,
+        lost=shown["ActiveState"] == "failed",
+        trouble=_trouble(engine, keys, pids) if active and running else "is stopped",
+    )
+
+
+def _properties(engine: Engine) -> dict[str, str]:
+    names = "ActiveState,UnitFileState,NRestarts,MainPID"
+    shown = _output("systemctl", "show", f"--property={names}", engine.unit)
+    return dict(line.split("=", 1) for line in shown.splitlines())
+
+
+def _process(engine: Engine, shown: Mapping[str, str]) -> tuple[bool, int, set[str]]:
+    """Whether it is there, its crashes, and the PIDs it consists of."""
+    if engine.container is None:
+        pid = shown["MainPID"]
+        return pid != "0", int(shown["NRestarts"] or 0), {pid}
+    state = _output("docker", "inspect", "--format", "{{.State.Status}} {{.RestartCount}}", engine.container).split()
+    if len(state) != 2:
+        return False, 0, set()
+    pids = _output("docker", "top", engine.container, "-eo", "pid") if state[0] == "running" else ""
+    return state[0] == "running", int(state[1]), set(pids.split()[1:])
+
+
+def _trouble(engine: Engine, keys: Path, pids: set[str]) -> str | None:
+    """Why it does not serve: a healthy answer alone proves neither the model nor the graphics card."""
+    try:
+        if (code := requests.get(f"{engine.url}/health", timeout=ANSWER).status_code) != 200:
+            return "is loading" if code == 503 else f"answers {code} when asked for its health"
+        listed = requests.get(f"{engine.url}/v1/models", headers=_authorization(engine, keys), timeout=ANSWER)
+        if listed.status_code != 200:
+            return f"answers {listed.status_code} to its own key"
+        names = [str(model["id"]) for model in listed.json()["data"]]
+    except requests.Timeout:
+        return f"does not answer within {ANSWER:.0f} s"
+    except requests.RequestException:
+        return "does not answer yet"
+    except (ValueError, KeyError, TypeError):
+        return "does not list its models as an OpenAI-compatible server does"
+    if engine.model not in names:
+        return f"serves {', '.join(names) or 'nothing'} instead of {engine.model}"
+    if engine.gpu and not pids & _on_card():
+        return "has no process on the graphics card"
+    return None
+
+
+def _authorization(engine: Engine, keys: Path) -> dict[str, str]:
+    found = re.search(rf"(?m)^{re.escape(engine.variable)}=(\S+)$", keys.read_text(encoding="utf-8"))
+    return {"Authorization": f"Bearer {found[1]}"} if found else {}
+
+
+def _on_card() -> set[str]:
+    return set(_output("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader").split())
+
+
+def _output(*command: str) -> str:
+    """What a command prints; nothing where it fails, or is not there."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

@@ -1,0 +1,91 @@
+"""A switch from one engine to another, which is undone when the other does not become healthy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from rigd.models.errors import Failed
+from rigd.modes.choice import chosen
+from rigd.modes.config import Engine
+from rigd.modes.look import Seen
+
+POLL = 1.0
+"""Seconds between two looks at an engine that is starting."""
+CRASHES = 3
+"""Crashes after which an engine is not waited for any longer."""
+
+Tell = Callable[[str], None]
+
+
+class Machine(Protocol):
+    """What a switch needs of a machine."""
+
+    def look(self, engine: Engine) -> Seen: ...
+    def start(self, engine: Engine) -> None:
+        """Start it; its unit stops the others. Raises Failed."""
+
+    def stop(self, engine: Engine) -> None: ...
+    def enable(self, engine: Engine) -> None: ...
+    def disable(self, engine: Engine) -> None: ...
+    def now(self) -> float: ...
+    def sleep(self, seconds: float) -> None: ...
+
+
+def switch(machine: Machine, group: Sequence[Engine], name: str, tell: Tell) -> bool:
+    """Run this engine of the group instead of the others; False when all was so already. Raises Failed.
+
+    What starts at boot is changed last: a switch that breaks off before has changed nothing for good.
+    """
+    seen = {engine.name: machine.look(engine) for engine in group}
+    before = chosen({other: state.unit for other, state in seen.items()})
+    (wanted,) = (engine for engine in group if engine.name == name)
+    others = [engine for engine in group if engine.name != name]
+    alone = not any(seen[other.name].running or seen[other.name].unit.enabled for other in others)
+    if alone and seen[name].unit.enabled and seen[name].trouble is None:
+        return False
+    try:
+        if not (seen[name].unit.active and seen[name].running):
+            machine.start(wanted)
+        wait(machine, wanted, tell)
+    except (Failed, KeyboardInterrupt) as error:
+        said = str(error) or "interrupted"
+        if before == name:
+            raise Failed(f"{said}; nothing ran before it") from None
+        raise Failed(f"{said}; {_back(machine, wanted, others, before, tell)}") from None
+    machine.enable(wanted)
+    for other in others:
+        machine.stop(other)
+        machine.disable(other)
+    return True
+
+
+def _back(machine: Machine, wanted: Engine, others: Sequence[Engine], before: str, tell: Tell) -> str:
+    """Start what ran before; how that went."""
+    (old,) = (engine for engine in others if engine.name == before)
+    tell(f"going back to {before}")
+    machine.stop(wanted)
+    try:
+        machine.start(old)
+        wait(machine, old, tell)
+    except (Failed, KeyboardInterrupt) as error:
+        return f"{str(error) or 'interrupted'} either"
+    return f"{before} runs again"
+
+
+def wait(machine: Machine, engine: Engine, tell: Tell) -> None:
+    """Until the engine serves. Raises Failed when it crashes again and again, or takes longer than it may."""
+    begin = machine.now()
+    crashed: int | None = None
+    while True:
+        seen = machine.look(engine)
+        if seen.trouble is None:
+            return
+        crashed = seen.crashes if crashed is None else crashed
+        elapsed = machine.now() - begin
+        if seen.lost or seen.crashes - crashed >= CRASHES:
+            raise Failed(f"{engine.name} ends again and again instead of serving")
+        if elapsed >= engine.timeout:
+            raise Failed(f"{engine.name} {seen.trouble}, after {elapsed:.0f} s of the {engine.timeout} s it may take")
+        tell(f"{engine.name} {seen.trouble}, {elapsed:.0f} s of {engine.timeout} s")
+        machine.sleep(POLL)

@@ -1,0 +1,213 @@
+"""Alternatives: which one is to run, and a switch that is undone when the other does not serve."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from rig import modes
+from rig.engines import idle_steps
+from rig.render import render
+from rigd.models.errors import BadInput, Failed
+from rigd.modes import config
+from rigd.modes.choice import Unit, chosen
+from rigd.modes.config import Engine
+from rigd.modes.look import Seen
+from rigd.modes.switch import CRASHES, POLL, switch
+from tests.unit.sample import examples, settings
+from tests.unit.test_engines import _every_state
+
+BOTH = {"engines/one/alternatives": "card", "engines/two/alternatives": "card"}
+ON, OFF = Unit(enabled=True, active=True), Unit(enabled=False, active=False)
+ENABLED, ACTIVE = Unit(enabled=True, active=False), Unit(enabled=False, active=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (OFF, OFF, "first"),
+        (ON, OFF, "first"),
+        (OFF, ON, "second"),
+        (ENABLED, ACTIVE, "first"),
+        (ENABLED, ENABLED, "first"),
+        (ENABLED, ON, "second"),
+        (OFF, ACTIVE, "second"),
+    ],
+)
+def test_what_starts_at_boot_is_chosen_and_of_several_the_one_that_runs(
+    first: Unit, second: Unit, expected: str
+) -> None:
+    assert chosen({"first": first, "second": second}) == expected
+
+
+def test_an_engine_that_is_not_to_run_is_stopped_and_does_not_start_at_boot() -> None:
+    for state in _every_state():
+        steps = idle_steps(state)
+        assert ("disable" in steps) == state.enabled
+        assert ("stop" in steps) == (state.active or state.running)
+        assert not {"enable", "restart", "wait"} & set(steps)
+
+
+@dataclass
+class Simulated:
+    """Two units as systemd keeps them: starting one stops the other. `broken` ones never serve, `lame` ones crash."""
+
+    units: dict[str, Unit]
+    broken: set[str] = field(default_factory=set)
+    lame: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    dies_at: float = 1e9
+    clock: float = 0.0
+    said: list[str] = field(default_factory=list)
+
+    def look(self, engine: Engine) -> Seen:
+        unit, bad = self.units[engine.name], engine.name in self.broken | self.lame
+        crashes = int(self.clock) if engine.name in self.lame else 0
+        trouble = None if unit.active and not bad else "is loading" if unit.active else "is stopped"
+        return Seen(unit, unit.active, crashes, False, trouble)
+
+    def start(self, engine: Engine) -> None:
+        for name in self.units:
+            self._set(name, active=name == engine.name)
+        if engine.name in self.refused:
+            self._set(engine.name, active=False)
+            raise Failed(f"systemd does not start {engine.name}")
+
+    def stop(self, engine: Engine) -> None:
+        self._set(engine.name, active=False)
+
+    def enable(self, engine: Engine) -> None:
+        self._set(engine.name, enabled=True)
+
+    def disable(self, engine: Engine) -> None:
+        self._set(engine.name, enabled=False)
+
+    def now(self) -> float:
+        return self.clock
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += seconds
+
+    def _set(self, name: str, **changes: bool) -> None:
+        self.clock += 0.25
+        if self.clock >= self.dies_at:
+            raise PowerCut
+        self.units[name] = replace(self.units[name], **changes)
+
+
+class PowerCut(BaseException):
+    """Nothing is done any more."""
+
+
+GROUP = modes.modes(settings(BOTH)).groups["card"]
+
+
+def test_a_switch_ends_with_the_other_alone() -> None:
+    machine = Simulated({"one": ON, "two": OFF})
+    assert switch(machine, GROUP, "two", machine.said.append)
+    assert machine.units == {"one": OFF, "two": ON}
+
+
+def test_a_switch_to_what_runs_does_nothing() -> None:
+    machine = Simulated({"one": ON, "two": OFF})
+    assert not switch(machine, GROUP, "one", machine.said.append)
+    assert machine.clock == 0
+
+
+@pytest.mark.parametrize("how", ["broken", "lame", "refused"])
+def test_a_switch_that_fails_goes_back_and_says_so(how: str) -> None:
+    machine = Simulated({"one": ON, "two": OFF}, **{how: {"two"}})  # type: ignore[arg-type]
+    with pytest.raises(Failed, match="one runs again"):
+        switch(machine, GROUP, "two", machine.said.append)
+    assert machine.units == {"one": ON, "two": OFF}
+
+
+def test_an_engine_that_crashes_is_not_waited_for_until_its_time_is_over() -> None:
+    machine = Simulated({"one": ON, "two": OFF}, lame={"two"})
+    with pytest.raises(Failed, match="two ends again and again instead of serving"):
+        switch(machine, GROUP, "two", machine.said.append)
+    assert machine.clock < CRASHES + 3 * POLL
+
+
+def test_an_engine_that_does_not_serve_is_waited_for_as_long_as_the_settings_say() -> None:
+    machine = Simulated({"one": ON, "two": OFF}, broken={"two"})
+    with pytest.raises(Failed, match="two is loading, after 900 s of the 900 s it may take"):
+        switch(machine, GROUP, "two", machine.said.append)
+    assert 900 <= machine.clock < 905
+
+
+def test_when_neither_serves_both_are_named() -> None:
+    machine = Simulated({"one": ENABLED, "two": OFF}, broken={"one", "two"})
+    with pytest.raises(Failed, match=r"^two is loading.*; one is loading.* either$"):
+        switch(machine, GROUP, "two", machine.said.append)
+
+
+@given(some.floats(0, 6), some.sampled_from([(), ("two",)]))
+@examples
+def test_a_switch_that_breaks_off_anywhere_leaves_one_choice_that_was_or_is_healthy(
+    moment: float, broken: tuple[str, ...]
+) -> None:
+    machine = Simulated({"one": ON, "two": OFF}, broken=set(broken), dies_at=moment)
+    with suppress(PowerCut, Failed):
+        switch(machine, GROUP, "two", machine.said.append)
+    choice = chosen(machine.units)
+    assert choice == "one" or not broken
+    assert machine.units[choice].enabled
+
+
+def test_units_of_a_group_exclude_each_other_and_are_ordered_without_a_circle() -> None:
+    made = settings({**BOTH, "engines/three": {**_engine(), "port": 8010, "alternatives": "card"}})
+    said = {name: modes.exclusion(made, name) for name in ("one", "two", "three")}
+    for name, exclusion in said.items():
+        assert set(exclusion.units) == {made.unit(other) for other in said} - {made.unit(name)}
+    assert said["one"].earlier == ()
+    assert said["three"].earlier == (made.unit("one"), made.unit("two"))
+    assert said["two"].containers == ("rig-one", "rig-three")
+    assert modes.exclusion(settings(), "one") == modes.Exclusion((), (), ())
+
+
+def _engine() -> dict[str, str]:
+    return {"runtime": "container", "image": f"x@sha256:{'d' * 64}", "model": "qwen3-vl-4b-q4"}
+
+
+def test_a_group_of_which_one_engine_is_enabled_excludes_nothing() -> None:
+    made = settings({**BOTH, "engines/two/enabled": False})
+    assert made.alternatives == {}
+    assert modes.modes(made).groups == {}
+
+
+def test_the_drop_in_says_what_the_start_stops() -> None:
+    path = "/etc/systemd/system/rig-container@ENGINE.service.d/models.conf"
+    made = settings(BOTH)
+    text = render(path, markers=["/m.failed"], exclusion=modes.exclusion(made, "one"))
+    assert "AssertPathExists=!/m.failed\nConflicts=rig-native@two.service\n" in text
+    assert "[Service]" not in text
+    assert "Conflicts" not in render(path, markers=[], exclusion=modes.exclusion(settings(), "one"))
+
+
+def test_what_a_deploy_writes_is_what_rig_mode_reads(tmp_path: Path) -> None:
+    written = modes.modes(settings(BOTH))
+    path = tmp_path / "modes.json"
+    path.write_text(config.dump(written), encoding="utf-8")
+    assert config.read(path) == written
+    assert [engine.name for engine in written.group_of("two")] == ["one", "two"]
+    assert json.loads(path.read_text())["groups"]["card"][0]["container"] == "rig-one"
+    assert written.group_of("two")[1].container is None
+    with pytest.raises(BadInput, match="there is no alternative three; choose one of one, two"):
+        written.group_of("three")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"groups": {"a": [{}]}, "keys": ""}', '{"groups": []}', "null"])
+def test_what_rig_mode_cannot_read_is_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "modes.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput, match="write it anew with a deploy"):
+        config.read(path)
+    with pytest.raises(BadInput, match="a deploy writes it"):
+        config.read(tmp_path / "missing")
