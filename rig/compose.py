@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import PurePosixPath
 from typing import Any
 
-from rig import llama
+from rig import llama, vllm
 from rig.settings import Settings
-from rig.settings.engines import ContainerEngine
+from rig.settings.engines import ContainerEngine, Containerised, VllmEngine
 from rig.settings.secrets import key_variable
 
 BRIDGE = "rig0"
@@ -25,10 +26,21 @@ STRANGER = "61000:61000"
 machine's own processes of that name could read the engine's key in /proc/PID/environ (seen in the lab)."""
 
 
-def engines(settings: Settings) -> dict[str, ContainerEngine]:
+OPEN_FILES = {"nofile": {"soft": 16384, "hard": 16384}}
+"""Docker 29 lowers nofile to 1024, which a server with many streams reaches. No more than enough: where the container
+engine itself runs in a container, it cannot give away more than it has (seen: 20000), and fails to start."""
+
+CARD = "nvidia.com/gpu=all"
+"""The graphics card, by the name that the vendor's toolkit gives it in its CDI specification."""
+
+CACHES = PurePosixPath("/var/lib/rig/caches")
+"""Where engines keep what takes long to compute, each in a folder of its own."""
+
+
+def engines(settings: Settings) -> dict[str, Containerised]:
     """Enabled engines that run in containers, by name."""
     enabled = settings.enabled_engines
-    return {name: engine for name, engine in enabled.items() if isinstance(engine, ContainerEngine)}
+    return {name: engine for name, engine in enabled.items() if isinstance(engine, Containerised)}
 
 
 def document(settings: Settings) -> dict[str, Any]:
@@ -43,13 +55,13 @@ def document(settings: Settings) -> dict[str, Any]:
     }
 
 
-def service(settings: Settings, name: str, engine: ContainerEngine) -> dict[str, Any]:
+def service(settings: Settings, name: str, engine: Containerised) -> dict[str, Any]:
     """One engine's service, with the label ``rig.settings`` by which a later run sees whether it is current."""
     labels = {"rig.engine": name, "rig.settings": fingerprint(settings, name, engine)}
     return _definition(settings, name, engine) | {"labels": labels}
 
 
-def fingerprint(settings: Settings, name: str, engine: ContainerEngine) -> str:
+def fingerprint(settings: Settings, name: str, engine: Containerised) -> str:
     """SHA-256 of the engine's definition and of its models: what a running container must carry to be current.
 
     The models' own hashes belong to it, as a file of the same name with other bytes is served only after a restart.
@@ -59,35 +71,22 @@ def fingerprint(settings: Settings, name: str, engine: ContainerEngine) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _definition(settings: Settings, name: str, engine: ContainerEngine) -> dict[str, Any]:
-    names = engine.model_names
-    seen_as = {model: f"{MODELS}/{model}/{settings.models.catalogue[model].file}" for model in names}
-    variable = key_variable(name)
+def cache(name: str, engine: Containerised) -> PurePosixPath | None:
+    """The folder on the machine in which an engine keeps compiled kernels; None where it keeps nothing."""
+    return CACHES / name if isinstance(engine, VllmEngine) else None
+
+
+def _definition(settings: Settings, name: str, engine: Containerised) -> dict[str, Any]:
+    served = _vllm(settings, name, engine) if isinstance(engine, VllmEngine) else _llama(settings, name, engine)
+    card = {"driver": "cdi", "device_ids": [CARD], "capabilities": ["gpu"]}
     return {
         "image": engine.image,
         "container_name": f"rig-{name}",
-        "command": llama.arguments(engine, seen_as, host="0.0.0.0"),
-        # The variable is filled in by compose from /etc/rig/keys.env: this engine sees its own key and no other.
-        "environment": {
-            "TZ": settings.machine.timezone,
-            "LLAMA_API_KEY": f"${{{variable}:?no key for {name} in /etc/rig/keys.env}}",
-        },
-        "user": STRANGER,
+        **served,
         "read_only": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges=true"],
-        "tmpfs": ["/tmp:size=256m,mode=1777"],
-        "volumes": [
-            {
-                "type": "bind",
-                "source": str(settings.model_path(model).parent),
-                "target": f"{MODELS}/{model}",
-                "read_only": True,
-                # Docker would make a missing directory, and the engine would fail for another reason.
-                "bind": {"create_host_path": False},
-            }
-            for model in names
-        ],
+        **({"deploy": {"resources": {"reservations": {"devices": [card]}}}} if engine.on_card else {}),
         "ports": [f"{engine.address}:{engine.port}:{engine.port}"],
         "networks": ["rig"],
         "mem_limit": engine.memory.lower(),
@@ -96,10 +95,6 @@ def _definition(settings: Settings, name: str, engine: ContainerEngine) -> dict[
         # Not `cpus`: Docker refuses that outright where the kernel has no such limit, and only warns of this.
         "cpu_period": CPU_PERIOD,
         "cpu_quota": round(engine.cpus * CPU_PERIOD),
-        "pids_limit": 512,
-        # Docker 29 lowers nofile to 1024, which a server with many streams reaches. No more than enough: where the
-        # engine itself runs in a container, it cannot give away more than it has (seen: 20000), and fails to start.
-        "ulimits": {"nofile": {"soft": 16384, "hard": 16384}},
         "restart": "on-failure",
         "stop_grace_period": "30s",
         # The image's own check asks a port of its choice.
@@ -114,5 +109,58 @@ def _definition(settings: Settings, name: str, engine: ContainerEngine) -> dict[
     }
 
 
-def _health_url(engine: ContainerEngine) -> str:
+def _llama(settings: Settings, name: str, engine: ContainerEngine) -> dict[str, Any]:
+    """What is llama.cpp's own."""
+    names = engine.model_names
+    seen_as = {model: f"{MODELS}/{model}/{settings.models.catalogue[model].file}" for model in names}
+    architecture = settings.models.catalogue[engine.model].known.architecture
+    layers = None if architecture is None else architecture.layers
+    # Weights that are locked in RAM count against this limit.
+    memlock = {"memlock": -1} if "mlock" in " ".join(engine.arguments) else {}
+    return {
+        "command": llama.arguments(engine, seen_as, host="0.0.0.0", layers=layers),
+        "environment": {"TZ": settings.machine.timezone, "LLAMA_API_KEY": _key(name)},
+        "user": STRANGER,
+        "tmpfs": ["/tmp:size=256m,mode=1777"],
+        "volumes": [_models(settings, model) for model in names],
+        "pids_limit": 512,
+        "ulimits": OPEN_FILES | memlock,
+    }
+
+
+def _vllm(settings: Settings, name: str, engine: VllmEngine) -> dict[str, Any]:
+    """What is vLLM's own."""
+    return {
+        "entrypoint": vllm.ENTRYPOINT,
+        "command": vllm.arguments(engine, f"{MODELS}/{engine.model}", host="0.0.0.0"),
+        "environment": {"TZ": settings.machine.timezone, **vllm.ENVIRONMENT, vllm.KEY: _key(name)},
+        "user": vllm.USER,
+        # Docker's own is 64 MB and executes nothing, and vLLM compiles there what it then loads.
+        "tmpfs": ["/tmp:exec,size=2g,mode=1777"],
+        "shm_size": "2g",
+        "volumes": [
+            _models(settings, engine.model),
+            _bind(str(cache(name, engine)), vllm.CACHE, read_only=False),
+        ],
+        "pids_limit": 4096,
+        "ulimits": OPEN_FILES,
+    }
+
+
+def _key(name: str) -> str:
+    """Filled in by compose from /etc/rig/keys.env: an engine sees its own key and no other."""
+    return f"${{{key_variable(name)}:?no key for {name} in /etc/rig/keys.env}}"
+
+
+def _models(settings: Settings, model: str) -> dict[str, Any]:
+    return _bind(str(settings.model_path(model).parent), f"{MODELS}/{model}", read_only=True)
+
+
+def _bind(source: str, target: str, *, read_only: bool) -> dict[str, Any]:
+    # Docker would make a missing directory, and the engine would fail for another reason.
+    bind = {"create_host_path": False}
+    return {"type": "bind", "source": source, "target": target, "read_only": read_only, "bind": bind}
+
+
+def _health_url(engine: Containerised) -> str:
     return f"http://127.0.0.1:{engine.port}/health"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rig.settings.engines import CommonEngine
+from rig.settings.engines import LlamaEngine
 
 
-def arguments(engine: CommonEngine, files: Mapping[str, str], *, host: str) -> list[str]:
+def arguments(engine: LlamaEngine, files: Mapping[str, str], *, host: str, layers: int | None) -> list[str]:
     """llama-server's command line without the program.
 
-    ``files``: path of each catalogue name as the server sees it; ``host``: address it listens on. The key never stands
-    here, as arguments show in `ps`. llama-server divides --ctx-size among its slots, so the total is asked for.
+    ``files``: path of each catalogue name as the server sees it; ``host``: address it listens on; ``layers``: those of
+    the model, None where unknown. The key never stands here, as arguments show in `ps`. llama-server divides
+    --ctx-size among its slots, so the total is asked for.
     """
     projector = ["--mmproj", files[engine.projector]] if engine.projector else []
     return [
@@ -31,10 +32,22 @@ def arguments(engine: CommonEngine, files: Mapping[str, str], *, host: str) -> l
         str(engine.sequences),
         "--threads",
         str(engine.threads),
+        "--cache-type-k",
+        engine.kv_cache,
+        "--cache-type-v",
+        engine.kv_cache,
         "--n-gpu-layers",
-        "0",
+        _on_card(engine, layers),
+        # What fits is known beforehand: a server that changes its own settings to fit in would hide that it is wrong.
+        "--fit",
+        "off",
         "--metrics",
         # /slots shows other clients' prompts, and is on by default.
         "--no-slots",
         *engine.arguments,
     ]
+
+
+def _on_card(engine: LlamaEngine, layers: int | None) -> str:
+    """With all layers there, the output head belongs there too, which a number counts as one more layer."""
+    return "all" if engine.on_card and engine.layers_on_card == layers else str(engine.layers_on_card)

@@ -54,7 +54,7 @@ def _engine(settings: Settings, name: str) -> Engine:
         address=str(engine.address),
         port=engine.port,
         model=engine.model,
-        gpu=False,
+        gpu=engine.on_card,
         variable=key_variable(name),
         timeout=engine.health_timeout,
     )

@@ -29,7 +29,7 @@ def command_line(settings: Settings, engine: NativeEngine) -> list[str]:
     assert engine.archive is not None
     files = {name: str(settings.model_path(name)) for name in engine.model_names}
     program = str(directory(engine) / engine.archive.binary)
-    return [program, *llama.arguments(engine, files, host=str(engine.address))]
+    return [program, *llama.arguments(engine, files, host=str(engine.address), layers=None)]
 
 
 def exec_start(command: list[str]) -> str:

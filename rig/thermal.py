@@ -49,7 +49,7 @@ def config(settings: Settings) -> Config:
         ),
         cooling=Cooling(
             power_limit=critical.power_limit,
-            unit=None if engine is None else f"rig-{engine.runtime}@{critical.stop_engine}.service",
+            unit=None if engine is None else settings.unit(str(critical.stop_engine)),
             restore=critical.restore,
         ),
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pyinfra.api.deploy import deploy as concern
 
-from rig import compose, modes, native
+from rig import compose, modes, native, vllm
 from rig.facts.secrets import NATIVE
 from rig.models import markers
 from rig.operations import downloads, engines
 from rig.operations.files import written
 from rig.render import own_file, render
 from rig.settings import Settings
-from rig.settings.engines import ContainerEngine, NativeEngine
+from rig.settings.engines import Containerised, NativeEngine
 from rig.settings.secrets import key_variable
 from rigd.modes import config
 
@@ -44,13 +44,16 @@ def deploy(settings: Settings) -> None:
         _service(settings, name, service)
 
 
-def _container(settings: Settings, name: str, engine: ContainerEngine) -> None:
+def _container(settings: Settings, name: str, engine: Containerised) -> None:
     assert engine.image is not None
     dest = f"{UNITS}/rig-container@{name}.service.d/models.conf"
     text = render(
         f"{UNITS}/rig-container@ENGINE.service.d/models.conf",
         markers=markers(engine.model_names),
         exclusion=modes.exclusion(settings, name),
+        card=compose.CARD if engine.on_card else None,
+        cache=compose.cache(name, engine),
+        user=vllm.USER,
     )
     written(name=f"Write {dest}", path=dest, text=text)
     engines.image(name=f"Pull the image of {name}", reference=engine.image)

@@ -6,12 +6,13 @@ because it needs the gguf library.
 """
 
 from rig.capacity.fit import largest_at_once, sequences_that_fit, sets_that_fit, tokens_that_fit
-from rig.capacity.memory import Demand, cache_bits, kv_bytes, kv_bytes_per_token, room_for_cache
+from rig.capacity.memory import VLLM_HOST, Demand, cache_bits, kv_bytes, kv_bytes_per_token, room_for_cache
 from rig.capacity.model import Architecture, Model, Weights, estimated_weights, unknown_weights
 from rig.capacity.placement import Share, all_in_ram, largest_split, split
 from rig.capacity.speed import Device, decode_ceiling, first_token_seconds, prefill_operations
 
 __all__ = [
+    "VLLM_HOST",
     "Architecture",
     "Demand",
     "Device",

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from rig.capacity.model import Architecture
 
-HALF = 16.0
-"""Bits of a number in the KV cache unless an engine is told otherwise."""
+CACHE_BITS = {"auto": 16.0, "f16": 16.0, "fp8": 8.0, "q8_0": 8.5}
+"""Bits of a number in the KV cache, by the settings' names: vLLM's auto and fp8, llama.cpp's f16 and q8_0.
 
-CACHE_BITS = {
-    "f32": 32.0,
-    "f16": 16.0,
-    "bf16": 16.0,
-    "q8_0": 8.5,
-    "q5_1": 6.0,
-    "q5_0": 5.5,
-    "q4_1": 5.0,
-    "q4_0": 4.5,
-    "iq4_nl": 4.5,
-}
-"""Bits of a number by llama.cpp's name of the type; blocks of 32 carry a scale, hence the fractions (ggml's sizes)."""
+q8_0 stores blocks of 32 numbers with a scale of 16 bits (ggml's block_q8_0: 34 bytes), hence the fraction.
+"""
 
-
-KEY_OPTIONS, VALUE_OPTIONS = ("-ctk", "--cache-type-k"), ("-ctv", "--cache-type-v")
+VLLM_HOST = 4 << 30
+"""Bytes of RAM that vLLM takes beside what it has on the card: Python, its libraries and pinned buffers (unproven)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +36,17 @@ class Demand:
         return None if self.kv_cache is None else self.known
 
 
-def kv_bytes_per_token(architecture: Architecture, key_bits: float = HALF, value_bits: float = HALF) -> int:
+def kv_bytes_per_token(architecture: Architecture, bits: float = 16.0) -> int:
     """Bytes of KV cache for one token: layers x kv_heads x head_dim numbers for keys, and as many for values.
 
     Source: the shape of attention's cache. Llama 3.1 8B: 2 x 32 x 8 x 128 x 2 bytes = 128 KiB; Llama 3.3 70B: 320 KiB.
     """
-    numbers = architecture.layers * architecture.kv_heads * architecture.head_dim
-    return math.ceil(numbers * (key_bits + value_bits) / 8)
+    return math.ceil(2 * architecture.layers * architecture.kv_heads * architecture.head_dim * bits / 8)
 
 
-def cache_bits(arguments: Sequence[str]) -> tuple[float, float]:
-    """Bits of a number among the keys and among the values, as llama-server's arguments say; the last one counts."""
-    keys = values = HALF
-    for option, kind in pairwise(arguments):
-        if option in KEY_OPTIONS:
-            keys = CACHE_BITS.get(kind, HALF)
-        if option in VALUE_OPTIONS:
-            values = CACHE_BITS.get(kind, HALF)
-    return keys, values
+def cache_bits(kind: str) -> float:
+    """Bits of a number in the KV cache of this kind. Raises KeyError for a kind that no engine has."""
+    return CACHE_BITS[kind]
 
 
 def room_for_cache(memory: int, weights: int, overhead: int) -> int:
@@ -77,8 +58,6 @@ def room_for_cache(memory: int, weights: int, overhead: int) -> int:
     return max(0, memory - weights - overhead)
 
 
-def kv_bytes(
-    architecture: Architecture, tokens: int, sequences: int, key_bits: float = HALF, value_bits: float = HALF
-) -> int:
+def kv_bytes(architecture: Architecture, tokens: int, sequences: int, bits: float = 16.0) -> int:
     """Bytes of KV cache for so many sequences of so many tokens each: llama.cpp sets all of it aside at its start."""
-    return kv_bytes_per_token(architecture, key_bits, value_bits) * tokens * sequences
+    return kv_bytes_per_token(architecture, bits) * tokens * sequences

@@ -56,6 +56,15 @@ class Model:
     architecture: Architecture | None
     weights: Weights
 
+    @property
+    def in_8_bits(self) -> bool:
+        """Whether its weights have so few bits that an engine may compute with numbers of 8 bits.
+
+        Source: vLLM's FP8 kernels, and llama.cpp's, which multiply any quantized weights as 8-bit integers. Half way
+        between 8 and 16 bits a number decides, as some tensors of a quantized model stay finer.
+        """
+        return self.architecture is not None and self.weights.total * 8 <= 12 * self.architecture.parameters
+
 
 def estimated_weights(size: int, architecture: Architecture) -> Weights:
     """Weights of a file of `size` bytes, before its header can be read.

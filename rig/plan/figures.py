@@ -12,20 +12,16 @@ from rig.capacity import (
     Device,
     Model,
     Share,
-    all_in_ram,
     decode_ceiling,
     first_token_seconds,
-    largest_split,
+    largest_at_once,
     prefill_operations,
-    room_for_cache,
-    sequences_that_fit,
     sets_that_fit,
-    split,
 )
 from rig.capacity.units import GB, TERA, size_bytes
 from rig.settings import Settings
-from rig.settings.demand import cache_per_token, demand, ram_for_engines
-from rig.settings.engines import Engine
+from rig.settings.demand import placed, ram_for_engines
+from rig.settings.engines import Engine, LlamaEngine, alternatives
 from rig.settings.machine import Gpu, Hardware
 
 PROMPT = 512
@@ -36,15 +32,17 @@ NOTHING: Mapping[str, Model] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """One engine in one placement. Sizes are bytes; None: unknown, as the model's architecture is.
+    """One engine where its settings put it. Sizes are bytes; None: unknown, as the model's architecture is.
 
-    ``limit``: its setting `memory`; ``sequences_that_fit``: of its context, within that limit; ``tokens_per_second``:
-    ceiling of one stream; ``first_token_seconds``: what the first token takes at least.
+    ``gpu_layers`` of ``layers`` lie on the graphics card; ``ram`` and ``gpu``: what it takes there; ``limit``: its
+    setting `memory`; ``sequences_that_fit``: of its whole context, on both sides; ``tokens_per_second``: ceiling of one
+    stream; ``first_token_seconds``: what the first token takes at least.
     """
 
     name: str
     model: str
     enabled: bool
+    alternatives: str | None
     gpu_layers: int
     layers: int | None
     ram: Demand
@@ -59,7 +57,7 @@ class EnginePlan:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Bytes taken by all enabled engines, and bytes there are; None where the settings do not say."""
+    """Bytes taken by all enabled engines that may run at once, and bytes there are; None where nobody says."""
 
     taken: int
     there: int | None
@@ -67,7 +65,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One machine. ``on_card`` and ``together_on_card`` tell what the graphics card could do; engines leave it idle."""
+    """One machine. ``together``: the largest sets of engines that fit beside each other, also of those that are off."""
 
     machine: str
     hardware: Hardware
@@ -77,8 +75,6 @@ class Plan:
     gpu: Total | None
     disk: Total
     together: list[tuple[str, ...]]
-    on_card: tuple[EnginePlan, ...]
-    together_on_card: list[tuple[str, ...]]
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs: bytes, seconds, tokens/s; null where something is unknown."""
@@ -90,8 +86,6 @@ class Plan:
             "gpu": None if self.gpu is None else asdict(self.gpu),
             "disk": asdict(self.disk),
             "together": self.together,
-            "on_card": [asdict(engine) for engine in self.on_card],
-            "together_on_card": self.together_on_card,
         }
 
 
@@ -99,83 +93,70 @@ def plan(machine: str, settings: Settings, prompt: int = PROMPT, read: Mapping[s
     """The plan of one machine; `read` has what is known from a file's header, by catalogue name."""
     hardware = settings.machine.hardware
     models = {name: model.known for name, model in settings.models.catalogue.items()} | dict(read)
-    engines = tuple(
-        _engine(name, engine, models, hardware, prompt, gpu_layers=0) for name, engine in settings.engines.items()
-    )
-    on_card = tuple(_on_card(settings, models, prompt))
+    engines = tuple(_engine(name, engine, models, hardware, prompt) for name, engine in settings.engines.items())
     card = 0 if hardware.gpu is None else size_bytes(hardware.gpu.memory)
+    limits = {engine.name: engine.limit for engine in engines if engine.enabled}
+    on_card = {engine.name: engine.gpu.known for engine in engines if engine.enabled}
     return Plan(
         machine=machine,
         hardware=hardware,
         prompt=prompt,
         engines=engines,
-        ram=Total(sum(engine.limit for engine in engines if engine.enabled), ram_for_engines(hardware)),
-        gpu=Total(sum(engine.gpu.known for engine in engines if engine.enabled), card) if card else None,
+        ram=Total(_at_once(limits, settings), ram_for_engines(hardware)),
+        gpu=Total(_at_once(on_card, settings), card) if card else None,
         disk=Total(
             sum(model.size for model in settings.needed_models.values()),
             None if hardware.disk is None else size_bytes(hardware.disk),
         ),
-        together=sets_that_fit({engine.name: engine.limit for engine in engines}, ram_for_engines(hardware)),
-        on_card=on_card,
-        together_on_card=sets_that_fit({engine.name: engine.gpu.known for engine in on_card}, card),
+        together=sets_that_fit(
+            {engine.name: (engine.limit, engine.gpu.known) for engine in engines},
+            (ram_for_engines(hardware), card),
+            list(alternatives(settings.engines).values()),
+        ),
     )
 
 
-def _on_card(settings: Settings, models: Mapping[str, Model], prompt: int) -> Iterable[EnginePlan]:
-    """Each engine with as many layers on the card as fit there while it has the card to itself."""
-    hardware = settings.machine.hardware
-    for name, engine in settings.engines.items():
-        model = models[engine.model]
-        if hardware.gpu is None or model.architecture is None:
-            continue
-        need, layers = demand(engine, models), model.architecture.layers
-        gpu_layers = largest_split(model.weights, need, layers, size_bytes(hardware.gpu.memory))
-        yield _engine(name, engine, models, hardware, prompt, gpu_layers)
+def _at_once(taken: Mapping[str, int], settings: Settings) -> int:
+    """Bytes that the enabled engines take when of each group of alternatives the largest runs."""
+    return sum(taken[name] for name in largest_at_once(taken, settings.alternatives.values()))
 
 
 def _engine(
-    name: str, engine: Engine, models: Mapping[str, Model], hardware: Hardware, prompt: int, gpu_layers: int
+    name: str, engine: Engine, models: Mapping[str, Model], hardware: Hardware, prompt: int
 ) -> EnginePlan:
-    model, need = models[engine.model], demand(engine, models)
-    parts = _parts(model, need, engine, hardware, gpu_layers)
-    limit, per_token = size_bytes(engine.memory), cache_per_token(engine, model.architecture)
-    left = room_for_cache(limit, need.weights, need.overhead)
+    lies, model = placed(engine, models, hardware), models[engine.model]
+    processor = (lies.ram, _processor(hardware, engine))
+    parts = [processor] if hardware.gpu is None else [processor, (lies.card, _card(hardware.gpu, model))]
+    tokens = lies.tokens_that_fit
     return EnginePlan(
         name=name,
         model=engine.model,
         enabled=engine.enabled,
-        gpu_layers=gpu_layers,
-        layers=None if model.architecture is None else model.architecture.layers,
-        ram=parts[0][0].memory,
-        gpu=parts[1][0].memory if gpu_layers else Demand(0, 0, 0),
-        limit=limit,
+        alternatives=engine.alternatives,
+        gpu_layers=lies.on_card,
+        layers=lies.layers,
+        ram=lies.ram.memory,
+        gpu=lies.card.memory,
+        limit=lies.ram_limit,
         context=engine.context,
         sequences=engine.sequences,
-        sequences_that_fit=None if per_token is None else sequences_that_fit(left, per_token, engine.context),
+        sequences_that_fit=None if tokens is None else tokens // engine.context,
         tokens_per_second=decode_ceiling(*((share.read_per_token, device.bandwidth) for share, device in parts)),
         first_token_seconds=_first_token(model, parts, prompt),
     )
 
 
-def _parts(
-    model: Model, need: Demand, engine: Engine, hardware: Hardware, gpu_layers: int
-) -> list[tuple[Share, Device]]:
-    """The share of RAM and, where it has layers, that of the card, each with the device that computes it."""
-    processor = _processor(hardware, engine)
-    if model.architecture is None or hardware.gpu is None or gpu_layers == 0:
-        return [(all_in_ram(model.weights, need), processor)]
-    card, ram = split(model.weights, need, model.architecture.layers, gpu_layers)
-    return [(ram, processor), (card, _card(hardware.gpu))]
-
-
 def _processor(hardware: Hardware, engine: Engine) -> Device:
     """The processor as far as this engine may use it; a few cores already take the RAM's whole bandwidth."""
-    cores = min(engine.threads, engine.cpus, hardware.cores)
+    threads = engine.threads if isinstance(engine, LlamaEngine) else hardware.cores
+    cores = min(threads, engine.cpus, hardware.cores)
     return Device(hardware.ram_bandwidth * GB, hardware.cpu_compute * TERA * cores / hardware.cores)
 
 
-def _card(gpu: Gpu) -> Device:
-    return Device(gpu.bandwidth * GB, gpu.compute * TERA)
+def _card(gpu: Gpu, model: Model) -> Device:
+    """The card, at the speed of the numbers that the model is computed with."""
+    compute = gpu.compute_8bit if model.in_8_bits else gpu.compute
+    return Device(gpu.bandwidth * GB, compute * TERA)
 
 
 def _first_token(model: Model, parts: Iterable[tuple[Share, Device]], prompt: int) -> float | None:

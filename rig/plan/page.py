@@ -33,15 +33,11 @@ def markdown(plan: Plan) -> str:
 def _paragraphs(plan: Plan) -> list[str]:
     lines = [f"**{plan.machine}**: {words.hardware(plan.hardware)}.", ""]
     lines += _engines(plan)
-    lines += ["", f"- RAM: limits of {in_words(plan.ram.taken)}, of {_there(plan.ram)} for engines."]
+    lines += ["", f"- RAM: limits of {in_words(plan.ram.taken)} at most at once, of {_there(plan.ram)} for engines."]
     if plan.gpu is not None:
-        lines += [f"- GPU memory: {in_words(plan.gpu.taken)}, of {_there(plan.gpu)}."]
+        lines += [f"- GPU memory: {in_words(plan.gpu.taken)} at most at once, of {_there(plan.gpu)}."]
     lines += [f"- Disk: {in_words(plan.disk.taken)} of models for the enabled engines, of {_there(plan.disk)}."]
-    lines += [f"- Fit in RAM together, also those that are off: {words.sets(plan.together)}."]
-    if plan.on_card:
-        lines += ["", f"{words.about_card(plan)}:", "", *_on_card(plan)]
-        lines += ["", f"Fit on the card together: {words.sets(plan.together_on_card)}."]
-    return lines
+    return [*lines, f"- Fit together, also those that are off: {words.sets(plan.together)}."]
 
 
 def _there(total: Total) -> str:
@@ -49,27 +45,15 @@ def _there(total: Total) -> str:
 
 
 def _engines(plan: Plan) -> list[str]:
-    titles = ["engine", "RAM", "limit", "context", "sequences", "tokens/s", _first_token_title(plan)]
+    titles = ["engine", "GPU memory", "layers there", "RAM", "limit", "context", "sequences", "tokens/s"]
+    titles += [f"first token after {plan.prompt:,}"]
     return _table(titles, [_engine_cells(engine) for engine in plan.engines])
 
 
 def _engine_cells(engine: EnginePlan) -> list[str]:
-    sizes = [words.memory(engine.ram), in_words(engine.limit), f"{engine.context:,}"]
+    card = [words.memory(engine.gpu), words.layers(engine)]
+    sizes = [*card, words.memory(engine.ram), in_words(engine.limit), f"{engine.context:,}"]
     return [words.name(engine), *sizes, words.sequences(engine), words.speed(engine), words.first_token(engine)]
-
-
-def _on_card(plan: Plan) -> list[str]:
-    titles = ["engine", "layers there", "GPU memory", "RAM", "tokens/s", _first_token_title(plan)]
-    return _table(titles, [_on_card_cells(engine) for engine in plan.on_card])
-
-
-def _on_card_cells(engine: EnginePlan) -> list[str]:
-    sizes = [words.layers(engine), words.memory(engine.gpu), words.memory(engine.ram)]
-    return [words.name(engine), *sizes, words.speed(engine), words.first_token(engine)]
-
-
-def _first_token_title(plan: Plan) -> str:
-    return f"first token after {plan.prompt:,}"
 
 
 def _table(titles: list[str], rows: list[list[str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A plan on a terminal: two tables and the totals with bars, within 100 columns."""
+"""A plan on a terminal: a table and the totals with bars, within 100 columns."""
 
 from __future__ import annotations
 
@@ -20,13 +20,9 @@ NEARLY_FULL = 0.9
 def show(plan: Plan, console: Console) -> None:
     """Prints the plan."""
     console.print(Text.assemble((plan.machine, "bold"), ": ", words.hardware(plan.hardware)))
-    console.print(Padding(f"On the processor, a prompt of {plan.prompt:,} tokens:", (0, 1)))
+    console.print(Padding(f"With a prompt of {plan.prompt:,} tokens:", (0, 1)))
     console.print(_engines(plan))
     console.print(Padding(_totals(plan, console.options.ascii_only), (0, 0, 1, 1)))
-    if plan.on_card:
-        console.print(Padding(f"{words.about_card(plan)}:", (0, 1)))
-        console.print(_on_card(plan))
-        console.print(Padding(f"Fit on the card together: {words.sets(plan.together_on_card)}", (0, 0, 1, 1)))
     console.print(Padding(Group(*(Text(note, "dim") for note in words.NOTES)), (0, 1)))
 
 
@@ -37,28 +33,19 @@ def console() -> Console:
 
 
 def _engines(plan: Plan) -> Table:
-    table = _table("engine", "RAM", "limit", "GPU", "context", "sequences", "tokens/s", "first token")
+    table = _table("engine", "GPU", "RAM", "limit", "context", "sequences", "tokens/s", "first token")
     for engine in plan.engines:
         cells = [
             words.name(engine),
+            words.memory(engine.gpu),
             words.memory(engine.ram),
             in_words(engine.limit),
-            words.memory(engine.gpu),
             f"{engine.context:,}",
             words.sequences(engine),
             words.speed(engine),
             words.first_token(engine),
         ]
         table.add_row(*cells, style=_style(engine))
-    return table
-
-
-def _on_card(plan: Plan) -> Table:
-    table = _table("engine", "layers there", "GPU", "RAM", "tokens/s", "first token")
-    for engine in plan.on_card:
-        cells = [words.layers(engine), words.memory(engine.gpu), words.memory(engine.ram)]
-        speeds = [words.speed(engine), words.first_token(engine)]
-        table.add_row(words.name(engine), *cells, *speeds, style=_style(engine))
     return table
 
 
@@ -80,7 +67,7 @@ def _totals(plan: Plan, ascii_only: bool) -> RenderableType:
     if plan.gpu is not None:
         rows.add_row("GPU memory", *_bar(plan.gpu, ascii_only))
     rows.add_row("Models on disk", *_bar(plan.disk, ascii_only))
-    return Group("", rows, f"Fit in RAM together, also those that are off: {words.sets(plan.together)}")
+    return Group("", rows, f"Fit together, also those that are off: {words.sets(plan.together)}")
 
 
 def _bar(total: Total, ascii_only: bool) -> tuple[Text, str]:

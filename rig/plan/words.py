@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rig.capacity import Demand
 from rig.capacity.units import in_words, size_bytes
-from rig.plan.figures import EnginePlan, Plan
+from rig.plan.figures import EnginePlan
 from rig.settings.machine import Hardware
 
 UNKNOWN = "unknown"
@@ -14,7 +14,8 @@ UNKNOWN = "unknown"
 NOTES = (
     "< and > are what the hardware allows, for one stream and a short context; no engine can pass them. Engines that "
     "compute at the same time share it.",
-    "Memory for computing (overhead) is an assumption. A model without a shape in the catalogue counts without its "
+    "Sequences that fit have their whole context; vLLM serves more of shorter ones at once. Memory for computing "
+    "(overhead) is an assumption. A model without a shape in the catalogue counts without its "
     "KV cache.",
 )
 
@@ -59,20 +60,12 @@ def name(engine: EnginePlan) -> str:
 
 def layers(engine: EnginePlan) -> str:
     """Layers on the card, of those there are."""
-    return f"{engine.gpu_layers} of {engine.layers}"
+    return f"{engine.gpu_layers} of {UNKNOWN if engine.layers is None else engine.layers}"
 
 
 def sets(names: Iterable[tuple[str, ...]]) -> str:
     """Sets of engines, one of which can run at a time."""
     return "; or ".join(" + ".join(together) for together in names) or "none"
-
-
-def about_card(of: Plan) -> str:
-    """What the second table is about."""
-    return (
-        "These settings leave the graphics card idle. With as many layers there as fit while an engine has it to "
-        f"itself, and a prompt of {of.prompt:,} tokens"
-    )
 
 
 def _size(size: str) -> str:

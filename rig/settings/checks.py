@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from rig.settings.engines import ContainerEngine, Engine, NativeEngine
+from rig.settings.engines import ContainerEngine, Engine, LlamaEngine, NativeEngine, VllmEngine
 from rig.settings.firewall import Firewall
 from rig.settings.fitting import Finding, misfits
 from rig.settings.machine import Hardware
@@ -100,7 +100,7 @@ def _thermal(thermal: Thermal, engines: Mapping[str, Engine]) -> Iterator[Findin
 def _unpinned(engines: Mapping[str, Engine]) -> Iterator[Finding]:
     """Enabled engines without the pinned thing they run."""
     for name, engine in engines.items():
-        if isinstance(engine, ContainerEngine) and engine.image is None:
+        if isinstance(engine, ContainerEngine | VllmEngine) and engine.image is None:
             yield (
                 ("engines", name, "image"),
                 f"{UNPINNED}; write repository:tag@sha256:..., or enabled: false",
@@ -127,7 +127,8 @@ def _port_clashes(
 def _unknown_models(engines: Mapping[str, Engine], models: Models) -> Iterator[Finding]:
     """Engines whose model or projector the catalogue does not have."""
     for name, engine in engines.items():
-        for key, wanted in (("model", engine.model), ("projector", engine.projector)):
+        projector = engine.projector if isinstance(engine, LlamaEngine) else None
+        for key, wanted in (("model", engine.model), ("projector", projector)):
             if wanted is None or wanted in models.catalogue:
                 continue
             meant = nearest_word(wanted, models.catalogue)

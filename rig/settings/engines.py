@@ -1,4 +1,4 @@
-"""Settings of the concern `engines`: the llama.cpp servers, in a container or straight on the machine."""
+"""Settings of the concern `engines`: llama.cpp in a container or straight on the machine, and vLLM in a container."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pydantic import AfterValidator, Field
 from rig.settings.problems import show
 from rig.settings.types import CatalogueName, LoopbackAddress, Name, Section, Sha256, Shape, Size, Url
 
-# What the deploy itself passes to llama-server, and the key of the settings that decides it.
-OWN_ARGUMENTS = {
+LLAMA_OWN = {
     "-m": "model",
     "--model": "model",
     "-mm": "projector",
     "--mmproj": "projector",
-    "-a": "the engine's name",
-    "--alias": "the engine's name",
+    "-a": "the model's name",
+    "--alias": "the model's name",
     "--host": "address",
     "--port": "port",
     "-c": "context",
@@ -26,16 +25,58 @@ OWN_ARGUMENTS = {
     "--parallel": "sequences",
     "-t": "threads",
     "--threads": "threads",
+    "-ngl": "gpu_layers",
+    "--gpu-layers": "gpu_layers",
+    "--n-gpu-layers": "gpu_layers",
+    "-ctk": "kv_cache",
+    "--cache-type-k": "kv_cache",
+    "-ctv": "kv_cache",
+    "--cache-type-v": "kv_cache",
     "--api-key": "the key that secrets generates",
     "--api-key-file": "the key that secrets generates",
 }
+"""What the deploy itself passes to llama-server, and the key of the settings that decides it."""
+
+VLLM_OWN = {
+    "--model": "model",
+    "--served-model-name": "the model's name",
+    "--host": "address",
+    "--port": "port",
+    "--max-model-len": "context",
+    "--max-num-seqs": "sequences",
+    "--gpu-memory-utilization": "gpu_utilization",
+    "--kv-cache-dtype": "kv_cache",
+    "--api-key": "the key that secrets generates",
+}
+"""The same for vLLM."""
+
+VLLM_NEVER = {
+    "--quantization": "the checkpoint says how it is quantized, and vLLM stops where the two differ",
+    "-q": "the checkpoint says how it is quantized, and vLLM stops where the two differ",
+    "--download-dir": "models are fetched and verified by rig-models, and the engine reaches no hub",
+    "--trust-remote-code": "it would run programs that came with a model",
+}
+"""Arguments of vLLM that are refused, and why."""
 
 
-def _free_argument(value: str) -> str:
-    """An argument that the deploy does not already pass. What follows it is not shown: it may be a key."""
-    option = value.partition("=")[0]
-    if option in OWN_ARGUMENTS:
-        raise ValueError(f"{show(option)} is already passed, from {OWN_ARGUMENTS[option]}; remove it here")
+def _option(value: str) -> str:
+    """An argument without its value, which is not shown: it may be a key."""
+    return value.partition("=")[0]
+
+
+def _free_llama_argument(value: str) -> str:
+    if (option := _option(value)) in LLAMA_OWN:
+        raise ValueError(f"{show(option)} is already passed, from {LLAMA_OWN[option]}; remove it here")
+    return value
+
+
+def _free_vllm_argument(value: str) -> str:
+    # vLLM takes underscores for dashes.
+    option = _option(value).replace("_", "-")
+    if option in VLLM_OWN:
+        raise ValueError(f"{show(option)} is already passed, from {VLLM_OWN[option]}; remove it here")
+    if option in VLLM_NEVER:
+        raise ValueError(f"{show(option)} must not be passed: {VLLM_NEVER[option]}; remove it here")
     return value
 
 
@@ -55,11 +96,9 @@ RelativePath = Annotated[
         "one such as llama-b11146/llama-server",
     ),
 ]
-Argument = Annotated[
-    str,
-    Shape(r"[^\s\"'\\$%]+", "an argument", "it without spaces, quotes, backslashes, $ and %"),
-    AfterValidator(_free_argument),
-]
+Word = Annotated[str, Shape(r"[^\s\"'\\$%]+", "an argument", "it without spaces, quotes, backslashes, $ and %")]
+LlamaArgument = Annotated[Word, AfterValidator(_free_llama_argument)]
+VllmArgument = Annotated[Word, AfterValidator(_free_vllm_argument)]
 
 
 class Archive(Section):
@@ -71,7 +110,7 @@ class Archive(Section):
 
 
 class CommonEngine(Section):
-    """What every llama.cpp server has, however it is run."""
+    """What every engine has, whatever serves and however it is run."""
 
     enabled: bool = Field(default=True, description="Whether the engine is deployed, true or false.")
     alternatives: Name | None = Field(
@@ -79,31 +118,49 @@ class CommonEngine(Section):
         description="Name of the group of engines of which one runs at a time; null: it runs beside all others.",
     )
     model: CatalogueName = Field(description="Name of its model in models.catalogue.")
-    projector: CatalogueName | None = Field(
-        default=None,
-        description="Name in models.catalogue of the projector of a model that sees; null for none.",
-    )
     address: LoopbackAddress = Field(
         default="127.0.0.1", description="IPv4 loopback address it listens on; engines never face a network."
     )
     port: int = Field(ge=1024, le=65535, description="TCP port it listens on, 1024 to 65535.")
     context: int = Field(default=8192, ge=256, description="Longest context of one sequence, in tokens.")
     sequences: int = Field(default=1, ge=1, le=256, description="Requests served at the same time, a number.")
-    threads: int = Field(default=12, ge=1, le=1024, description="Threads that compute, a number.")
-    memory: Size = Field(default="16G", description="Memory it may take before it is killed, as a size such as 16G.")
+    memory: Size = Field(default="16G", description="RAM it may take before it is killed, as a size such as 16G.")
     overhead: Size = Field(
         default="1G",
         description="Memory for computing, beside weights and context, as a size such as 1G; an assumption.",
     )
     cpus: float = Field(default=12, gt=0, description="Processors it may keep busy, a number such as 12 or 1.5.")
     health_timeout: int = Field(default=900, ge=1, description="Seconds it may take from start to healthy.")
-    arguments: tuple[Argument, ...] = Field(
-        default=(), description="Further arguments of llama-server, one word each, as its --help lists them."
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What it serves, by names of models.catalogue."""
+        return (self.model,)
+
+    @property
+    def on_card(self) -> bool:
+        """Whether it computes on the graphics card, at least in part."""
+        return False
+
+
+class LlamaEngine(CommonEngine):
+    """A llama.cpp server, however it is run."""
+
+    projector: CatalogueName | None = Field(
+        default=None,
+        description="Name in models.catalogue of the projector of a model that sees; null for none.",
+    )
+    threads: int = Field(default=12, ge=1, le=1024, description="Threads that compute, a number.")
+    kv_cache: Literal["f16", "q8_0"] = Field(
+        default="f16", description="Kind of the numbers in the KV cache: f16 (16 bits) or q8_0 (8.5 bits)."
+    )
+    arguments: tuple[LlamaArgument, ...] = Field(
+        default=(), description="Further arguments of the server, one word each, as its --help lists them."
     )
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """What it serves, by names of models.catalogue: the model, and the projector where there is one."""
+        """The model, and the projector where there is one."""
         return (self.model,) if self.projector is None else (self.model, self.projector)
 
     @property
@@ -111,8 +168,13 @@ class CommonEngine(Section):
         """Tokens for all sequences together: llama-server divides --ctx-size among them."""
         return self.context * self.sequences
 
+    @property
+    def layers_on_card(self) -> int:
+        """Layers of the model that lie on the graphics card."""
+        return 0
 
-class ContainerEngine(CommonEngine):
+
+class ContainerEngine(LlamaEngine):
     """A llama.cpp server in a container."""
 
     runtime: Literal["container"] = Field(description="How the engine is run: container.")
@@ -120,16 +182,55 @@ class ContainerEngine(CommonEngine):
         default=None,
         description="Container image with tag and digest, repository:tag@sha256:...; needed when enabled.",
     )
+    gpu_layers: int = Field(
+        default=0, ge=0, le=1000, description="Layers of the model on the graphics card, a number; 0: none."
+    )
+
+    @property
+    def on_card(self) -> bool:
+        return self.gpu_layers > 0
+
+    @property
+    def layers_on_card(self) -> int:
+        return self.gpu_layers
 
 
-class NativeEngine(CommonEngine):
-    """A llama.cpp server as a sandboxed service of the machine."""
+class NativeEngine(LlamaEngine):
+    """A llama.cpp server as a sandboxed service of the machine, on the processor: upstream's archives have no CUDA."""
 
     runtime: Literal["native"] = Field(description="How the engine is run: native.")
     archive: Archive | None = Field(default=None, description="Release archive of llama.cpp; needed when enabled.")
 
 
-Engine = Annotated[ContainerEngine | NativeEngine, Field(discriminator="runtime")]
+class VllmEngine(CommonEngine):
+    """vLLM in a container, on the graphics card."""
+
+    runtime: Literal["vllm"] = Field(description="How the engine is run: vllm.")
+    image: Image | None = Field(
+        default=None,
+        description="Container image with tag and digest, repository:tag@sha256:...; needed when enabled.",
+    )
+    gpu_utilization: float = Field(
+        default=0.80,
+        gt=0,
+        le=1,
+        description="Part of the graphics card's memory that it takes for itself at its start, 0 to 1.",
+    )
+    kv_cache: Literal["auto", "fp8"] = Field(
+        default="auto", description="Kind of the numbers in the KV cache: auto (16 bits, as the model's) or fp8 (8)."
+    )
+    arguments: tuple[VllmArgument, ...] = Field(
+        default=(), description="Further arguments of the server, one word each, as its --help lists them."
+    )
+
+    @property
+    def on_card(self) -> bool:
+        return True
+
+
+Containerised = ContainerEngine | VllmEngine
+"""Engines that run in a container."""
+Engine = Annotated[ContainerEngine | NativeEngine | VllmEngine, Field(discriminator="runtime")]
 
 
 def alternatives(engines: Mapping[str, Engine]) -> dict[str, tuple[str, ...]]:

@@ -110,7 +110,7 @@ def _not_listed(value: object, details: Details, node: Node) -> str:
 
 
 def _tag_missing(value: object, details: Details, node: Node) -> str:
-    return "is missing; write 'container' or 'native'"
+    return "is missing; write 'container', 'native' or 'vllm'"
 
 
 def _tag_unknown(value: object, details: Details, node: Node) -> str:

@@ -2,81 +2,212 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from rig.capacity import Demand, largest_at_once, room_for_cache, sequences_that_fit, tokens_that_fit
+from rig.capacity import Demand, Model, largest_at_once, largest_split, room_for_cache
 from rig.capacity.units import in_words, size_at_least, size_bytes, size_text
-from rig.settings.demand import cache_per_token, demand, ram_for_engines
-from rig.settings.engines import Engine, alternatives
+from rig.settings.demand import Placed, placed, ram_for_engines
+from rig.settings.engines import ContainerEngine, Engine, LlamaEngine, VllmEngine, alternatives
 from rig.settings.machine import Hardware
 from rig.settings.models import Models
 from rig.settings.tree import Step
 
 Finding = tuple[tuple[Step, ...], str]
+Advice = tuple[str, str]
+"""A key of an engine, and the value that would fit there."""
 
 CONTEXT_STEP = 256
 """Tokens by which llama-server rounds a context, and the shortest one that the settings allow."""
 
+UTILIZATION = 0.95
+"""Part of the card's memory that vLLM can be given at most: what drives a screen needs the rest (an assumption)."""
+
+EIGHT_BITS = {"f16": "q8_0", "auto": "fp8"}
+"""Kinds of KV cache, and the one of the same engine that takes about half."""
+
 
 @dataclass(frozen=True)
 class _Wish:
-    """An engine, what it needs, and its KV cache a token, in bytes."""
+    """An enabled engine, where its parts lie, and the models that the catalogue has."""
 
+    name: str
     engine: Engine
-    need: Demand
-    per_token: int | None
+    models: Mapping[str, Model]
+    hardware: Hardware | None
+
+    @property
+    def placed(self) -> Placed:
+        return placed(self.engine, self.models, self.hardware)
+
+    def changed(self, **changes: object) -> _Wish:
+        """The same with other settings."""
+        return _Wish(self.name, self.engine.model_copy(update=changes), self.models, self.hardware)
+
+    @property
+    def card_is_short(self) -> bool:
+        """Whether the graphics card cannot hold what is to lie there; vLLM needs room for one sequence at least."""
+        lies = self.placed
+        if isinstance(self.engine, VllmEngine) and lies.per_token is not None:
+            fixed = lies.card.memory.weights + lies.card.memory.overhead
+            return fixed + lies.per_token * self.engine.context > lies.card_limit
+        return lies.card.memory.known > lies.card_limit
+
+    @property
+    def ram_is_short(self) -> bool:
+        """Whether the RAM that it may take, or that there is, cannot hold the rest."""
+        return self.placed.ram.memory.known > self.ram_limit
+
+    @property
+    def ram_limit(self) -> int:
+        """Bytes of RAM that it can have: its own limit, or the machine's RAM where that is less."""
+        limit = self.placed.ram_limit
+        return limit if self.hardware is None else min(limit, ram_for_engines(self.hardware))
 
 
 def misfits(engines: Mapping[str, Engine], models: Models | None, hardware: Hardware | None) -> Iterator[Finding]:
     """Every enabled engine, and every sum of them, that asks for more than there is."""
-    wishes = {} if models is None else _wishes(engines, models)
-    short = [name for name, wish in wishes.items() if wish.need.known > _limit(wish.engine, hardware)]
-    for name in short:
-        key, sentence = _shortage(wishes[name], hardware)
+    wishes = {} if models is None else _wishes(engines, models, hardware)
+    impossible = dict(_impossible(wishes))
+    short = {name: finding for name, wish in wishes.items() if name not in impossible and (finding := _shortage(wish))}
+    for name, (key, sentence) in (impossible | short).items():
         yield ("engines", name, key), sentence
     if hardware is None:
         return
     yield from _too_many_threads(engines, hardware)
-    if not short:
+    if not short and not impossible:
         yield from _too_much_together(engines, wishes, hardware)
+        yield from _too_much_on_card(engines, wishes, hardware)
     if models is not None:
         yield from _too_small_disk(engines, models, hardware)
 
 
-def _wishes(engines: Mapping[str, Engine], models: Models) -> dict[str, _Wish]:
+def _wishes(engines: Mapping[str, Engine], models: Models, hardware: Hardware | None) -> dict[str, _Wish]:
     """What engines need whose models the catalogue has; the others are told elsewhere."""
     known = {name: model.known for name, model in models.catalogue.items()}
     return {
-        name: _Wish(engine, demand(engine, known), cache_per_token(engine, known[engine.model].architecture))
+        name: _Wish(name, engine, known, hardware)
         for name, engine in engines.items()
-        if engine.model in known and (engine.projector is None or engine.projector in known)
+        if all(model in known for model in engine.model_names)
     }
 
 
-def _limit(engine: Engine, hardware: Hardware | None) -> int:
-    """Bytes that the engine can have: its own limit, or the machine's RAM where that is less."""
-    memory = size_bytes(engine.memory)
-    return memory if hardware is None else min(memory, ram_for_engines(hardware))
+def _impossible(wishes: Mapping[str, _Wish]) -> Iterator[tuple[str, Advice]]:
+    """Placements that cannot be, whatever the sizes are: key and sentence by engine."""
+    for name, wish in wishes.items():
+        engine, layers = wish.engine, wish.placed.layers
+        if not engine.on_card or wish.hardware is None:
+            continue
+        if wish.hardware.gpu is None:
+            reason = "machine.hardware.gpu says that there is no graphics card"
+            if isinstance(engine, ContainerEngine):
+                yield name, ("gpu_layers", f"is {engine.gpu_layers}, and {reason}; write 0")
+            else:
+                yield name, ("enabled", f"is true, vLLM computes on a graphics card, and {reason}; write false")
+        elif layers is None:
+            sentence = f"'{engine.model}' has no shape in models.catalogue, without which nobody knows what it takes"
+            yield name, ("model", f"{sentence} on the graphics card; write its shape there")
+        elif isinstance(engine, ContainerEngine) and engine.gpu_layers > layers:
+            sentence = f"{engine.gpu_layers} are more than the {layers} of {engine.model}; write {layers}"
+            yield name, ("gpu_layers", sentence)
 
 
-def _shortage(wish: _Wish, hardware: Hardware | None) -> tuple[str, str]:
-    """Key and sentence for an engine that has too little memory: its KV cache gives way where that is enough."""
-    engine, need = wish.engine, wish.need
-    limit = _limit(engine, hardware)
+def _shortage(wish: _Wish) -> Advice | None:
+    """Key and sentence for an engine that has too little memory somewhere, None when it has enough."""
+    if wish.card_is_short:
+        return _vllm_shortage(wish, wish.engine) if isinstance(wish.engine, VllmEngine) else _card_shortage(wish)
+    return _ram_shortage(wish) if wish.ram_is_short else None
+
+
+def _vllm_shortage(wish: _Wish, engine: VllmEngine) -> Advice:
+    """vLLM's part of the card is too small for one sequence: the context gives way, or the part grows."""
+    lies = wish.placed
+    need, card = lies.card.memory, _card(wish)
+    fixed = need.weights + need.overhead
+    cache = (lies.per_token or 0) * engine.context
+    enough = math.ceil((fixed + cache) / card * 100) / 100
+    larger = f"gpu_utilization: {enough:.2f}" if enough <= UTILIZATION else None
+    context = _tokens(lies) // CONTEXT_STEP * CONTEXT_STEP
+    part = f"utilization {engine.gpu_utilization:.2f}"
+    if context:
+        left = f"{in_words(room_for_cache(lies.card_limit, need.weights, need.overhead))} are left at {part}"
+        offers = [str(context), _with_8_bits(wish, "context"), larger]
+        return "context", f"{_cache(engine, cache, 1)}, {left} after {_fixed(need)}; write {_either(offers)}"
+    granted = f"{part} is {in_words(lies.card_limit)} of the graphics card's {in_words(card)}"
+    needs = f"the engine needs {in_words(fixed + cache)}: {in_words(cache)} of KV cache for 1 sequence, {_fixed(need)}"
+    if larger is not None:
+        return "gpu_utilization", f"{granted}, and {needs}; write {enough:.2f}"
+    if fixed < card * UTILIZATION:
+        return "gpu_utilization", f"{granted}, and {needs}; write {UTILIZATION:.2f} and a shorter context"
+    return "model", f"{needs}, and the graphics card has {in_words(card)}; write a smaller model"
+
+
+def _card_shortage(wish: _Wish) -> Advice:
+    """The card cannot hold the layers and their cache: fewer layers, or, with all of them there, a smaller cache."""
+    engine, lies = wish.engine, wish.placed
+    assert isinstance(engine, ContainerEngine) and lies.layers is not None
+    need, card = lies.card.memory, _card(wish)
+    layers = _layers(wish, card)
+    left = room_for_cache(card, need.weights, need.overhead)
+    smaller = _smaller_cache(wish)
+    if lies.on_card == lies.layers and smaller is not None:
+        key, value = smaller
+        offers = [value, _with_8_bits(wish, key), f"gpu_layers: {layers}"]
+        whose = f"{in_words(left)} are left of the graphics card's {in_words(card)} after {_fixed(need)}"
+        return key, f"{_cache(engine, need.kv_cache or 0, engine.sequences)}, {whose}; write {_either(offers)}"
+    whole = f"{engine.gpu_layers} layers need {_whole(need)}"
+    eight = EIGHT_BITS.get(engine.kv_cache)
+    more = 0 if eight is None else _layers(wish.changed(kv_cache=eight), card)
+    offers = [str(layers), f"{more} with kv_cache: {eight}" if more > layers else None]
+    offers += [f"{smaller[0]}: {smaller[1]}"] if smaller is not None and smaller[0] == "sequences" else []
+    return "gpu_layers", f"{whole}, and the graphics card has {in_words(card)}; write {_either(offers)}"
+
+
+def _ram_shortage(wish: _Wish) -> Advice:
+    """RAM cannot hold the rest: the KV cache gives way where that is enough, or the limit grows."""
+    engine, need, limit = wish.engine, wish.placed.ram.memory, wish.ram_limit
     left = room_for_cache(limit, need.weights, need.overhead)
-    larger = _larger_memory(need, limit, hardware)
-    smaller = None if wish.per_token is None else _smaller_cache(engine, left, wish.per_token)
-    if smaller is not None:
+    larger = _larger_memory(need, limit, wish.hardware)
+    smaller = _smaller_cache(wish)
+    if smaller is not None and isinstance(engine, LlamaEngine):
         key, value = smaller
         whose = f"memory {engine.memory}" if limit == size_bytes(engine.memory) else f"the machine's {in_words(limit)}"
-        arithmetic = f"{_cache(wish)}, and {in_words(left)} are left of {whose} after {_fixed(need)}"
+        arithmetic = f"{_cache(engine, need.kv_cache or 0, engine.sequences)}, {in_words(left)} are left of {whose}"
         enough = larger is not None and size_bytes(larger) >= need.known
-        return key, f"{arithmetic}; write {value}{f', or memory: {larger}' if enough else ''}"
+        offers = [value, _with_8_bits(wish, key), f"memory: {larger}" if enough else None]
+        return key, f"{arithmetic} after {_fixed(need)}; write {_either(offers)}"
     if larger is not None:
         return "memory", f"is {engine.memory}, and the engine needs {_whole(need)}; write {larger}"
-    room = limit if hardware is None else ram_for_engines(hardware)
+    room = limit if wish.hardware is None else ram_for_engines(wish.hardware)
     return "model", f"needs {_whole(need)}, and the machine has {in_words(room)} for engines; write a smaller model"
+
+
+def _card(wish: _Wish) -> int:
+    """Bytes of memory of the graphics card."""
+    gpu = None if wish.hardware is None else wish.hardware.gpu
+    return 0 if gpu is None else size_bytes(gpu.memory)
+
+
+def _tokens(lies: Placed, ram_limit: int | None = None) -> int:
+    """Tokens whose KV cache fits; 0 where nobody knows what a token takes."""
+    limited = lies if ram_limit is None else _limited(lies, ram_limit)
+    return limited.tokens_that_fit or 0
+
+
+def _limited(lies: Placed, ram_limit: int) -> Placed:
+    return Placed(lies.ram, lies.card, ram_limit, lies.card_limit, lies.per_token, lies.layers, lies.on_card)
+
+
+def _layers(wish: _Wish, room: int) -> int:
+    """Layers of a llama.cpp engine that fit into so many bytes of the card, with its cache and its projector."""
+    lies, engine = wish.placed, wish.engine
+    assert isinstance(engine, LlamaEngine) and lies.layers is not None
+    projector = sum(wish.models[name].weights.total for name in engine.model_names[1:])
+    cache = None if lies.per_token is None else lies.per_token * engine.total_context
+    weights = wish.models[engine.model].weights
+    need = Demand(weights.total, cache, size_bytes(engine.overhead))
+    return largest_split(weights, need, lies.layers, room - projector)
 
 
 def _larger_memory(need: Demand, limit: int, hardware: Hardware | None) -> str | None:
@@ -88,24 +219,43 @@ def _larger_memory(need: Demand, limit: int, hardware: Hardware | None) -> str |
     return size_text(room) if limit < room and need.weights + need.overhead < room else None
 
 
-def _smaller_cache(engine: Engine, left: int, per_token: int) -> tuple[str, int] | None:
-    """Key and value of the nearest setting whose KV cache fits into `left` bytes; None when there is none.
+def _smaller_cache(wish: _Wish) -> Advice | None:
+    """Key and value of the nearest setting whose KV cache fits into RAM and card; None when there is none.
 
     Where sequences and context are both too much, one sequence is left, whose context is judged next time.
     """
-    if sequences := sequences_that_fit(left, per_token, engine.context):
-        return "sequences", sequences
-    tokens = tokens_that_fit(left, per_token)
+    engine = wish.engine
+    tokens = _tokens(wish.placed, wish.ram_limit)
+    if sequences := tokens // engine.context:
+        return "sequences", str(sequences)
     if context := tokens // engine.sequences // CONTEXT_STEP * CONTEXT_STEP:
-        return "context", context
-    return ("sequences", 1) if tokens >= CONTEXT_STEP else None
+        return "context", str(context)
+    return ("sequences", "1") if tokens >= CONTEXT_STEP else None
 
 
-def _cache(wish: _Wish) -> str:
-    engine, cache = wish.engine, in_words(wish.need.kv_cache or 0)
-    if engine.sequences == 1:
-        return f"1 sequence of {engine.context:,} tokens needs {cache} of KV cache"
-    return f"{engine.sequences} sequences of {engine.context:,} tokens need {cache} of KV cache"
+def _with_8_bits(wish: _Wish, key: str) -> str | None:
+    """What the same key could be with a KV cache of 8 bits; None where the cache has them already, or gains nothing."""
+    kind = EIGHT_BITS.get(wish.engine.kv_cache)
+    if kind is None:
+        return None
+    smaller = wish.changed(kv_cache=kind)
+    tokens = _tokens(smaller.placed, smaller.ram_limit)
+    if key == "sequences":
+        value = min(tokens // wish.engine.context, wish.engine.sequences)
+    else:
+        sequences = 1 if isinstance(wish.engine, VllmEngine) else wish.engine.sequences
+        value = min(tokens // sequences // CONTEXT_STEP * CONTEXT_STEP, wish.engine.context)
+    return f"{value} with kv_cache: {kind}" if value else None
+
+
+def _either(offers: list[str | None]) -> str:
+    return ", or ".join(offer for offer in offers if offer is not None)
+
+
+def _cache(engine: Engine, size: int, sequences: int) -> str:
+    if sequences == 1:
+        return f"1 sequence of {engine.context:,} tokens needs {in_words(size)} of KV cache"
+    return f"{sequences} sequences of {engine.context:,} tokens need {in_words(size)} of KV cache"
 
 
 def _fixed(need: Demand) -> str:
@@ -121,7 +271,7 @@ def _whole(need: Demand) -> str:
 def _too_many_threads(engines: Mapping[str, Engine], hardware: Hardware) -> Iterator[Finding]:
     """Engines with more threads than cores: the threads only wait for each other."""
     for name, engine in engines.items():
-        if engine.threads > hardware.cores:
+        if isinstance(engine, LlamaEngine) and engine.threads > hardware.cores:
             sentence = f"{engine.threads} are more than the {hardware.cores} of machine.hardware.cores"
             yield ("engines", name, "threads"), f"{sentence}; write {hardware.cores}"
 
@@ -140,10 +290,10 @@ def _too_much_together(
     if excess <= 0:
         return
     arithmetic = (
-        f"{' + '.join(f'{in_words(limits[name])} of {name}' for name in at_once)} are more than the "
-        f"{in_words(room)} for engines ({hardware.ram} of RAM less {hardware.ram_reserve} of ram_reserve)"
+        f"{_sum(limits, at_once)} are more than the {in_words(room)} for engines ({hardware.ram} of RAM less "
+        f"{hardware.ram_reserve} of ram_reserve)"
     )
-    spare = {name: limits[name] - wishes[name].need.known for name in at_once if name in wishes}
+    spare = {name: limits[name] - wishes[name].placed.ram.memory.known for name in at_once if name in wishes}
     giver = max(spare, key=lambda name: spare[name], default=None)
     if giver is not None and spare[giver] >= excess:
         yield ("engines", giver, "memory"), f"{arithmetic}; write {size_text(limits[giver] - excess)}"
@@ -156,9 +306,34 @@ def _too_much_together(
         )
 
 
+def _too_much_on_card(
+    engines: Mapping[str, Engine], wishes: Mapping[str, _Wish], hardware: Hardware
+) -> Iterator[Finding]:
+    """Engines that exceed the graphics card's memory together, unless they are alternatives."""
+    taken = {name: wish.placed.card.memory.known for name, wish in wishes.items() if wish.engine.on_card}
+    groups = [[name for name in group if name in taken] for group in alternatives(engines).values()]
+    at_once = largest_at_once(taken, [group for group in groups if group])
+    room = 0 if hardware.gpu is None else size_bytes(hardware.gpu.memory)
+    if sum(taken[name] for name in at_once) <= room:
+        return
+    arithmetic = f"{_sum(taken, at_once)} are more than the {in_words(room)} of the graphics card"
+    goer = at_once[-1]
+    wish = wishes[goer]
+    fewer = 0
+    if isinstance(wish.engine, ContainerEngine):
+        fewer = _layers(wish, room - sum(taken[name] for name in at_once[:-1]))
+    others = " and ".join(at_once[:-1])
+    remedy = f"write the same name here and at {others}: of alternatives one runs at a time"
+    yield ("engines", goer, "alternatives"), f"{arithmetic}; {remedy}{f', or gpu_layers: {fewer}' if fewer else ''}"
+
+
+def _sum(sizes: Mapping[str, int], names: list[str]) -> str:
+    return " + ".join(f"{in_words(sizes[name])} of {name}" for name in names)
+
+
 def _too_small_disk(engines: Mapping[str, Engine], models: Models, hardware: Hardware) -> Iterator[Finding]:
     """A disk that cannot hold the files of all enabled engines."""
-    named = {name for engine in engines.values() for name in (engine.model, engine.projector)}
+    named = {name for engine in engines.values() for name in engine.model_names}
     needed = sum(model.size for name, model in models.catalogue.items() if name in named)
     if hardware.disk is not None and needed > size_bytes(hardware.disk):
         sentence = f"is {hardware.disk}, and the models of the enabled engines take {in_words(needed)}"

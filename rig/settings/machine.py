@@ -78,12 +78,13 @@ class SecurityUpdates(Section):
 
 
 class Gpu(Section):
-    """A graphics card that engines could use."""
+    """The graphics card that engines compute on."""
 
     name: str = Field(description="What the card is called, for people.")
     memory: Size = Field(description="Memory that programs can use, as a size such as 15882M.")
     bandwidth: float = Field(gt=0, description="Speed of its memory, GB/s (powers of 1000).")
     compute: float = Field(gt=0, description="Peak of 16-bit matrix operations, TFLOP/s.")
+    compute_8bit: float = Field(gt=0, description="Peak of 8-bit matrix operations, TFLOP/s.")
 
 
 class Hardware(Section):

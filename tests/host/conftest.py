@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from rig.settings import Host, Settings, SettingsError, active_inventory
-from rig.settings.engines import ContainerEngine, NativeEngine
+from rig.settings.engines import ContainerEngine, NativeEngine, VllmEngine
 from rig.settings.hosts import LOCAL
 from rig.settings.loading import load_local
 from tests.host.machine import Machine, TestinfraHost
@@ -27,7 +27,7 @@ HOW = "name one machine: --hosts=ssh://NAME, as in group_data/hosts.yml, or --ho
 EACH: dict[str, Callable[[Settings], Iterable[object]]] = {
     "engine": lambda settings: settings.enabled_engines,
     "group": lambda settings: settings.alternatives,
-    "container": lambda settings: _running_as(settings, ContainerEngine),
+    "container": lambda settings: _running_as(settings, ContainerEngine, VllmEngine),
     "service": lambda settings: _running_as(settings, NativeEngine),
     "model": lambda settings: settings.needed_models,
     "consumer": lambda settings: settings.consumers,
@@ -39,8 +39,8 @@ EACH: dict[str, Callable[[Settings], Iterable[object]]] = {
 }
 
 
-def _running_as(settings: Settings, kind: type) -> list[str]:
-    return [name for name, engine in settings.enabled_engines.items() if isinstance(engine, kind)]
+def _running_as(settings: Settings, *kinds: type) -> list[str]:
+    return [name for name, engine in settings.enabled_engines.items() if isinstance(engine, kinds)]
 
 
 def _is_mount(settings: Settings, name: str) -> bool:

@@ -129,7 +129,7 @@ def test_key_ring_holds_the_pinned_keys_and_no_other(machine: Machine, settings:
 def test_only_containers_of_the_settings_run(machine: Machine, settings: Settings) -> None:
     shown = "docker ps {} --filter label=rig.engine --format '{{{{.Names}}}}'"
     ours, running = (machine.lines(shown.format(which)) for which in ("--all", ""))
-    kept = {f"rig-{name}" for name, engine in settings.enabled_engines.items() if engine.runtime == "container"}
+    kept = {f"rig-{name}" for name, engine in settings.enabled_engines.items() if engine.runtime != "native"}
     wanted = [f"rig-{name}" for name in machine.running(settings)]
     assert sorted(running) == sorted(name for name in wanted if name in kept)
     assert set(ours) <= kept
@@ -212,9 +212,11 @@ def test_container_sees_its_models_and_cannot_change_them(
     settings: Settings, container: str, inspected: Inspected
 ) -> None:
     engine = settings.engines[container]
-    wanted = {str(settings.model_path(name).parent) for name in (engine.model, engine.projector) if name}
-    assert {mount["Source"] for mount in inspected["Mounts"] if mount["Type"] == "bind"} == wanted
-    assert [mount["Destination"] for mount in inspected["Mounts"] if mount["RW"] and mount["Type"] != "tmpfs"] == []
+    wanted = {str(settings.model_path(name).parent) for name in engine.model_names}
+    kept = {f"/var/lib/rig/caches/{container}"} if engine.runtime == "vllm" else set()
+    assert {mount["Source"] for mount in inspected["Mounts"] if mount["Type"] == "bind"} == wanted | kept
+    writable = [mount for mount in inspected["Mounts"] if mount["RW"] and mount["Type"] != "tmpfs"]
+    assert {mount["Source"] for mount in writable} == kept
 
 
 def test_container_has_the_time_zone_of_the_settings(machine: Machine, settings: Settings, container: str) -> None:

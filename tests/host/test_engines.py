@@ -130,7 +130,7 @@ def test_rig_mode_says_which_alternative_runs_and_that_it_is_healthy(
 
 
 def test_engine_runs_now_and_after_a_boot(machine: Machine, settings: Settings, engine: str) -> None:
-    unit = f"rig-{settings.engines[engine].runtime}@{engine}.service"
+    unit = settings.unit(engine)
     assert machine.unit(unit, "ActiveState", "UnitFileState", "NeedDaemonReload") == {
         "ActiveState": "active",
         "UnitFileState": "enabled",

@@ -61,7 +61,7 @@ def test_program_says_that_every_model_is_verified(machine: Machine, settings: S
 
 def test_program_lists_who_serves_a_model(machine: Machine, settings: Settings, model: str) -> None:
     (row,) = [row for row in machine.json(f"{PROGRAM} list --json") if row["model"] == model]
-    serving = [name for name, engine in settings.enabled_engines.items() if model in (engine.model, engine.projector)]
+    serving = [name for name, engine in settings.enabled_engines.items() if model in engine.model_names]
     assert row["engines"] == serving
     assert row["size"] == settings.models.catalogue[model].size
 
@@ -91,7 +91,7 @@ def test_reading_them_again_leaves_the_machine_to_everybody_else(machine: Machin
 
 def test_engine_does_not_start_with_a_model_that_changed(machine: Machine, settings: Settings, engine: str) -> None:
     entry = settings.enabled_engines[engine]
-    unit = machine.unit(f"rig-{entry.runtime}@{engine}.service", "DropInPaths")
+    unit = machine.unit(settings.unit(engine), "DropInPaths")
     text = machine.run(f"cat {unit['DropInPaths']}")
-    for model in filter(None, (entry.model, entry.projector)):
+    for model in entry.model_names:
         assert f"\nAssertPathExists=!{RECORDS}/{model}.failed\n" in f"{text}\n"

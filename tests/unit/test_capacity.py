@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import gguf
 import pytest
 from gguf.constants import GGML_QUANT_SIZES
@@ -20,6 +22,7 @@ from rig.capacity import (
     first_token_seconds,
     kv_bytes,
     kv_bytes_per_token,
+    largest_at_once,
     largest_split,
     prefill_operations,
     room_for_cache,
@@ -31,6 +34,7 @@ from rig.capacity import (
 )
 from rig.capacity.memory import CACHE_BITS
 from rig.capacity.units import GB, GIB, KIB, MIB, TERA, in_words, size_at_least, size_bytes, size_text
+from rig.settings.engines import LlamaEngine, VllmEngine
 from tests.unit.sample import examples
 
 LLAMA_8B = Architecture(32, 8, 128, hidden=4096, vocabulary=128256, tied=False, parameters=8_030_261_248)
@@ -51,34 +55,23 @@ DEMAND_70B = Demand(FILE_70B, kv_bytes(LLAMA_70B, 8192, 1), GIB)
 )
 def test_a_token_takes_the_known_cache(architecture: Architecture, kib: int) -> None:
     assert kv_bytes_per_token(architecture) == kib * KIB
-    assert kv_bytes_per_token(architecture, 8, 8) == kib * KIB / 2
+    assert kv_bytes_per_token(architecture, 8) == kib * KIB / 2
 
 
 def test_eight_sequences_of_8192_tokens_take_8_gib_for_llama_8b() -> None:
     assert kv_bytes(LLAMA_8B, 8192, 8) == 8 * GIB
 
 
-def test_a_type_of_the_cache_has_the_bits_that_ggml_stores() -> None:
-    for name, bits in CACHE_BITS.items():
+def test_llama_cpps_kinds_of_cache_have_the_bits_that_ggml_stores() -> None:
+    for name in ("f16", "q8_0"):
         block, size = GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name.upper()]]
-        assert bits == size * 8 / block, name
+        assert cache_bits(name) == size * 8 / block, name
 
 
-@pytest.mark.parametrize(
-    ("arguments", "bits"),
-    [
-        ((), (16, 16)),
-        (("-ctk", "q8_0"), (8.5, 16)),
-        (("--cache-type-k", "q8_0", "--cache-type-v", "q4_0"), (8.5, 4.5)),
-        (("-ctv", "q4_0", "-ctv", "f16"), (16, 16)),
-        (("-ctk", "unheard-of"), (16, 16)),
-        (("-ctk",), (16, 16)),
-    ],
-)
-def test_the_bits_of_the_cache_are_what_the_arguments_say_last(
-    arguments: tuple[str, ...], bits: tuple[float, float]
-) -> None:
-    assert cache_bits(arguments) == bits
+def test_every_kind_of_cache_that_the_settings_know_has_its_bits() -> None:
+    fields = [engine.model_fields["kv_cache"] for engine in (LlamaEngine, VllmEngine)]
+    kinds = [kind for field in fields for kind in get_args(field.annotation)]
+    assert sorted(kinds) == sorted(CACHE_BITS)
 
 
 @pytest.mark.parametrize(("left", "tokens", "half", "eighth"), [(2.6, 21_299, 2, 5), (3.2, 26_214, 3, 6)])
@@ -88,7 +81,7 @@ def test_beside_llama_8b_in_fp8_the_card_holds_the_known_tokens(
     room = round(left * GIB)
     assert tokens_that_fit(room, kv_bytes_per_token(LLAMA_8B)) == tokens
     assert sequences_that_fit(room, kv_bytes_per_token(LLAMA_8B), 8192) == half
-    assert sequences_that_fit(room, kv_bytes_per_token(LLAMA_8B, 8, 8), 8192) == eighth
+    assert sequences_that_fit(room, kv_bytes_per_token(LLAMA_8B, 8), 8192) == eighth
 
 
 def test_utilization_080_leaves_the_known_room_beside_llama_8b_in_fp8() -> None:
@@ -126,8 +119,9 @@ def test_a_layer_of_llama_70b_is_estimated_within_a_hundredth() -> None:
 
 
 def test_llama_70b_and_llama_8b_in_fp8_exclude_each_other_on_the_card() -> None:
-    demands = {"vllm": round(0.80 * CARD_MEMORY), "llama-70b": split(WEIGHTS_70B, DEMAND_70B, 80, 25)[0].memory.known}
-    assert sets_that_fit(demands, CARD_MEMORY) == [("vllm",), ("llama-70b",)]
+    hybrid = split(WEIGHTS_70B, DEMAND_70B, 80, 25)[0].memory.known
+    demands = {"vllm": (round(0.80 * CARD_MEMORY),), "llama-70b": (hybrid,)}
+    assert sets_that_fit(demands, (CARD_MEMORY,)) == [("vllm",), ("llama-70b",)]
 
 
 def test_more_layers_of_llama_70b_than_fit_are_never_put_on_the_card() -> None:
@@ -179,9 +173,19 @@ def test_the_first_token_waits_for_computing_or_for_reading_whichever_is_longer(
 
 
 def test_sets_that_fit_are_the_largest_ones() -> None:
-    assert sets_that_fit({"a": 6, "b": 4, "c": 3}, 10) == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert sets_that_fit({"a": 6, "b": 4}, 10) == [("a", "b")]
-    assert sets_that_fit({"a": 11}, 10) == []
+    assert sets_that_fit({"a": (6,), "b": (4,), "c": (3,)}, (10,)) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert sets_that_fit({"a": (6,), "b": (4,)}, (10,)) == [("a", "b")]
+    assert sets_that_fit({"a": (11,)}, (10,)) == []
+
+
+def test_a_set_has_to_fit_into_every_kind_of_memory_and_has_one_of_a_group() -> None:
+    assert sets_that_fit({"a": (1, 9), "b": (1, 9), "c": (9, 0)}, (10, 10)) == [("a", "c"), ("b", "c")]
+    assert sets_that_fit({"a": (1, 1), "b": (1, 1), "c": (1, 1)}, (10, 10), [("a", "b")]) == [("a", "c"), ("b", "c")]
+
+
+def test_of_a_group_the_largest_counts() -> None:
+    assert largest_at_once({"a": 3, "b": 5, "c": 1}, [("a", "b")]) == ["b", "c"]
+    assert largest_at_once({"a": 3, "b": 5, "c": 1}, []) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -205,6 +209,7 @@ architectures = some.builds(
 sizes = some.integers(10**9, 10**12)
 tokens = some.integers(1, 10**6)
 few = some.integers(1, 256)
+small = some.integers(0, 100)
 bits = some.sampled_from(sorted(CACHE_BITS.values()))
 speeds = some.floats(1e9, 1e13)
 
@@ -215,11 +220,10 @@ def test_more_tokens_sequences_or_bits_never_take_less(
     architecture: Architecture, tokens: int, sequences: int, fewer: float, more: float
 ) -> None:
     fewer, more = sorted((fewer, more))
-    cache = kv_bytes(architecture, tokens, sequences, fewer, fewer)
-    assert cache < kv_bytes(architecture, tokens + 1, sequences, fewer, fewer)
-    assert cache < kv_bytes(architecture, tokens, sequences + 1, fewer, fewer)
-    assert cache <= kv_bytes(architecture, tokens, sequences, more, fewer)
-    assert cache <= kv_bytes(architecture, tokens, sequences, fewer, more)
+    cache = kv_bytes(architecture, tokens, sequences, fewer)
+    assert cache < kv_bytes(architecture, tokens + 1, sequences, fewer)
+    assert cache < kv_bytes(architecture, tokens, sequences + 1, fewer)
+    assert cache <= kv_bytes(architecture, tokens, sequences, more)
 
 
 @given(architectures, some.integers(0, 10**13), tokens, bits)
@@ -227,9 +231,9 @@ def test_more_tokens_sequences_or_bits_never_take_less(
 def test_the_sequences_that_fit_do_fit_and_one_more_does_not(
     architecture: Architecture, left: int, tokens: int, kind: float
 ) -> None:
-    fitting = sequences_that_fit(left, kv_bytes_per_token(architecture, kind, kind), tokens)
-    assert kv_bytes(architecture, tokens, fitting, kind, kind) <= left
-    assert kv_bytes(architecture, tokens, fitting + 1, kind, kind) > left
+    fitting = sequences_that_fit(left, kv_bytes_per_token(architecture, kind), tokens)
+    assert kv_bytes(architecture, tokens, fitting, kind) <= left
+    assert kv_bytes(architecture, tokens, fitting + 1, kind) > left
 
 
 @given(some.integers(-(10**12), 0), tokens)
@@ -289,13 +293,19 @@ def test_a_longer_prompt_never_answers_sooner(parameters: int, tokens: int, band
     assert wait(tokens) >= 1 / decode_ceiling((parameters, bandwidth)) * (1 - 1e-9)
 
 
-@given(some.dictionaries(some.text("abcdef", min_size=1, max_size=2), some.integers(0, 100), max_size=6), few)
+@given(
+    some.dictionaries(some.text("abcdef", min_size=1, max_size=2), some.tuples(small, small), max_size=6),
+    some.tuples(small, small),
+)
 @examples
-def test_every_set_that_fits_does_and_takes_nothing_more(demands: dict[str, int], room: int) -> None:
+def test_every_set_that_fits_does_and_takes_nothing_more(
+    demands: dict[str, tuple[int, int]], room: tuple[int, int]
+) -> None:
     for names in sets_that_fit(demands, room):
-        total = sum(demands[name] for name in names)
-        assert total <= room
-        assert all(total + demands[other] > room for other in set(demands) - set(names))
+        totals = [sum(demands[name][kind] for name in names) for kind in (0, 1)]
+        assert totals[0] <= room[0] and totals[1] <= room[1]
+        for other in set(demands) - set(names):
+            assert any(totals[kind] + demands[other][kind] > room[kind] for kind in (0, 1))
 
 
 @given(some.integers(1, 10**9))

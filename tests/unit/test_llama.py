@@ -13,7 +13,9 @@ FILES = {"llama-3.3-70b-q4": "/models/big.gguf", "qwen3-vl-4b-mmproj": "/models/
 
 def _arguments(**changes: object) -> list[str]:
     made = settings({f"engines/one/{key}": value for key, value in changes.items()})
-    return llama.arguments(made.engines["one"], FILES, host="127.0.0.9")
+    engine = made.engines["one"]
+    assert isinstance(engine, ContainerEngine)
+    return llama.arguments(engine, FILES, host="127.0.0.9", layers=80)
 
 
 def _value(arguments: list[str], option: str) -> str:
@@ -41,6 +43,21 @@ def test_every_sequence_gets_the_whole_context_as_the_server_divides_it() -> Non
     assert _value(_arguments(context=4096, sequences=4), "--ctx-size") == "16384"
 
 
+@pytest.mark.parametrize(("layers", "passed"), [(0, "0"), (25, "25"), (79, "79"), (80, "all")])
+def test_layers_lie_on_the_card_as_the_settings_say_and_the_head_goes_with_the_last(layers: int, passed: str) -> None:
+    assert _value(_arguments(gpu_layers=layers), "--n-gpu-layers") == passed
+
+
+def test_the_server_does_not_shrink_its_context_by_itself_to_fit_in() -> None:
+    assert _value(_arguments(gpu_layers=25), "--fit") == "off"
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_keys_and_values_are_kept_as_the_settings_say(kind: str) -> None:
+    made = _arguments(kv_cache=kind)
+    assert (_value(made, "--cache-type-k"), _value(made, "--cache-type-v")) == (kind, kind)
+
+
 def test_other_clients_prompts_are_not_shown() -> None:
     assert "--no-slots" in _arguments()
 
@@ -64,4 +81,5 @@ def test_both_ways_of_running_pass_the_same_arguments() -> None:
     container, native = made.engines["one"], made.engines["two"]
     assert isinstance(container, ContainerEngine)
     assert isinstance(native, NativeEngine)
-    assert llama.arguments(container, FILES, host="x") == llama.arguments(native, FILES, host="x")
+    passed = [llama.arguments(engine, FILES, host="x", layers=80) for engine in (container, native)]
+    assert passed[0] == passed[1]

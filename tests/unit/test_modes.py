@@ -185,10 +185,11 @@ def test_a_group_of_which_one_engine_is_enabled_excludes_nothing() -> None:
 def test_the_drop_in_says_what_the_start_stops() -> None:
     path = "/etc/systemd/system/rig-container@ENGINE.service.d/models.conf"
     made = settings(BOTH)
-    text = render(path, markers=["/m.failed"], exclusion=modes.exclusion(made, "one"))
+    plain = {"card": None, "cache": None, "user": "2000:0"}
+    text = render(path, markers=["/m.failed"], exclusion=modes.exclusion(made, "one"), **plain)
     assert "AssertPathExists=!/m.failed\nConflicts=rig-native@two.service\n" in text
     assert "[Service]" not in text
-    assert "Conflicts" not in render(path, markers=[], exclusion=modes.exclusion(settings(), "one"))
+    assert "Conflicts" not in render(path, markers=[], exclusion=modes.exclusion(settings(), "one"), **plain)
 
 
 def test_what_a_deploy_writes_is_what_rig_mode_reads(tmp_path: Path) -> None:

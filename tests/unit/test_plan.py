@@ -31,36 +31,43 @@ def engine(figures: Any, name: str, part: str = "engines") -> Any:
 def test_without_a_machine_the_one_that_all_yml_describes_is_planned(project: Project) -> None:
     figures = told(project)
     big = engine(figures, "llama-70b")
-    assert big["ram"] == {"weights": 42_520_398_816, "kv_cache": 5 * GIB // 2, "overhead": GIB}
-    assert big["gpu"] == {"weights": 0, "kv_cache": 0, "overhead": 0}
-    assert big["tokens_per_second"] == pytest.approx(2.44, abs=0.01)
-    assert big["first_token_seconds"] == pytest.approx(21.2, abs=0.1)
-    assert (big["limit"], big["context"], big["sequences"], big["sequences_that_fit"]) == (64 * GIB, 8192, 1, 9)
+    parts = big["ram"], big["gpu"]
+    assert sum(part["weights"] for part in parts) == 42_520_398_816
+    assert sum(part["kv_cache"] for part in parts) == 5 * GIB // 2
+    assert [part["overhead"] for part in parts] == [GIB, GIB]
+    assert sum(big["gpu"].values()) / GIB == pytest.approx(13.75, abs=0.1)
+    assert (big["gpu_layers"], big["layers"]) == (25, 80)
+    assert big["tokens_per_second"] == pytest.approx(3.36, abs=0.01)
+    assert (big["limit"], big["context"], big["sequences"], big["sequences_that_fit"]) == (64 * GIB, 8192, 1, 3)
+    small = engine(figures, "llama-8b")
+    assert small["gpu"] == {"weights": 0, "kv_cache": 0, "overhead": 0}
+    assert small["tokens_per_second"] == pytest.approx(22.3, abs=0.1)
     assert figures["ram"] == {"taken": 80 * GIB, "there": 120 * GIB}
-    assert figures["gpu"]["taken"] == 0
+    assert figures["gpu"] == {"taken": sum(big["gpu"].values()), "there": 15882 * GIB // 1024}
     assert figures["disk"] == {"taken": 42_520_398_816 + 4_920_739_232, "there": None}
     assert figures["together"] == [["llama-70b", "llama-8b", "qwen3-vl-4b"]]
 
 
-def test_what_the_card_could_do_fits_on_it(project: Project) -> None:
-    figures = told(project)
-    big, small = (engine(figures, name, "on_card") for name in ("llama-70b", "llama-8b"))
-    assert 0 < big["gpu_layers"] < big["layers"]
-    assert sum(big["gpu"].values()) <= figures["gpu"]["there"]
-    assert small["gpu_layers"] == small["layers"]
-    for before, after in ((engine(figures, "llama-70b"), big), (engine(figures, "llama-8b"), small)):
-        assert after["tokens_per_second"] > before["tokens_per_second"]
-        assert after["first_token_seconds"] < before["first_token_seconds"]
-    assert ["llama-70b"] in figures["together_on_card"]
+def test_layers_on_the_card_make_it_faster_and_take_memory_there_instead_of_in_ram(project: Project) -> None:
+    before, after = (
+        engine(told(project, "--data", f"engines.llama-70b.gpu_layers={layers}"), "llama-70b") for layers in (10, 28)
+    )
+    assert after["tokens_per_second"] > before["tokens_per_second"]
+    assert after["first_token_seconds"] < before["first_token_seconds"]
+    assert after["gpu"]["weights"] > before["gpu"]["weights"]
+    for part in ("weights", "kv_cache"):
+        assert after["gpu"][part] + after["ram"][part] == before["gpu"][part] + before["ram"][part]
 
 
 def test_each_machine_is_planned_with_its_own_hardware(project: Project) -> None:
     project.write("hosts.yml", WORKSTATION + "  second: {address: 10.0.0.2, groups: []}\n")
-    project.write("workstation.yml", "machine: {hardware: {ram_bandwidth: 57.6, gpu: null}}\n")
+    hardware = "machine: {hardware: {ram_bandwidth: 57.6, gpu: null}}\n"
+    project.write("workstation.yml", f"{hardware}engines: {{llama-70b: {{gpu_layers: 0}}}}\n")
     slow, fast = (told(project, machine=machine) for machine in ("workstation", "second"))
-    ratio = engine(fast, "llama-70b")["tokens_per_second"] / engine(slow, "llama-70b")["tokens_per_second"]
+    ratio = engine(fast, "llama-8b")["tokens_per_second"] / engine(slow, "llama-8b")["tokens_per_second"]
     assert ratio == pytest.approx(102.4 / 57.6)
-    assert (slow["gpu"], slow["on_card"], slow["together_on_card"]) == (None, [], [])
+    assert slow["gpu"] is None
+    assert sum(engine(slow, "llama-70b")["gpu"].values()) == 0
 
 
 def test_a_longer_prompt_and_fewer_threads_answer_later(project: Project) -> None:
@@ -125,7 +132,7 @@ def test_in_a_pipe_the_plan_is_plain_and_at_most_100_columns_wide(project: Proje
     assert "\x1b" not in shown
     assert max(len(line) for line in shown.splitlines()) <= 100
     assert "80.0 GiB of 120.0 GiB, 40.0 GiB left" in shown
-    for part in ("llama-70b", "43.1 GiB", "1 (9 fit)", "< 2.4", "> 21.2 s", "28 of 80"):
+    for part in ("llama-70b", "13.8 GiB", "30.3 GiB", "1 (3 fit)", "< 3.4", "> 14.7 s"):
         assert part in shown
     assert "…" not in shown
 
@@ -151,7 +158,7 @@ def test_the_plan_of_the_documentation_follows_the_settings(project: Project) ->
     project.run("rig", "plan", "--into", "capacity.md", "--data", "machine.hardware.ram_bandwidth=57.6")
     written = page.read_text(encoding="utf-8")
     assert "57.6 GB/s" in written
-    assert "| llama-70b | 43.1 GiB | 64.0 GiB | 8,192 | 1 (9 fit) | < 1.4 |" in written
+    assert "| llama-70b | 13.8 GiB | 25 of 80 | 30.3 GiB | 64.0 GiB | 8,192 | 1 (3 fit) | < 1.9 |" in written
 
 
 def test_a_page_without_a_place_for_the_plan_is_left_alone(project: Project) -> None:

@@ -14,8 +14,8 @@ from rig.settings.tree import plain, read
 from tests.unit.project import ROOT, WORKSTATION, Project
 
 HASH = "32df3baccb556f9840059b2528b2dee4d3d516b24afdfb9d0c56ff5f63e3a664"
-SHORT_IMAGE = "ghcr.io/ggml-org/llama.cpp:server-b11176"
-IMAGE = f"{SHORT_IMAGE}@sha256:6257697a7f5d034b8fb499ddb07af3e250506352f94102054252a23f3b85e0af"
+SHORT_IMAGE = "ghcr.io/ggml-org/llama.cpp:server-cuda-b11206"
+IMAGE = f"{SHORT_IMAGE}@sha256:3e7673cce183a55f97a1bc3c80817f3c61452483c13bc088a6766388af4775fe"
 SIZE = "a whole number with K, M, G or T, such as 64G"
 LINES = "write lines of the form 'key: value' below it, or {} for none"
 
@@ -33,9 +33,9 @@ MISTAKES = {
         "    model: llama-3.1-8b-q4",
         "    image: null\n    model: llama-3.1-8b-q4",
         "engines.llama-8b.image",
-        "unknown key; remove it, or write 'enabled', 'alternatives', 'model', 'projector', 'address', 'port', "
-        "'context', 'sequences', 'threads', 'memory', 'overhead', 'cpus', 'health_timeout', 'arguments', 'runtime' or "
-        "'archive'",
+        "unknown key; remove it, or write 'enabled', 'alternatives', 'model', 'address', 'port', 'context', "
+        "'sequences', 'memory', 'overhead', 'cpus', 'health_timeout', 'projector', 'threads', 'kv_cache', 'arguments', "
+        "'runtime' or 'archive'",
     ),
     "number for text": (
         "  timezone: Etc/UTC",
@@ -210,7 +210,7 @@ MISTAKES = {
         "    runtime: container\n",
         "    runtime: contianer\n",
         "engines.llama-70b.runtime",
-        "must be 'container' or 'native', not 'contianer'; write 'container'",
+        "must be 'container', 'native' or 'vllm', not 'contianer'; write 'container'",
     ),
     "unknown word": (
         "  source: vendor",
@@ -314,7 +314,7 @@ def test_a_mistake_is_told_with_its_line_its_key_and_its_remedy(project: Project
 def test_an_engine_of_no_kind_is_told_at_its_name(project: Project) -> None:
     project.change("all.yml", "    runtime: container\n", "")
     line = project.line("all.yml", "llama-70b:")
-    sentence = "is missing; write 'container' or 'native'"
+    sentence = "is missing; write 'container', 'native' or 'vllm'"
     assert f"group_data/all.yml:{line}: engines.llama-70b.runtime: {sentence}" in project.problems()
 
 

@@ -14,6 +14,7 @@ from tests.unit.sample import examples
 
 SHIPPED = Settings.model_validate(plain(read(ROOT / "group_data" / "all.yml", "all.yml")), strict=False)
 BIG, SMALL = "engines.llama-70b", "engines.llama-8b"
+ON_PROCESSOR = {f"{BIG}.gpu_layers": "0"}
 NEEDS_70B = "needs 43.1 GiB: 2.5 GiB of KV cache, 39.6 GiB of weights and 1.0 GiB of overhead"
 
 # What is said by --data; the key that is told; the sentence.
@@ -21,23 +22,23 @@ MISFITS = {
     "more sequences than memory": (
         {f"{SMALL}.sequences": "8", f"{SMALL}.memory": "8G"},
         f"{SMALL}.sequences",
-        "8 sequences of 8,192 tokens need 8.0 GiB of KV cache, and 2.4 GiB are left of memory 8G after 4.6 GiB of "
-        "weights and 1.0 GiB of overhead; write 2, or memory: 14G",
+        "8 sequences of 8,192 tokens need 8.0 GiB of KV cache, 2.4 GiB are left of memory 8G after 4.6 GiB of "
+        "weights and 1.0 GiB of overhead; write 2, or 4 with kv_cache: q8_0, or memory: 14G",
     ),
     "a longer context than memory": (
         {f"{SMALL}.context": "131072"},
         f"{SMALL}.context",
-        "1 sequence of 131,072 tokens needs 16.0 GiB of KV cache, and 10.4 GiB are left of memory 16G after 4.6 GiB of "
-        "weights and 1.0 GiB of overhead; write 85248, or memory: 22G",
+        "1 sequence of 131,072 tokens needs 16.0 GiB of KV cache, 10.4 GiB are left of memory 16G after 4.6 GiB of "
+        "weights and 1.0 GiB of overhead; write 85248, or 131072 with kv_cache: q8_0, or memory: 22G",
     ),
     "a longer context than any memory": (
         {f"{SMALL}.context": "13107200"},
         f"{SMALL}.context",
-        "1 sequence of 13,107,200 tokens needs 1,600.0 GiB of KV cache, and 10.4 GiB are left of memory 16G after 4.6 "
-        "GiB of weights and 1.0 GiB of overhead; write 85248",
+        "1 sequence of 13,107,200 tokens needs 1,600.0 GiB of KV cache, 10.4 GiB are left of memory 16G after 4.6 "
+        "GiB of weights and 1.0 GiB of overhead; write 85248, or 160512 with kv_cache: q8_0",
     ),
     "less memory than weights": (
-        {f"{BIG}.memory": "32G"},
+        {f"{BIG}.memory": "32G", **ON_PROCESSOR},
         f"{BIG}.memory",
         f"is 32G, and the engine {NEEDS_70B}; write 44G",
     ),
@@ -48,15 +49,15 @@ MISFITS = {
         "write 18G",
     ),
     "a model larger than the machine": (
-        {"machine.hardware.ram": "32G"},
+        {"machine.hardware.ram": "32G", **ON_PROCESSOR},
         f"{BIG}.model",
         f"{NEEDS_70B}, and the machine has 24.0 GiB for engines; write a smaller model",
     ),
     "more cache than the machine": (
-        {"machine.hardware.ram": "50G"},
+        {"machine.hardware.ram": "50G", **ON_PROCESSOR},
         f"{BIG}.context",
-        "1 sequence of 8,192 tokens needs 2.5 GiB of KV cache, and 1.4 GiB are left of the machine's 42.0 GiB after "
-        "39.6 GiB of weights and 1.0 GiB of overhead; write 4352",
+        "1 sequence of 8,192 tokens needs 2.5 GiB of KV cache, 1.4 GiB are left of the machine's 42.0 GiB after "
+        "39.6 GiB of weights and 1.0 GiB of overhead; write 4352, or 8192 with kv_cache: q8_0",
     ),
     "more threads than cores": (
         {f"{BIG}.threads": "24"},
@@ -75,6 +76,23 @@ MISFITS = {
         "64.0 GiB of llama-70b + 16.0 GiB of llama-8b are more than the 46.0 GiB for engines "
         "(54G of RAM less 8G of ram_reserve); write false here or at another of them, or make them alternatives "
         "(alternatives: NAME at each), of which one runs at a time",
+    ),
+    "more layers than the card": (
+        {f"{BIG}.gpu_layers": "30"},
+        f"{BIG}.gpu_layers",
+        "30 layers need 16.3 GiB: 0.9 GiB of KV cache, 14.4 GiB of weights and 1.0 GiB of overhead, and the graphics "
+        "card has 15.5 GiB; write 28, or 29 with kv_cache: q8_0",
+    ),
+    "more sequences than the card": (
+        {f"{BIG}.model": "llama-3.1-8b-q4", f"{BIG}.gpu_layers": "32", f"{BIG}.sequences": "16"},
+        f"{BIG}.sequences",
+        "16 sequences of 8,192 tokens need 16.0 GiB of KV cache, 10.2 GiB are left of the graphics card's 15.5 GiB "
+        "after 4.3 GiB of weights and 1.0 GiB of overhead; write 10, or 16 with kv_cache: q8_0, or gpu_layers: 23",
+    ),
+    "more layers than the model": (
+        {f"{BIG}.gpu_layers": "81"},
+        f"{BIG}.gpu_layers",
+        "81 are more than the 80 of llama-3.3-70b-q4; write 80",
     ),
     "models beyond the disk": (
         {"machine.hardware.disk": "40G"},
@@ -105,6 +123,15 @@ def test_a_misfit_of_one_machine_is_told_in_its_own_file(project: Project) -> No
     assert problem.startswith(f"group_data/workstation.yml:3: {SMALL}.memory: is 5G, and the engine needs 6.6 GiB")
 
 
+def test_layers_on_a_card_that_is_not_there_are_refused(project: Project) -> None:
+    project.write("workstation.yml", "machine: {hardware: {gpu: null}}\n")
+    project.write("hosts.yml", WORKSTATION)
+    (problem,) = project.problems()
+    assert problem.endswith(
+        f"{BIG}.gpu_layers: is 25, and machine.hardware.gpu says that there is no graphics card; write 0"
+    )
+
+
 def test_engines_that_are_off_need_not_fit(project: Project) -> None:
     assert project.problems(**{"engines.qwen3-vl-4b.memory": "1G", "engines.qwen3-vl-4b.threads": "99"}) == []
 
@@ -123,7 +150,7 @@ def test_the_projector_is_part_of_the_weights(project: Project) -> None:
 
 def test_a_cache_of_fewer_bits_fits_more(project: Project) -> None:
     assert project.problems(**{f"{SMALL}.sequences": "16", f"{SMALL}.memory": "15G"}) != []
-    project.change("all.yml", "    port: 8003", "    port: 8003\n    arguments: [-ctk, q8_0, -ctv, q8_0]")
+    project.change("all.yml", "    port: 8003", "    port: 8003\n    kv_cache: q8_0")
     assert project.problems(**{f"{SMALL}.sequences": "16", f"{SMALL}.memory": "15G"}) == []
 
 
@@ -151,16 +178,18 @@ def test_a_shape_that_contradicts_itself_is_refused(project: Project) -> None:
     context=some.integers(1, 2**18).map(lambda n: n * 256),
     sequences=some.integers(1, 256),
     threads=some.integers(1, 64),
+    layers=some.integers(0, 99),
 )
 @examples
 def test_who_writes_what_is_told_ends_with_what_fits(
-    memory: int, ram: int, context: int, sequences: int, threads: int
+    memory: int, ram: int, context: int, sequences: int, threads: int, layers: int
 ) -> None:
     hardware = SHIPPED.machine.hardware.model_copy(update={"ram": f"{ram}G"})
     asked = {"memory": f"{memory}G", "context": context, "sequences": sequences, "threads": threads}
     engines = {**SHIPPED.enabled_engines}
     engines["llama-8b"] = engines["llama-8b"].model_copy(update=asked)
-    for _ in range(8):
+    engines["llama-70b"] = engines["llama-70b"].model_copy(update={"gpu_layers": layers})
+    for _ in range(12):
         told = list(misfits(engines, SHIPPED.models, hardware))
         if not told:
             return

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from rig.__main__ import schema_text
 from rig.settings import Settings
-from rig.settings.engines import Archive, CommonEngine, ContainerEngine, NativeEngine
+from rig.settings.engines import Archive, ContainerEngine, NativeEngine
 from rig.settings.firewall import Allowed
 from rig.settings.hosts import HostEntry
 from rig.settings.machine import Gpu, User
@@ -84,7 +84,10 @@ def test_what_all_yml_calls_the_default_of_an_engine_is_its_default() -> None:
     text = ALL.read_text(encoding="utf-8")
     engine = text[text.index("  llama-70b:\n    # container") : text.index("\n  llama-8b:\n")]
     for key in (
+        "alternatives",
         "projector",
+        "gpu_layers",
+        "kv_cache",
         "address",
         "context",
         "sequences",
@@ -94,7 +97,7 @@ def test_what_all_yml_calls_the_default_of_an_engine_is_its_default() -> None:
         "cpus",
         "health_timeout",
     ):
-        default = CommonEngine.model_fields[key].default
+        default = ContainerEngine.model_fields[key].default
         comment = re.search(rf"((?:    #[^\n]*\n)+)    {key}:", engine)
         assert comment is not None, key
         said = re.search(r"default (none|[\w.]*\w)|(null) \(the default\)", comment[1])
