@@ -116,9 +116,9 @@ def _headers(settings: Settings, files: tuple[Path, ...]) -> dict[str, Model]:
     catalogue = settings.models.catalogue.items()
     found: dict[str, Model] = {}
     for path in files:
-        names = [name for name, model in catalogue if model.file == path.name]
+        names = [name for name, model in catalogue if path.name in {pin.file for pin in model.chosen.pinned}]
         if not names:
-            known = ", ".join(model.file for _, model in catalogue)
+            known = ", ".join(pin.file for _, model in catalogue for pin in model.chosen.pinned)
             sentence = f"the catalogue has no file '{path.name}'; give one of {known}"
             raise click.BadParameter(sentence, param_hint="--file")
         try:

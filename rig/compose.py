@@ -12,6 +12,9 @@ from rig.settings import Settings
 from rig.settings.engines import ContainerEngine, Containerised, VllmEngine
 from rig.settings.secrets import key_variable
 
+PATH = "/etc/rig/compose.yaml"
+"""Where it lies on a machine."""
+
 BRIDGE = "rig0"
 """Interface of the containers' network. A fixed name, so that the firewall's rules can name it."""
 
@@ -62,12 +65,11 @@ def service(settings: Settings, name: str, engine: Containerised) -> dict[str, A
 
 
 def fingerprint(settings: Settings, name: str, engine: Containerised) -> str:
-    """SHA-256 of the engine's definition and of its models: what a running container must carry to be current.
+    """SHA-256 of the engine's definition: what a running container must carry to be current.
 
-    The models' own hashes belong to it, as a file of the same name with other bytes is served only after a restart.
+    Other bytes of a model are another version, whose folder is part of the definition.
     """
-    models = [settings.models.catalogue[model].sha256 for model in engine.model_names]
-    canonical = json.dumps([_definition(settings, name, engine), models], sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(_definition(settings, name, engine), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -112,7 +114,7 @@ def _definition(settings: Settings, name: str, engine: Containerised) -> dict[st
 def _llama(settings: Settings, name: str, engine: ContainerEngine) -> dict[str, Any]:
     """What is llama.cpp's own."""
     names = engine.model_names
-    seen_as = {model: f"{MODELS}/{model}/{settings.models.catalogue[model].file}" for model in names}
+    seen_as = {model: _inside(settings, model) for model in names}
     architecture = settings.models.catalogue[engine.model].known.architecture
     layers = None if architecture is None else architecture.layers
     # Weights that are locked in RAM count against this limit.
@@ -132,7 +134,7 @@ def _vllm(settings: Settings, name: str, engine: VllmEngine) -> dict[str, Any]:
     """What is vLLM's own."""
     return {
         "entrypoint": vllm.ENTRYPOINT,
-        "command": vllm.arguments(engine, f"{MODELS}/{engine.model}", host="0.0.0.0"),
+        "command": vllm.arguments(engine, _inside(settings, engine.model), host="0.0.0.0"),
         "environment": {"TZ": settings.machine.timezone, **vllm.ENVIRONMENT, vllm.KEY: _key(name)},
         "user": vllm.USER,
         # Docker's own is 64 MB and executes nothing, and vLLM compiles there what it then loads.
@@ -153,13 +155,19 @@ def _key(name: str) -> str:
 
 
 def _models(settings: Settings, model: str) -> dict[str, Any]:
-    return _bind(str(settings.model_path(model).parent), f"{MODELS}/{model}", read_only=True)
+    return _bind(str(settings.model_folder(model)), f"{MODELS}/{model}", read_only=True)
 
 
 def _bind(source: str, target: str, *, read_only: bool) -> dict[str, Any]:
     # Docker would make a missing directory, and the engine would fail for another reason.
     bind = {"create_host_path": False}
     return {"type": "bind", "source": source, "target": target, "read_only": read_only, "bind": bind}
+
+
+def _inside(settings: Settings, model: str) -> str:
+    """A model as its container sees it: its one file, or the folder of its repository."""
+    below = settings.model_path(model).relative_to(settings.model_folder(model))
+    return str(PurePosixPath(MODELS) / model / below)
 
 
 def _health_url(engine: Containerised) -> str:

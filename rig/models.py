@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from rig import compose, native
 from rig.settings import Settings, size_bytes
 from rigd.models.manifest import File, Limits, Manifest, Model
 from rigd.models.state import FetchState
@@ -44,6 +45,7 @@ def manifest(settings: Settings) -> Manifest:
         records=RECORDS,
         backup=f"{settings.storage.backup.path}/models",
         token_file=TOKEN,
+        starters=(compose.PATH, *map(native.drop_in, settings.enabled_engines)),
         limits=Limits(
             parallel=wanted.parallel,
             bytes_per_second=None if wanted.rate is None else size_bytes(wanted.rate),
@@ -53,8 +55,8 @@ def manifest(settings: Settings) -> Manifest:
             Model(
                 name=name,
                 repository=model.repository,
-                revision=model.revision,
-                files=(File(model.file, model.size, model.sha256),),
+                revision=model.chosen.revision,
+                files=tuple(File(pinned.file, pinned.size, pinned.sha256) for pinned in model.chosen.pinned),
                 engines=tuple(
                     engine for engine, entry in settings.enabled_engines.items() if name in entry.model_names
                 ),

@@ -18,6 +18,11 @@ def engines(settings: Settings) -> dict[str, NativeEngine]:
     return {name: engine for name, engine in enabled.items() if isinstance(engine, NativeEngine)}
 
 
+def drop_in(name: str) -> str:
+    """Where the part of the unit lies that this engine's settings decide."""
+    return f"/etc/systemd/system/rig-native@{name}.service.d/engine.conf"
+
+
 def directory(engine: NativeEngine) -> PurePosixPath:
     """Where the engine's archive is unpacked; named by its hash, so that another archive is another directory."""
     assert engine.archive is not None

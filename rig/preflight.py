@@ -166,8 +166,9 @@ def _space(settings: Settings, machine: Machine) -> list[str]:
     # A file system that is not mounted yet cannot be measured: its files are not counted against another.
     models = settings.storage.models
     if models.mount is None or str(models.path) in machine.mounts:
-        for name, model in settings.needed_models.items():
-            missing = model.size - machine.sizes.get(str(settings.model_path(name)), 0)
+        for name in settings.needed_models:
+            files = settings.model_files(name)
+            missing = sum(file.size - machine.sizes.get(str(path), 0) for path, file in files.items())
             ask(str(models.path), missing, f"the model {name}")
 
     found: list[str] = []
@@ -234,4 +235,4 @@ def asked_paths(settings: Settings) -> tuple[str, ...]:
 
 def asked_files(settings: Settings) -> tuple[PurePosixPath, ...]:
     """Model files whose present size preflight looks up."""
-    return tuple(settings.model_path(name) for name in settings.needed_models)
+    return tuple(path for name in settings.needed_models for path in settings.model_files(name))

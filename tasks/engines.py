@@ -15,7 +15,7 @@ from rig.settings.engines import Containerised, NativeEngine
 from rig.settings.secrets import key_variable
 from rigd.modes import config
 
-COMPOSE = "/etc/rig/compose.yaml"
+COMPOSE = compose.PATH
 UNITS = "/etc/systemd/system"
 CONTAINER_UNIT = f"{UNITS}/rig-container@.service"
 NATIVE_UNIT = f"{UNITS}/rig-native@.service"
@@ -78,7 +78,7 @@ def _service(settings: Settings, name: str, engine: NativeEngine) -> None:
         program=engine.archive.binary,
     )
     text, fingerprint = _drop_in(settings, name, engine)
-    dest = f"{UNITS}/rig-native@{name}.service.d/engine.conf"
+    dest = native.drop_in(name)
     written(name=f"Write {dest}", path=dest, text=text)
     engines.native(
         name=f"Run {name} as a service",
@@ -93,7 +93,7 @@ def _service(settings: Settings, name: str, engine: NativeEngine) -> None:
 
 
 def _drop_in(settings: Settings, name: str, engine: NativeEngine) -> tuple[str, str]:
-    """The drop-in, and the fingerprint in it: over itself without one, the template unit and the model's hash."""
+    """The drop-in, and the fingerprint in it: over itself without one, and the template unit."""
     values = {
         "engine": name,
         "models": settings.storage.models.path,
@@ -110,6 +110,5 @@ def _drop_in(settings: Settings, name: str, engine: NativeEngine) -> tuple[str, 
     fingerprint = native.fingerprint(
         render(template, fingerprint="", **values),
         own_file(NATIVE_UNIT),
-        *(settings.models.catalogue[model].sha256 for model in engine.model_names),
     )
     return render(template, fingerprint=fingerprint, **values), fingerprint

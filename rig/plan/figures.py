@@ -105,7 +105,7 @@ def plan(machine: str, settings: Settings, prompt: int = PROMPT, read: Mapping[s
         ram=Total(_at_once(limits, settings), ram_for_engines(hardware)),
         gpu=Total(_at_once(on_card, settings), card) if card else None,
         disk=Total(
-            sum(model.size for model in settings.needed_models.values()),
+            sum(model.chosen.size for model in settings.needed_models.values()),
             None if hardware.disk is None else size_bytes(hardware.disk),
         ),
         together=sets_that_fit(

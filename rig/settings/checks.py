@@ -13,7 +13,7 @@ from rig.settings.engines import ContainerEngine, Engine, LlamaEngine, NativeEng
 from rig.settings.firewall import Firewall
 from rig.settings.fitting import Finding, misfits
 from rig.settings.machine import Hardware
-from rig.settings.models import Models
+from rig.settings.models import Models, contradictions
 from rig.settings.monitoring import Monitoring
 from rig.settings.storage import Storage
 from rig.settings.thermal import Thermal, misordered
@@ -52,6 +52,7 @@ def findings(tree: Node) -> Iterator[Finding]:
     yield from _port_clashes(enabled, sound.firewall, listeners)
     if sound.models is not None:
         yield from _unknown_models(sound.engines, sound.models)
+        yield from _unpinned_models(enabled, sound.models)
     yield from _lonely(sound.engines)
     if sound.firewall is not None:
         yield from _opened_engines(enabled, sound.firewall)
@@ -148,6 +149,19 @@ def _lonely(engines: Mapping[str, Engine]) -> Iterator[Finding]:
                 ("engines", name, "alternatives"),
                 f"'{engine.alternatives}' is the group of this engine alone; {remedy}",
             )
+
+
+def _unpinned_models(engines: Mapping[str, Engine], models: Models) -> Iterator[Finding]:
+    """Entries of the catalogue that contradict themselves, and files that an enabled engine needs and nobody knows."""
+    for name, model in models.catalogue.items():
+        for path, sentence in contradictions(name, model):
+            yield ("models", "catalogue", name, *path), sentence
+    for engine, entry in engines.items():
+        for name in entry.model_names:
+            found = models.catalogue.get(name)
+            if found is not None and found.chosen.files == ():
+                sentence = f"are not known yet, and engine {engine} needs them; run python -m rig lock {name}"
+                yield ("models", "catalogue", name, "files"), sentence
 
 
 def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterator[Finding]:

@@ -334,7 +334,7 @@ def _sum(sizes: Mapping[str, int], names: list[str]) -> str:
 def _too_small_disk(engines: Mapping[str, Engine], models: Models, hardware: Hardware) -> Iterator[Finding]:
     """A disk that cannot hold the files of all enabled engines."""
     named = {name for engine in engines.values() for name in engine.model_names}
-    needed = sum(model.size for name, model in models.catalogue.items() if name in named)
+    needed = sum(model.chosen.size for name, model in models.catalogue.items() if name in named)
     if hardware.disk is not None and needed > size_bytes(hardware.disk):
         sentence = f"is {hardware.disk}, and the models of the enabled engines take {in_words(needed)}"
         yield ("machine", "hardware", "disk"), f"{sentence}; write {size_at_least(needed)} or more, or enable less"

@@ -1,7 +1,8 @@
-"""Settings of the concern `models`: the catalogue of model files, pinned by revision, size and SHA-256."""
+"""Settings of the concern `models`: the catalogue of models, each file pinned by revision, size and SHA-256."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -24,6 +25,16 @@ Revision = Annotated[
 ]
 
 
+InnerPath = Annotated[
+    str,
+    Shape(
+        r"(?!(.*/)?\.{1,2}(/|$))[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*",
+        "a path inside the repository",
+        "one such as tokenizer.json, without '..'",
+    ),
+]
+
+
 class ModelShape(Section):
     """How a language model is built: what the plan needs to know before the file is there."""
 
@@ -36,11 +47,17 @@ class ModelShape(Section):
         description="Whether one table is input embedding and output head (tie_word_embeddings), true or false."
     )
     parameters: int = Field(ge=1, description="Numbers that it consists of, a number such as 8030261248.")
+    table_bits: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Bits of a number in the embedding and the head, such as 16; null: as many as everywhere else.",
+    )
 
     @property
     def architecture(self) -> Architecture:
         """The same as a value to calculate with."""
-        return Architecture(**self.model_dump())
+        return Architecture(**self.model_dump(exclude={"table_bits"}))
 
 
 def _consistent(shape: ModelShape) -> ModelShape:
@@ -53,24 +70,93 @@ def _consistent(shape: ModelShape) -> ModelShape:
     return shape
 
 
-class Model(Section):
-    """One model file of the hub."""
+class ModelFile(Section):
+    """One file of a model."""
 
-    repository: Repository = Field(description="Repository on the hub, owner/name.")
-    revision: Revision = Field(description="Commit of the repository, 40 hexadecimal digits, or main.")
-    file: FileName = Field(description="Name of the file in the repository and on the machine.")
-    size: int = Field(ge=1, description="Size of the file in bytes.")
+    file: InnerPath = Field(description="Path of the file in the repository.")
+    size: int = Field(ge=0, description="Size of the file in bytes.")
     sha256: Sha256 = Field(description="SHA-256 of the file, 64 hexadecimal digits.")
-    shape: Annotated[ModelShape, AfterValidator(_consistent)] | None = Field(
-        default=None, description="How a language model is built; null when unknown, or for a projector."
+
+
+class Pin(Section):
+    """One version of a model: one file of a repository, or the files of a whole one."""
+
+    revision: Revision = Field(description="Commit of the repository, 40 hexadecimal digits, or main.")
+    file: FileName | None = Field(
+        default=None, description="Name of its one file, in the repository and on the machine; null where it has files."
+    )
+    size: int = Field(ge=1, description="Size of all its files together, in bytes; an estimate while files is [].")
+    sha256: Sha256 | None = Field(default=None, description="SHA-256 of its one file, 64 hexadecimal digits.")
+    files: tuple[ModelFile, ...] | None = Field(
+        default=None,
+        description="Files of a whole repository, each with file, size and sha256; [] until rig lock has asked.",
     )
 
     @property
+    def pinned(self) -> tuple[ModelFile, ...]:
+        """Its files; none while they are not known."""
+        if self.file is not None and self.sha256 is not None:
+            return (ModelFile(file=self.file, size=self.size, sha256=self.sha256),)
+        return self.files or ()
+
+
+class Model(Pin):
+    """A model of the hub, and the version of it that is served."""
+
+    repository: Repository = Field(description="Repository on the hub, owner/name.")
+    shape: Annotated[ModelShape, AfterValidator(_consistent)] | None = Field(
+        default=None, description="How a language model is built; null when unknown, or for a projector."
+    )
+    previous: Pin | None = Field(
+        default=None, description="The version before this one, which rig lock keeps; null when there is none."
+    )
+    use: Literal["current", "previous"] = Field(
+        default="current", description="Which version is served: current, or previous to go back."
+    )
+
+    @property
+    def chosen(self) -> Pin:
+        """The version that is served."""
+        return self if self.use == "current" or self.previous is None else self.previous
+
+    @property
     def known(self) -> KnownModel:
-        """What is known of it before its file is there, as a value to calculate with."""
+        """What is known of it before its files are there, as a value to calculate with."""
         if self.shape is None:
-            return KnownModel(None, unknown_weights(self.size))
-        return KnownModel(self.shape.architecture, estimated_weights(self.size, self.shape.architecture))
+            return KnownModel(None, unknown_weights(self.chosen.size))
+        architecture = self.shape.architecture
+        return KnownModel(architecture, estimated_weights(self.chosen.size, architecture, self.shape.table_bits))
+
+
+def contradictions(name: str, model: Model) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What in an entry does not go together: path below the entry and sentence. `name`: that of the entry."""
+    lock = f"run python -m rig lock {name}"
+    yield from ((("previous", key), sentence) for key, sentence in _conflicts(model.previous, lock))
+    yield from (((key,), sentence) for key, sentence in _conflicts(model, lock))
+    if model.use == "previous" and model.previous is None:
+        yield ("use",), "is previous, and there is no previous version; write current"
+
+
+def _conflicts(pin: Pin | None, lock: str) -> Iterator[tuple[str, str]]:
+    """What in one version does not go together: key and sentence. `lock`: the remedy that asks the hub."""
+    if pin is None:
+        return
+    if pin.file is not None and pin.files is not None:
+        yield "files", "stands beside file; remove one of them: a model is one file or the files of a repository"
+    elif pin.file is None and pin.files is None:
+        yield "file", "is missing; write the name of the file, or files: [] for a whole repository"
+    elif pin.file is not None and pin.sha256 is None:
+        yield "sha256", f"is missing; write it, or {lock}"
+    elif pin.files:
+        names = [entry.file for entry in pin.files]
+        twice = next((file for file in names if names.count(file) > 1), None)
+        total = sum(entry.size for entry in pin.files)
+        if twice is not None:
+            yield "files", f"has '{twice}' twice; remove one of them, or {lock}"
+        if total != pin.size:
+            yield "size", f"is {pin.size}, and the files have {total} bytes together; write that, or {lock}"
+    if pin.files is not None and pin.sha256 is not None:
+        yield "sha256", "is of one file, and each of files has its own; remove it"
 
 
 class Download(Section):
@@ -94,5 +180,5 @@ class Models(Section):
         description="How often all models are read again and verified: weekly, monthly, quarterly or yearly."
     )
     catalogue: dict[CatalogueName, Model] = Field(
-        description="Model files that engines may name; only those of enabled engines are downloaded."
+        description="Models that engines may name; only those of enabled engines are downloaded."
     )

@@ -10,11 +10,12 @@ from rig.settings.containers import Containers
 from rig.settings.engines import Engine, NativeEngine, alternatives
 from rig.settings.firewall import Firewall
 from rig.settings.machine import Machine
-from rig.settings.models import Model, Models
+from rig.settings.models import Model, ModelFile, Models
 from rig.settings.monitoring import Monitoring
 from rig.settings.secrets import Secrets
 from rig.settings.storage import Storage
 from rig.settings.types import Name, Section
+from rigd.models.manifest import version
 
 
 class Settings(Section):
@@ -60,5 +61,16 @@ class Settings(Section):
         return tuple(dict.fromkeys((*self.enabled_engines, *self.secrets.consumers)))
 
     def model_path(self, name: str) -> PurePosixPath:
-        """Where a model of the catalogue lies on the machine."""
-        return PurePosixPath(self.storage.models.path) / name / self.models.catalogue[name].file
+        """What an engine is given of a model of the catalogue: its one file, or the folder of its repository."""
+        file = self.models.catalogue[name].chosen.file
+        return self.model_folder(name) if file is None else self.model_folder(name) / file
+
+    def model_folder(self, name: str) -> PurePosixPath:
+        """Where the files of the served version of a model lie on the machine, and nothing else does."""
+        pinned = self.models.catalogue[name].chosen.pinned
+        return PurePosixPath(self.storage.models.path) / name / version((file.file, file.sha256) for file in pinned)
+
+    def model_files(self, name: str) -> dict[PurePosixPath, ModelFile]:
+        """Each file of the served version of a model, by its path on the machine."""
+        folder = self.model_folder(name)
+        return {folder / pinned.file: pinned for pinned in self.models.catalogue[name].chosen.pinned}

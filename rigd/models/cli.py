@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "status", _status, "show how far a fetch is, and which models are verified; reads no model")
     prune = _command(commands, "prune", _prune, "delete what no engine uses, after asking")
     prune.add_argument("--yes", action="store_true", help="do not ask")
+    prune.add_argument(
+        "--previous", action="store_true", help="delete the version before the present one, too: no going back"
+    )
     return parser
 
 
@@ -134,6 +137,7 @@ def _list(options: argparse.Namespace, wanted: Manifest, records: Records) -> No
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
     lines += [f"{row.model}: {row.failure}" for row in rows if row.failure]
+    lines += [f"{row.model}: other versions are still there: {', '.join(row.others)}" for row in rows if row.others]
     _say(options, [asdict(row) for row in rows], "\n".join(lines))
 
 
@@ -154,7 +158,7 @@ def _status(options: argparse.Namespace, wanted: Manifest, records: Records) -> 
 
 def _prune(options: argparse.Namespace, wanted: Manifest, records: Records) -> None:
     with lock.held(records.directory, wait=False):
-        found = registry.leftovers(wanted, records)
+        found = registry.leftovers(wanted, records, options.previous)
         if not options.json:
             for leftover in found:
                 print(f"{state.size(leftover.size):>10}  {leftover.what}")

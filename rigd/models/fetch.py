@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import sys
 import threading
@@ -61,8 +62,8 @@ class Fetcher:
         return found
 
     def _job(self, model: Model, file: File, final: Path) -> Job:
-        backup = Path(self.manifest.backup) / model.name / file.path if self.manifest.backup else None
-        return Job(model, file, final, backup, Item(model.name, file.path, file.size))
+        backup = self.manifest.backup_path(model, file)
+        return Job(model, file, final, None if backup is None else Path(backup), Item(model.name, file.path, file.size))
 
     def run(self, models: list[Model], progress: Progress, jobs: list[Job]) -> None:
         """Raises Failed with a sentence for each file that could not be had; the others are there then."""
@@ -105,19 +106,40 @@ class Fetcher:
 
     def _look(self, job: Job, progress: Progress) -> None:
         """Believe a file that was put there by hand if its hash is right; keep a wrong one, out of the way."""
-        for path in (job.final, aside(job.final, job.file.sha256)):
-            stamp = Stamp.of(path)
-            if stamp is None:
-                continue
+        stamp = Stamp.of(job.final)
+        if stamp is not None:
             job.item.begin("checking")
-            found = files.digest(path, job.item.advance) if stamp.size == job.file.size else ""
-            if found == job.file.sha256 and Stamp.of(path) == stamp:
-                path.rename(job.final)
+            found = files.digest(job.final, job.item.advance) if stamp.size == job.file.size else ""
+            if found == job.file.sha256 and Stamp.of(job.final) == stamp:
                 self._done(job)
                 return
-            if path == job.final:
-                self._set_aside(job, found or files.digest(path, lambda count: None), progress)
-        job.item.begin("waiting", _size(_part(job.final)))
+            self._set_aside(job, found or files.digest(job.final, lambda count: None), progress)
+        if self._found(job):
+            self._done(job)
+        else:
+            job.item.begin("waiting", _size(_part(job.final)))
+
+    def _found(self, job: Job) -> bool:
+        """Take the same bytes from the model's own folder, where people put files, or from another version of it.
+
+        An update of a repository often changes a few small files: the others are linked.
+        """
+        home = Path(self.manifest.directory) / job.model.name
+        dropped = home / job.file.path
+        for path in (dropped, *sorted(home.glob(f"*/{glob.escape(job.file.path)}"))):
+            if path == job.final or _size(path) != job.file.size or not path.is_file():
+                continue
+            job.item.begin("checking")
+            if files.digest(path, job.item.advance) != job.file.sha256:
+                continue
+            job.final.parent.mkdir(parents=True, exist_ok=True)
+            if path == dropped:
+                path.rename(job.final)
+            else:
+                job.final.hardlink_to(path)
+            files.sync_directory(job.final.parent)
+            return True
+        return False
 
     def _set_aside(self, job: Job, sha256: str, progress: Progress) -> None:
         self.records.forget(job.model.name, job.file.path)
@@ -236,7 +258,7 @@ def fetcher(manifest: Manifest, records: Records) -> Fetcher:
 
 
 def aside(final: Path, sha256: str) -> Path:
-    """Where a file is kept that has lost its name to another version; going back to its hash brings it back."""
+    """Where a file is kept that does not have the bytes of its version."""
     return final.with_name(f"{final.name}.{sha256[:12]}.aside")
 
 

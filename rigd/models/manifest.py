@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import PurePosixPath
 from types import UnionType
@@ -43,6 +44,12 @@ Address = Annotated[str, Shape(r"https?://[^/\s]+(/[^/\s]+)*", "a web address wi
 Count = Annotated[int, AtLeast(1)]
 
 
+def version(files: Iterable[tuple[str, str]]) -> str:
+    """What tells versions of a model apart: the beginning of a SHA-256 over paths and SHA-256 of all files."""
+    listing = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files))
+    return hashlib.sha256(listing.encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True)
 class File:
     """One file of a repository."""
@@ -67,6 +74,11 @@ class Model:
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
 
+    @property
+    def version(self) -> str:
+        """The name of the folder of exactly these files."""
+        return version((file.path, file.sha256) for file in self.files)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -88,7 +100,7 @@ class Manifest:
 
     hub: Address
     directory: Folder
-    """A file lands at directory/model name/path."""
+    """A file lands at directory/model name/version/path, so that none takes the place of one that is being served."""
     records: Folder
     """Where is written down what was verified."""
     models: tuple[Model, ...]
@@ -97,10 +109,20 @@ class Manifest:
     token_file: Folder | None = None
     """File with the owner's token for gated repositories; it need not be there."""
     limits: Limits = Limits()
+    starters: tuple[Folder, ...] = ()
+    """Files by which engines are started: the version of a model that one of them names is in use."""
+
+    def folder(self, model: Model) -> PurePosixPath:
+        """Where the files of this version of a model lie."""
+        return PurePosixPath(self.directory) / model.name / model.version
 
     def path(self, model: Model, file: File) -> PurePosixPath:
         """Where a file lies on the machine."""
-        return PurePosixPath(self.directory) / model.name / file.path
+        return self.folder(model) / file.path
+
+    def backup_path(self, model: Model, file: File) -> PurePosixPath | None:
+        """Where a file lies in the backup, if there is one."""
+        return None if self.backup is None else PurePosixPath(self.backup) / model.name / model.version / file.path
 
     @property
     def digest(self) -> str:

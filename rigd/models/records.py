@@ -48,8 +48,10 @@ class Record:
     repository: str = ""
     revision: str = ""
     directory: str = ""
-    """The model's own folder."""
+    """The folder of the version that it is about."""
     files: dict[str, Verified] = field(default_factory=dict)
+    before: str = ""
+    """The folder of the version that was whole before; empty when there was none."""
 
 
 class Records:
@@ -78,11 +80,16 @@ class Records:
         """Put down that the file with this stamp has the manifest's hash."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._lock:
-            files = self.read(model.name).files | {file.path: Verified(stamp, file.sha256, now)}
-            # What the manifest no longer names is no part of the model.
-            kept = {entry.path: files[entry.path] for entry in model.files if entry.path in files}
-            folder = str(Path(manifest.directory) / model.name)
-            record = Record(model.repository, model.revision, folder, kept)
+            old = self.read(model.name)
+            folder = str(manifest.folder(model))
+            files = old.files if old.directory == folder else {}
+            record = Record(
+                model.repository,
+                model.revision,
+                folder,
+                files | {file.path: Verified(stamp, file.sha256, now)},
+                old.before if old.directory in ("", folder) else old.directory,
+            )
             replace(self._verified(model.name), json.dumps(asdict(record), indent=1) + "\n")
 
     def forget(self, name: str, path: str | None = None) -> None:

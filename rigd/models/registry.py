@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 from rigd.models import lock, state
 from rigd.models.gguf import quantization
-from rigd.models.manifest import Manifest
+from rigd.models.manifest import Manifest, Model
 from rigd.models.records import Record, Records, Stamp, holds
+
+VERSION = re.compile(r"[0-9a-f]{12}")
+"""What a folder of a version is called; others in a model's folder are not ours."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Row:
     """When all of its files were last hashed (the oldest of them); None when one is not known to be right."""
     engines: tuple[str, ...]
     failure: str | None
+    others: tuple[str, ...] = ()
+    """Folders of other versions that are still there, the one before this first."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,10 @@ def rows(manifest: Manifest, records: Records) -> list[Row]:
             if holds(record, file, Stamp.of(Path(manifest.path(model, file))))
         ]
         when = min(times) if len(times) == len(model.files) else None
-        kind = quantization(model, Path(manifest.directory) / model.name)
+        kind = quantization(model, Path(manifest.folder(model)))
         failure = records.failure(model.name)
-        found.append(Row(model.name, model.revision, kind, model.size, when, model.engines, failure))
+        others = tuple(path.name for path in _others(manifest, model, record))
+        found.append(Row(model.name, model.revision, kind, model.size, when, model.engines, failure, others))
     return found + [_unused(name, records.read(name)) for name in _forgotten(manifest, records)]
 
 
@@ -75,16 +82,24 @@ def status(manifest: Manifest, records: Records) -> dict[str, Any]:
     }
 
 
-def leftovers(manifest: Manifest, records: Records) -> list[Leftover]:
-    """What rig-models itself put down and no engine uses; files of others are none of its business."""
-    return [*_unused_models(manifest, records), *_set_aside(manifest, records)]
+def leftovers(manifest: Manifest, records: Records, previous: bool = False) -> list[Leftover]:
+    """What rig-models itself put down and no engine uses; files of others are none of its business.
+
+    ``previous``: the version of a model before the present one, too, without which there is no going back.
+    """
+    return [
+        *_unused_models(manifest, records),
+        *_unused_versions(manifest, records, previous),
+        *_set_aside(manifest, records),
+    ]
 
 
 def delete(leftover: Leftover, records: Records) -> None:
     """Delete the files, then the folders that are empty without them, then the record."""
     for path in leftover.files:
         path.unlink(missing_ok=True)
-    for folder in sorted({path.parent for path in leftover.files}, reverse=True):
+    folders = {folder for path in leftover.files for folder in (path.parent, path.parent.parent)}
+    for folder in sorted(folders, reverse=True):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     if leftover.model is not None:
@@ -99,9 +114,27 @@ def _unused_models(manifest: Manifest, records: Records) -> Iterator[Leftover]:
         yield Leftover(f"the model {name}, which no engine serves", files, _sum(files), name)
 
 
+def _unused_versions(manifest: Manifest, records: Records, previous: bool) -> Iterator[Leftover]:
+    started = "".join(_text(Path(path)) for path in manifest.starters)
+    for model in manifest.models:
+        record = records.read(model.name)
+        for folder in _others(manifest, model, record):
+            if str(folder) in started or (str(folder) == record.before and not previous):
+                continue
+            files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+            yield Leftover(f"the version {folder.name} of {model.name}, which no engine serves", files, _sum(files))
+
+
+def _others(manifest: Manifest, model: Model, record: Record) -> list[Path]:
+    """Folders of other versions of a model, the one before the present first."""
+    own = Path(manifest.folder(model))
+    found = [path for path in own.parent.glob("*/") if path != own and VERSION.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (str(path) != record.before, path.name))
+
+
 def _set_aside(manifest: Manifest, records: Records) -> Iterator[Leftover]:
     for model in manifest.models:
-        folder = Path(manifest.directory) / model.name
+        folder = Path(manifest.folder(model))
         known = {f"{file.path}.part" for file in model.files}
         for path in sorted([*folder.rglob("*.aside"), *folder.rglob("*.part")]):
             if str(path.relative_to(folder)) not in known:
@@ -125,6 +158,13 @@ def _files(record: Record) -> Iterator[Path]:
     for path in record.files:
         final = Path(record.directory) / path
         yield from (final, final.with_name(f"{final.name}.part"), *final.parent.glob(f"{final.name}.*.aside"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def _sum(files: tuple[Path, ...]) -> int:

@@ -212,7 +212,7 @@ def test_container_sees_its_models_and_cannot_change_them(
     settings: Settings, container: str, inspected: Inspected
 ) -> None:
     engine = settings.engines[container]
-    wanted = {str(settings.model_path(name).parent) for name in engine.model_names}
+    wanted = {str(settings.model_folder(name)) for name in engine.model_names}
     kept = {f"/var/lib/rig/caches/{container}"} if engine.runtime == "vllm" else set()
     assert {mount["Source"] for mount in inspected["Mounts"] if mount["Type"] == "bind"} == wanted | kept
     writable = [mount for mount in inspected["Mounts"] if mount["RW"] and mount["Type"] != "tmpfs"]

@@ -69,7 +69,7 @@ def test_engine_has_the_context_of_the_settings_for_each_sequence(
     properties = json.loads(text)
     assert properties["total_slots"] == wanted.sequences
     assert properties["default_generation_settings"]["n_ctx"] == wanted.context
-    assert properties["model_path"].endswith(f"/{wanted.model}/{settings.models.catalogue[wanted.model].file}")
+    assert properties["model_path"].endswith(f"/{wanted.model}/{settings.models.catalogue[wanted.model].chosen.file}")
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize"])

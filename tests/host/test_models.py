@@ -9,44 +9,46 @@ RECORDS = "/var/lib/rig/models"
 PROGRAM = "/usr/local/bin/rig-models"
 
 
-def test_model_has_the_size_of_the_settings(machine: Machine, settings: Settings, model: str) -> None:
-    assert machine.run(f"stat -c %s {settings.model_path(model)}") == str(settings.models.catalogue[model].size)
+def test_model_has_the_sizes_of_the_settings(machine: Machine, settings: Settings, model: str) -> None:
+    for path, file in settings.model_files(model).items():
+        assert machine.run(f"stat -c %s {path}") == str(file.size), path
 
 
-def test_model_has_the_hash_of_the_settings(machine: Machine, settings: Settings, model: str) -> None:
-    found = machine.run(f"sha256sum {settings.model_path(model)}").split()[0]
-    assert found == settings.models.catalogue[model].sha256
+def test_model_has_the_hashes_of_the_settings(machine: Machine, settings: Settings, model: str) -> None:
+    for path, file in settings.model_files(model).items():
+        assert machine.run(f"sha256sum {path}").split()[0] == file.sha256, path
 
 
 def test_model_can_be_read_by_engines_and_changed_by_root_alone(
     machine: Machine, settings: Settings, model: str
 ) -> None:
-    for path in (settings.model_path(model), settings.model_path(model).parent):
-        mode, owner, _ = machine.stat(str(path)).split()
-        assert owner in ("root", settings.storage.models.owner)
-        assert int(mode, 8) & 0o022 == 0, path
-        assert int(mode, 8) & 0o004 == 0o004, path
+    for file in settings.model_files(model):
+        for path in (file, file.parent, settings.model_folder(model).parent):
+            mode, owner, _ = machine.stat(str(path)).split()
+            assert owner in ("root", settings.storage.models.owner)
+            assert int(mode, 8) & 0o022 == 0, path
+            assert int(mode, 8) & 0o004 == 0o004, path
 
 
 def test_no_download_is_left_unfinished(machine: Machine, settings: Settings, model: str) -> None:
-    folder = settings.model_path(model).parent
-    assert machine.lines(f"find {folder} -name '*.part'") == []
+    assert machine.lines(f"find {settings.model_folder(model)} -name '*.part'") == []
 
 
 def test_verification_of_a_model_is_on_record(machine: Machine, settings: Settings, model: str) -> None:
-    """A record of this very file: one that was changed since has other times or another inode."""
-    pinned = settings.models.catalogue[model]
+    """A record of these very files: one that was changed since has other times or another inode."""
     record = machine.json(f"cat {RECORDS}/{model}.verified")
-    found = record["files"][pinned.file]
-    size, changed, touched, inode = machine.run(f"stat -c '%s %.9Y %.9Z %i' {settings.model_path(model)}").split()
-    assert record["revision"] == pinned.revision
-    assert found["sha256"] == pinned.sha256
-    assert found["stamp"] == {
-        "size": int(size),
-        "mtime_ns": int(changed.replace(".", "")),
-        "ctime_ns": int(touched.replace(".", "")),
-        "inode": int(inode),
-    }
+    assert record["revision"] == settings.models.catalogue[model].chosen.revision
+    assert record["directory"] == str(settings.model_folder(model))
+    for path, file in settings.model_files(model).items():
+        found = record["files"][file.file]
+        size, changed, touched, inode = machine.run(f"stat -c '%s %.9Y %.9Z %i' {path}").split()
+        assert found["sha256"] == file.sha256
+        assert found["stamp"] == {
+            "size": int(size),
+            "mtime_ns": int(changed.replace(".", "")),
+            "ctime_ns": int(touched.replace(".", "")),
+            "inode": int(inode),
+        }
 
 
 def test_no_model_is_marked_as_changed(machine: Machine) -> None:
@@ -63,7 +65,7 @@ def test_program_lists_who_serves_a_model(machine: Machine, settings: Settings, 
     (row,) = [row for row in machine.json(f"{PROGRAM} list --json") if row["model"] == model]
     serving = [name for name, engine in settings.enabled_engines.items() if model in engine.model_names]
     assert row["engines"] == serving
-    assert row["size"] == settings.models.catalogue[model].size
+    assert row["size"] == settings.models.catalogue[model].chosen.size
 
 
 def test_manifest_can_be_changed_by_root_alone(machine: Machine) -> None:

@@ -15,7 +15,8 @@ from tests.lab.runs import host_tests, plan, run
 NATIVE = "rig-native@llama-8b.service"
 CONTAINER = "rig-container@llama-70b.service"
 DROP_IN = f"/etc/systemd/system/{NATIVE}.d/engine.conf"
-MODEL = "/mnt/models/tiny/tiny.gguf"
+MODEL = "$(echo /mnt/models/tiny/*/tiny.gguf)"
+"""For a shell; the folder is that of the version."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,10 @@ DRIFTS = {
     "a bit of a model flipped, its time kept": Drift(
         command=f"touch -r {MODEL} /run/kept && printf X | dd of={MODEL} bs=1 seek=300000 conv=notrunc status=none "
         f"&& touch -r /run/kept {MODEL} && rm /run/kept",
-        seen_by={"models": ("test_model_has_the_hash_of_the_settings",)},
+        seen_by={"models": ("test_model_has_the_hashes_of_the_settings",)},
         told={"models | Start to fetch the models", "models | Fetch the models"},
         perhaps={"models | Fetch the models"},
-        owner=f"rm {MODEL}.*.aside",
+        owner="rm /mnt/models/tiny/*/tiny.gguf.*.aside",
     ),
     "a model that others can change": Drift(
         command=f"chmod 0666 {MODEL}",

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import requests
 
-from lab.machine import Lab
+from lab.machine import CHECKOUT, NAME, Lab
 from lab.spec import HUB_PORT
+from rig.settings import load
 from tests.lab.runs import host_tests, run
 from tests.lab.traces import eventually
 
 PROGRAM = "/usr/local/bin/rig-models"
 MARKER = "/var/lib/rig/models/tiny.failed"
 UNITS = ("rig-container@llama-70b.service", "rig-native@llama-8b.service")
-MODEL = "/mnt/models/tiny/tiny.gguf"
 SLOW = 20_000
 """Bytes a second: the lab's model of half a megabyte takes longer than all else on a machine that has the rest."""
 
@@ -52,6 +52,11 @@ def machine(machines: Any) -> Lab:
     return lab
 
 
+def _file(lab: Lab) -> str:
+    """Where the model lies."""
+    return str(load(CHECKOUT, lab=lab.directory).machine(NAME).settings.model_path("tiny"))
+
+
 @pytest.fixture
 def hub(machine: Lab) -> Iterator[Hub]:
     hub = Hub(machine)
@@ -72,7 +77,7 @@ def _fetching(lab: Lab) -> list[str]:
 
 def _start_without_the_model(lab: Lab, hub: Hub) -> subprocess.Popen[str]:
     """Take the model away, and begin a run that fetches it slowly."""
-    lab.sudo(f"rm -r {MODEL} /var/lib/rig/models/tiny.verified")
+    lab.sudo(f"rm -r {_file(lab)} /var/lib/rig/models/tiny.verified")
     hub.reset()
     hub.fault(bytes_per_second=SLOW, times=1)
     return lab.deploying()
@@ -111,10 +116,11 @@ def test_a_run_after_it_changes_nothing_and_asks_the_hub_for_nothing(machine: La
 
 def test_a_model_that_rotted_is_found_by_the_scrub_and_served_by_nobody(machine: Lab, hub: Hub) -> None:
     """As a failing disk does it: nothing but the bytes tells, so the record still fits."""
-    machine.sudo(f"printf X | dd of={MODEL} bs=1 seek=300000 conv=notrunc status=none")
+    machine.sudo(f"printf X | dd of={_file(machine)} bs=1 seek=300000 conv=notrunc status=none")
     failed = machine.sudo("systemctl start rig-models-scrub.service", check=False)
     assert failed.returncode != 0
-    assert f"{MODEL} has SHA-256" in machine.sudo("journalctl --output=cat --unit=rig-models-scrub.service").stdout
+    journal = machine.sudo("journalctl --output=cat --unit=rig-models-scrub.service").stdout
+    assert f"{_file(machine)} has SHA-256" in journal
     assert machine.sudo(f"ls {MARKER}").stdout.strip() == MARKER
     for unit in UNITS:
         assert machine.sudo(f"systemctl restart {unit}", check=False).returncode != 0
@@ -132,13 +138,13 @@ def test_the_next_run_fetches_it_anew_and_starts_the_engines(machine: Lab, hub: 
 
 def test_a_fetch_cut_by_the_power_goes_on_where_it_was(machine: Lab, hub: Hub) -> None:
     deploy = _start_without_the_model(machine, hub)
-    eventually(lambda: _smaller(machine, f"{MODEL}.part", 100_000), seconds=120)
+    eventually(lambda: _smaller(machine, f"{_file(machine)}.part", 100_000), seconds=120)
     machine.sudo("sync")
     machine.power_cut()
     os.killpg(deploy.pid, signal.SIGKILL)
     deploy.communicate()
     machine.start()
-    there = int(machine.sudo(f"stat -c %s {MODEL}.part").stdout)
+    there = int(machine.sudo(f"stat -c %s {_file(machine)}.part").stdout)
     assert there >= 100_000
     hub.reset()
     assert run(machine).changes

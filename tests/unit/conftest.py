@@ -19,6 +19,7 @@ def project(tmp_path: Path) -> Project:
     shutil.copytree(ROOT / "group_data", tmp_path / "group_data")
     shutil.copy(ROOT / "inventory.py", tmp_path)
     (tmp_path / "rig").symlink_to(ROOT / "rig")
+    (tmp_path / "rigd").symlink_to(ROOT / "rigd")
     return Project(tmp_path)
 
 

@@ -153,10 +153,16 @@ class Place:
         return Path(self.manifest.directory)
 
     def final(self, name: str = "tiny", file: str = "tiny.gguf") -> Path:
-        return self.models / name / file
+        (model,) = [model for model in self.manifest.models if model.name == name]
+        listing = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted((e.path, e.sha256) for e in model.files))
+        return self.models / name / hashlib.sha256(listing.encode()).hexdigest()[:12] / file
 
     def part(self, name: str = "tiny", file: str = "tiny.gguf") -> Path:
-        return self.models / name / f"{file}.part"
+        return self.final(name, file).with_name(f"{file}.part")
+
+    def saved(self, name: str = "tiny", file: str = "tiny.gguf") -> Path:
+        """The same file in the backup."""
+        return self.root / "backup" / self.final(name, file).relative_to(self.models)
 
     def put(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

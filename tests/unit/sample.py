@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -37,6 +38,13 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     """A test that compares with other programs, and cannot without them."""
     missing = [program for program in programs if shutil.which(program) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+def folder(model: str) -> str:
+    """Where a model of one file lies: its folder is named by what sha256sum would print of it."""
+    entry = json.loads(_shipped())["models"]["catalogue"][model]
+    listing = f"{entry['sha256']}  {entry['file']}\n"
+    return f"/mnt/models/{model}/{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
 
 
 def settings(changes: Mapping[str, Any] | None = None) -> Settings:

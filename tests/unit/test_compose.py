@@ -12,7 +12,7 @@ from rig import compose
 from rig.render import render
 from rig.settings import Settings
 from rig.settings.engines import ContainerEngine
-from tests.unit.sample import IMAGE, settings
+from tests.unit.sample import IMAGE, folder, settings
 
 SECOND = {"runtime": "container", "image": IMAGE, "model": "qwen3-vl-4b-q4", "port": 8010}
 
@@ -64,11 +64,11 @@ def test_the_image_is_named_by_its_digest() -> None:
 
 
 def test_a_container_sees_the_folders_of_its_own_models_and_no_other() -> None:
-    assert [volume["source"] for volume in _service()["volumes"]] == ["/mnt/models/llama-3.3-70b-q4"]
+    assert [volume["source"] for volume in _service()["volumes"]] == [folder("llama-3.3-70b-q4")]
     seeing = _service({"engines/one/projector": "qwen3-vl-4b-mmproj"})
     assert [volume["source"] for volume in seeing["volumes"]] == [
-        "/mnt/models/llama-3.3-70b-q4",
-        "/mnt/models/qwen3-vl-4b-mmproj",
+        folder("llama-3.3-70b-q4"),
+        folder("qwen3-vl-4b-mmproj"),
     ]
 
 

@@ -118,4 +118,4 @@ def test_an_entry_on_one_line_is_refused_with_its_place() -> None:
 
 def test_the_shipped_settings_lack_only_what_could_not_be_looked_up(project: Project) -> None:
     tree = parse((project.root / "group_data" / "all.yml").read_text(), "all.yml")
-    assert [entry.name for entry in lock.entries(tree, [])] == ["qwen3-embedding-0.6b-q8"]
+    assert [entry.name for entry in lock.entries(tree, [])] == ["qwen3-embedding-0.6b-q8", "llama-3.1-8b-fp8"]

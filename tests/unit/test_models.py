@@ -42,7 +42,8 @@ def test_the_manifest_names_what_enabled_engines_serve() -> None:
     pinned = settings().models.catalogue["llama-3.1-8b-q4"]
     (model,) = [model for model in WANTED.models if model.name == "llama-3.1-8b-q4"]
     assert (model.repository, model.revision) == (pinned.repository, pinned.revision)
-    assert model.files == (File(pinned.file, pinned.size, pinned.sha256),)
+    (file,) = pinned.pinned
+    assert model.files == (File(file.file, file.size, file.sha256),)
 
 
 def test_a_projector_is_fetched_too_and_a_model_of_two_engines_once() -> None:

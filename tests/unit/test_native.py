@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rig import native
 from rig.settings.engines import NativeEngine
-from tests.unit.sample import examples, needs, settings
+from tests.unit.sample import examples, folder, needs, settings
 
 CREDENTIAL = "/run/credentials/rig-native@two.service"
 UNESCAPED = {"\\\\": "\\", '\\"': '"', "\\n": "\n", "%%": "%", "$$": "$", "%d": CREDENTIAL}
@@ -90,8 +90,8 @@ def test_the_program_comes_from_a_directory_named_by_its_hash() -> None:
 
 def test_it_reads_the_models_where_they_lie_and_listens_on_its_address() -> None:
     command, _ = _engine(projector="qwen3-vl-4b-mmproj", address="127.0.0.3")
-    assert "/mnt/models/llama-3.1-8b-q4/Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf" in command
-    assert "/mnt/models/qwen3-vl-4b-mmproj/mmproj-Qwen3VL-4B-Instruct-F16.gguf" in command
+    assert f"{folder('llama-3.1-8b-q4')}/Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf" in command
+    assert f"{folder('qwen3-vl-4b-mmproj')}/mmproj-Qwen3VL-4B-Instruct-F16.gguf" in command
     assert command[command.index("--host") + 1] == "127.0.0.3"
 
 

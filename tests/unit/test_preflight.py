@@ -10,7 +10,7 @@ import pytest
 from rig.facts.preflight import MachineFact
 from rig.preflight import Listener, Login, Machine, asked_files, asked_paths, human, login_problems, problems
 from rig.settings.firewall import Ssh
-from tests.unit.sample import settings
+from tests.unit.sample import folder, settings
 
 GIB = 1 << 30
 OWNER = Login(uid=1000, user="owner", sudo=True, source="192.168.1.5", port=22)
@@ -24,7 +24,7 @@ FINE = Machine(
     mounts=frozenset(),
     sizes={},
 )
-BIG = "/mnt/models/llama-3.3-70b-q4/Llama-3.3-70B-Instruct-Q4_K_M.gguf"
+BIG = f"{folder('llama-3.3-70b-q4')}/Llama-3.3-70B-Instruct-Q4_K_M.gguf"
 
 
 def _said(machine: Machine, changes: dict[str, Any] | None = None) -> list[str]:

@@ -42,11 +42,8 @@ def test_files_land_whole_readable_and_recorded(place: Place) -> None:
     place.fetch()
     assert place.final().read_bytes() == CONTENT
     assert place.final("sharded", "two.gguf").read_bytes() == OTHER[::-1]
-    assert tree(place.models) == {
-        "sharded/one.gguf": "644",
-        "sharded/two.gguf": "644",
-        "tiny/tiny.gguf": "644",
-    }
+    landed = [place.final("sharded", "one.gguf"), place.final("sharded", "two.gguf"), place.final()]
+    assert tree(place.models) == {str(path.relative_to(place.models)): "644" for path in landed}
     assert place.hub.sent == len(CONTENT) + 2 * len(OTHER)
 
 
@@ -320,7 +317,7 @@ def test_a_damaged_record_only_means_that_the_file_is_read_again(place: Place) -
 
 
 def test_the_backup_is_asked_before_the_hub(place: Place) -> None:
-    place.put(place.root / "backup" / "tiny" / "tiny.gguf", CONTENT)
+    place.put(place.saved(), CONTENT)
     place.fetch()
     assert place.final().read_bytes() == CONTENT
     assert place.hub.asked == []
@@ -328,7 +325,7 @@ def test_the_backup_is_asked_before_the_hub(place: Place) -> None:
 
 def test_the_backup_completes_an_unfinished_download(place: Place) -> None:
     place.put(place.part(), CONTENT[:HALF])
-    place.put(place.root / "backup" / "tiny" / "tiny.gguf", CONTENT)
+    place.put(place.saved(), CONTENT)
     place.fetch()
     assert place.final().read_bytes() == CONTENT
     assert place.hub.asked == []
@@ -336,7 +333,7 @@ def test_the_backup_completes_an_unfinished_download(place: Place) -> None:
 
 def test_a_wrong_backup_costs_nothing_of_what_was_fetched(place: Place) -> None:
     place.put(place.part(), CONTENT[:HALF])
-    place.put(place.root / "backup" / "tiny" / "tiny.gguf", bytes(len(CONTENT)))
+    place.put(place.saved(), bytes(len(CONTENT)))
     place.fetch()
     assert place.final().read_bytes() == CONTENT
     assert place.hub.begun_at == [HALF]
@@ -349,7 +346,7 @@ def test_blocks_are_shared_where_the_file_system_can(place: Place, monkeypatch: 
         return True
 
     monkeypatch.setattr(files, "clone", cloned)
-    place.put(place.root / "backup" / "tiny" / "tiny.gguf", CONTENT)
+    place.put(place.saved(), CONTENT)
     place.fetch()
     assert place.final().read_bytes() == CONTENT
 

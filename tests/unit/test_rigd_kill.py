@@ -75,11 +75,11 @@ def test_a_kill_at_any_moment_of_many_small_files_leaves_only_right_ones(place: 
     chance = random.Random(seed)
     contents = {f"file{number}": chance.randbytes(64 << 10) for number in range(12)}
     place.publish("many", **contents)
-    place.put(place.root / "backup" / "many" / "file3.gguf", contents["file3"])
-    place.put(place.root / "backup" / "many" / "file4.gguf", bytes(64 << 10))
+    place.put(place.saved("many", "file3.gguf"), contents["file3"])
+    place.put(place.saved("many", "file4.gguf"), bytes(64 << 10))
     place.hub.fault(bytes_per_second=2 << 20)
     hashes = {f"{name}.gguf": hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    finals = place.models / "many"
+    finals = place.final("many", "file0.gguf").parent
     for _ in range(3):
         with place.start("fetch", stderr=subprocess.DEVNULL) as fetcher:
             _until(partial(_has_files, finals, chance.randrange(1, 12), fetcher))

@@ -229,7 +229,7 @@ def test_what_no_engine_uses_is_named_and_deleted_with_everything_of_it(place: P
     place.change(models=())
     done = place.run("prune", "--yes")
     assert "the model tiny, which no engine serves" in done.stdout
-    assert not place.final().parent.exists()
+    assert not (place.models / "tiny").exists()
     assert [name for name in tree(place.records.directory) if name.startswith("tiny")] == []
 
 
@@ -245,23 +245,25 @@ def test_files_that_were_set_aside_and_parts_of_nothing_are_pruned(place: Place)
     place.put(place.final().with_name("gone.gguf.part"), b"half")
     place.put(place.part(), b"half")
     place.run("prune", "--yes")
-    assert sorted(tree(place.models)) == ["tiny/tiny.gguf", "tiny/tiny.gguf.part"]
+    assert sorted(path.name for path in (place.models / "tiny").rglob("*.*")) == ["tiny.gguf", "tiny.gguf.part"]
 
 
 def test_what_others_put_there_is_left_alone(place: Place) -> None:
-    place.put(place.final().with_name("notes.txt"), b"mine")
+    notes = place.final().with_name("notes.txt")
+    place.put(notes, b"mine")
     place.put(place.models / "mine" / "model.gguf", b"mine")
     place.change(models=())
     place.run("prune", "--yes")
-    assert sorted(tree(place.models)) == ["mine/model.gguf", "tiny/notes.txt"]
+    assert sorted(tree(place.models)) == ["mine/model.gguf", str(notes.relative_to(place.models))]
 
 
 def test_nothing_is_deleted_where_nobody_can_be_asked(place: Place) -> None:
+    final = place.final()
     place.change(models=())
     done = place.run("prune", input="y\n")
     assert done.returncode == 2
     assert "add --yes" in done.stderr
-    assert place.final().exists()
+    assert final.exists()
 
 
 def test_help_explains_every_command_and_the_exit_codes(place: Place) -> None:
@@ -269,3 +271,105 @@ def test_help_explains_every_command_and_the_exit_codes(place: Place) -> None:
         text = place.run(command, "--help").stdout
         assert "Exits with 0" in text
         assert "--json" in text
+
+
+# Versions
+
+
+def _update(place: Place, content: bytes) -> None:
+    """The manifest asks for other bytes of the same file."""
+    path = place.root / "hub" / "tiny-updated"
+    path.write_bytes(content)
+    place.hub.publish(path, "tiny.gguf")
+    (model,) = place.manifest.models
+    file = File("tiny.gguf", len(content), hashlib.sha256(content).hexdigest())
+    place.hub.state.published = place.hub.state.published[-1:]
+    place.change(models=(replace(model, files=(file,)),))
+
+
+def test_an_update_leaves_the_version_before_it_where_it_is(place: Place) -> None:
+    before = place.final()
+    _update(place, CONTENT[::-1])
+    assert place.run("fetch").returncode == 0
+    assert before.read_bytes() == CONTENT
+    assert place.final().read_bytes() == CONTENT[::-1]
+    assert place.ask("list")[0]["others"] == [before.parent.name]
+
+
+def test_going_back_downloads_nothing(place: Place) -> None:
+    first = place.manifest
+    _update(place, CONTENT[::-1])
+    place.fetch()
+    sent = place.hub.sent
+    place.manifest = first
+    place.fetch()
+    assert place.hub.sent == sent
+    assert place.ask("status")["models"]["tiny"]["verified"]
+
+
+def test_the_version_before_is_pruned_only_when_that_is_asked_for(place: Place) -> None:
+    first = place.final()
+    _update(place, CONTENT[::-1])
+    place.fetch()
+    second = place.final()
+    _update(place, CONTENT[1:])
+    place.fetch()
+    done = place.run("prune", "--yes")
+    assert f"the version {first.parent.name} of tiny" in done.stdout
+    assert (first.exists(), second.exists(), place.final().exists()) == (False, True, True)
+    place.run("prune", "--yes", "--previous")
+    assert (second.exists(), place.final().exists()) == (False, True)
+    assert not second.parent.exists()
+
+
+def test_a_version_by_which_an_engine_is_started_is_never_pruned(place: Place) -> None:
+    served = place.final()
+    unit = place.root / "engine.conf"
+    unit.write_text(f"[Service]\nExecStart=llama-server --model {served}\n")
+    place.change(starters=(str(unit), str(place.root / "not-there.yaml")))
+    for content in (CONTENT[::-1], CONTENT[1:]):
+        _update(place, content)
+        place.fetch()
+    place.run("prune", "--yes", "--previous")
+    assert served.exists()
+    unit.unlink()
+    place.run("prune", "--yes")
+    assert not served.exists()
+
+
+def test_files_that_an_update_does_not_change_are_linked_and_not_fetched(place: Place) -> None:
+    place.publish("sharded", one=CONTENT, two=CONTENT[1:])
+    place.fetch()
+    sent, before = place.hub.sent, place.final("sharded", "one.gguf")
+    changed = place.root / "hub" / "changed"
+    changed.write_bytes(b"new")
+    place.hub.state.published = [entry for entry in place.hub.state.published if entry.file != "two.gguf"]
+    place.hub.publish(changed, "two.gguf")
+    tiny, sharded = place.manifest.models
+    files = (sharded.files[0], File("two.gguf", 3, hashlib.sha256(b"new").hexdigest()))
+    place.change(models=(tiny, replace(sharded, files=files)))
+    place.fetch()
+    assert place.hub.sent - sent == 3
+    assert place.final("sharded", "one.gguf").samefile(before)
+
+
+def test_a_changed_file_of_another_version_is_not_linked(place: Place) -> None:
+    place.publish("sharded", one=CONTENT, two=CONTENT[1:])
+    place.fetch()
+    _rot(place.final("sharded", "one.gguf"))
+    sent = place.hub.sent
+    tiny, sharded = place.manifest.models
+    place.change(models=(tiny, replace(sharded, files=sharded.files[:1])))
+    place.fetch()
+    assert place.hub.sent - sent == len(CONTENT)
+    assert place.final("sharded", "one.gguf").read_bytes() == CONTENT
+
+
+def test_a_file_put_into_the_models_own_folder_takes_its_place(place: Place) -> None:
+    content = place.final().read_bytes()
+    place.final().unlink()
+    dropped = place.models / "tiny" / "tiny.gguf"
+    place.put(dropped, content)
+    sent = place.hub.sent
+    place.fetch()
+    assert (place.hub.sent, place.final().read_bytes(), dropped.exists()) == (sent, content, False)

@@ -173,7 +173,7 @@ MISTAKES = {
         f"      sha256: {HASH}",
         "      sha256:",
         "models.catalogue.llama-3.3-70b-q4.sha256",
-        "must be text, and nothing (null) is written; write it in one line",
+        "is missing; write it, or run python -m rig lock llama-3.3-70b-q4",
     ),
     "hash too short": (
         f"      sha256: {HASH}",

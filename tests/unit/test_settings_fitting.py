@@ -156,15 +156,15 @@ def test_a_cache_of_fewer_bits_fits_more(project: Project) -> None:
 
 def test_a_model_of_unknown_shape_is_judged_by_its_weights_alone(project: Project) -> None:
     text = project.path("all.yml").read_text(encoding="utf-8")
-    (shape,) = [part for part in text.split("      shape:\n") if part.startswith("        layers: 32\n")]
-    project.write("all.yml", text.replace("      shape:\n" + shape.partition("    qwen3-vl-4b-q4:")[0], ""))
+    shape = next(part for part in text.split("      shape:\n") if part.startswith("        layers: 32\n"))
+    project.write("all.yml", text.replace("      shape:\n" + shape.partition("    qwen3-vl-4b-q4:")[0], "", 1))
     assert project.problems(**{f"{SMALL}.memory": "6G"}) == []
     (problem,) = project.problems(**{f"{SMALL}.memory": "5G"})
     assert "needs 5.6 GiB besides its KV cache: 4.6 GiB of weights and 1.0 GiB of overhead; write 6G" in problem
 
 
 def test_a_shape_that_contradicts_itself_is_refused(project: Project) -> None:
-    line = project.change("all.yml", "        parameters: 8030261248", "        parameters: 803026124")
+    line = project.change("all.yml", "        parameters: 8030261248\n    q", "        parameters: 803026124\n    q")
     shape = max(number for number in project.lines("all.yml", "shape:") if number < line)
     assert project.problems() == [
         f"group_data/all.yml:{shape}: models.catalogue.llama-3.1-8b-q4.shape: vocabulary x hidden are 1050673152 "

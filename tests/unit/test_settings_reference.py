@@ -16,14 +16,17 @@ from rig.settings.engines import Archive, ContainerEngine, NativeEngine
 from rig.settings.firewall import Allowed
 from rig.settings.hosts import HostEntry
 from rig.settings.machine import Gpu, User
-from rig.settings.models import Model, ModelShape
+from rig.settings.models import Model, ModelFile, ModelShape
 from rig.settings.schema import Schema
 from rig.settings.storage import Mount
 from rig.settings.tree import plain, read
 from tests.unit.project import ROOT, Project
 
 ALL = ROOT / "group_data" / "all.yml"
-ENTRIES: list[type[BaseModel]] = [User, Gpu, Mount, Model, ModelShape, ContainerEngine, NativeEngine, Archive, Allowed]
+ENTRIES: list[type[BaseModel]] = [
+    *(User, Gpu, Mount, Model, ModelFile, ModelShape),
+    *(ContainerEngine, NativeEngine, Archive, Allowed),
+]
 
 
 def settings() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import PurePosixPath
 
 import pytest
@@ -54,9 +55,11 @@ def test_only_models_of_enabled_engines_are_needed_projectors_too(project: Proje
     ]
 
 
-def test_a_model_lies_in_a_folder_of_its_own_name(project: Project) -> None:
+def test_a_model_lies_in_a_folder_of_its_name_and_version(project: Project) -> None:
+    listing = b"66358cb18bb6b3b1b6675aa412c7a88ef01d228f481184d13668e5201c730a0a  Qwen3VL-4B-Instruct-Q4_K_M.gguf\n"
+    version = hashlib.sha256(listing).hexdigest()[:12]
     assert local(project).model_path("qwen3-vl-4b-q4") == PurePosixPath(
-        "/mnt/models/qwen3-vl-4b-q4/Qwen3VL-4B-Instruct-Q4_K_M.gguf"
+        f"/mnt/models/qwen3-vl-4b-q4/{version}/Qwen3VL-4B-Instruct-Q4_K_M.gguf"
     )
 
 
