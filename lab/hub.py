@@ -21,7 +21,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +31,8 @@ from urllib.parse import parse_qs, urlsplit
 
 CHUNK = 64 * 1024
 ADDRESS_SECONDS = 60
+SMALL = (".json", ".txt", ".md", ".py")
+"""Endings of files that the hub keeps in git itself, and sends without a redirect."""
 _RESOLVE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 _TREE = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)")
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
@@ -46,6 +48,17 @@ class Published:
     path: Path
     size: int
     sha256: str
+
+    @property
+    def large(self) -> bool:
+        """Whether the hub keeps it outside git, and so knows its SHA-256."""
+        return not self.file.endswith(SMALL)
+
+    @property
+    def blob(self) -> str:
+        """What git calls the content."""
+        content = self.path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 @dataclass
@@ -156,6 +169,9 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(HTTPStatus.NOT_FOUND, f"no {file} in {repository} at {revision}")
             return
+        if not entry.large:
+            self._file(entry.path, file, {"X-Repo-Commit": entry.revision, "ETag": f'"{entry.blob}"'})
+            return
         self.state.count(self.path, None)
         expires = int(time.time()) + ADDRESS_SECONDS
         self.send_response(HTTPStatus.FOUND)
@@ -175,8 +191,8 @@ class Handler(BaseHTTPRequestHandler):
                 "type": "file",
                 "path": entry.file,
                 "size": entry.size,
-                "oid": hashlib.sha1(entry.sha256.encode()).hexdigest(),
-                "lfs": {"oid": entry.sha256, "size": entry.size, "pointerSize": 134},
+                "oid": entry.blob,
+                **({"lfs": {"oid": entry.sha256, "size": entry.size, "pointerSize": 134}} if entry.large else {}),
             }
             for entry in self.state.published
             if entry.repository == repository and revision in (entry.revision, "main")
@@ -211,7 +227,7 @@ class Handler(BaseHTTPRequestHandler):
 
     # Bytes
 
-    def _file(self, path: Path, name: str) -> None:
+    def _file(self, path: Path, name: str, headers: Mapping[str, str] | None = None) -> None:
         fault = self.state.take_fault() if self.command == "GET" else Fault()
         if fault.status is not None:
             self._refuse(HTTPStatus(fault.status), "as was asked for", fault.retry_after)
@@ -230,6 +246,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
         if not fault.no_range:
             self.send_header("Accept-Ranges", "bytes")
+        for header, value in (headers or {}).items():
+            self.send_header(header, value)
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Length", str(end - start))
         self.end_headers()

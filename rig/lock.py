@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
 
 import requests
 
@@ -15,6 +18,11 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 TIMEOUT = 30
 """Seconds that the hub may take to answer."""
+PAGES = 100
+"""Pages of a list of files, at most."""
+NEEDED = (".safetensors", ".json", ".jinja", ".model", ".txt")
+"""Endings of files that an engine reads: weights, configurations, the chat template, vocabularies."""
+VERSION_KEYS = ("revision", "file", "size", "sha256", "files")
 
 
 class CannotLock(Exception):
@@ -26,12 +34,25 @@ class CannotAsk(CannotLock):
 
 
 @dataclass(frozen=True)
-class Pin:
-    """What makes a file of the hub unmistakable."""
+class Pinned:
+    """One file of a repository."""
 
-    revision: str
+    file: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What makes a version of a model unmistakable."""
+
+    revision: str
+    files: tuple[Pinned, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -47,10 +68,17 @@ class Entry:
         return None if found is None else found.text
 
     @property
+    def whole(self) -> bool:
+        """Whether it means the files of a repository and not one file of it."""
+        return self.node.child("files") is not None
+
+    @property
     def pinned(self) -> bool:
         """Whether it lacks nothing."""
-        shapes = {"revision": COMMIT, "size": re.compile(r"[0-9]+"), "sha256": SHA256}
-        return all(shape.fullmatch(self.said(key) or "") for key, shape in shapes.items())
+        files = self.node.child("files")
+        shapes = {"revision": COMMIT, "size": re.compile(r"[0-9]+")} | ({} if files else {"sha256": SHA256})
+        known = files is None or bool(files.value)
+        return known and all(shape.fullmatch(self.said(key) or "") for key, shape in shapes.items())
 
 
 def locked(text: str, shown: str, pins: Mapping[str, Pin]) -> str:
@@ -73,66 +101,201 @@ def entries(tree: Node, names: Sequence[str]) -> list[Entry]:
     return [entry for entry in found if names or not entry.pinned]
 
 
+# What the hub says
+
+
 def ask(hub: str, entry: Entry, revision: str | None, token: str | None) -> Pin:
     """What the hub has now, at the entry's branch or at another revision. Raises CannotLock."""
     repository, file = entry.said("repository"), entry.said("file")
-    if not repository or not file:
-        raise CannotLock(f"{_place(entry)}: repository and file are needed; write both")
-    at = revision or entry.said("revision") or "main"
-    url = f"{hub}/{repository}/resolve/{at}/{file}"
-    try:
-        answer = requests.head(
-            url,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=TIMEOUT,
-            allow_redirects=False,
-        )
-    except requests.RequestException as error:
-        raise CannotAsk(f"{hub} does not answer ({type(error).__name__}); is models.hub right?") from None
-    if answer.status_code in (401, 403):
-        raise CannotAsk(f"{repository} is gated: accept its licence at {hub}/{repository}, and set HF_TOKEN")
-    if answer.status_code >= 400:
-        raise CannotAsk(
-            f"{hub} answers {answer.status_code} for {file} of {repository} at {at}; are these three right?"
-        )
-    return _pin(url, answer)
+    if not repository or not (file or entry.whole):
+        raise CannotLock(f"{_place(entry)}: repository and file are needed; write both, or files: [] for all of it")
+    asked = _Asked(hub, repository, revision or entry.said("revision") or "main", token)
+    return asked.repository_pin() if file is None else asked.file_pin(file)
 
 
-def _pin(url: str, answer: requests.Response) -> Pin:
-    commit = answer.headers.get("X-Repo-Commit", "")
-    size = answer.headers.get("X-Linked-Size", "")
-    digest = answer.headers.get("X-Linked-Etag", "").removeprefix("W/").strip('"')
-    if not (COMMIT.fullmatch(commit) and SHA256.fullmatch(digest) and size.isdecimal()):
-        raise CannotAsk(f"the hub does not say commit, size and hash of {url}; write them yourself")
-    return Pin(commit, int(size), digest)
+@dataclass(frozen=True)
+class _Asked:
+    """A repository at a revision of a hub."""
+
+    hub: str
+    repository: str
+    revision: str
+    token: str | None
+
+    def file_pin(self, file: str) -> Pin:
+        """One file, by what the hub's answer says of it: nothing is downloaded."""
+        commit, headers = self._promise(file)
+        size = headers.get("X-Linked-Size", "")
+        digest = headers.get("X-Linked-Etag", "").removeprefix("W/").strip('"')
+        if not (SHA256.fullmatch(digest) and size.isdecimal()):
+            raise CannotAsk(f"the hub does not say size and hash of {self._url(file)}; write them yourself")
+        return Pin(commit, (Pinned(file, int(size), digest),))
+
+    def repository_pin(self) -> Pin:
+        """The files that an engine needs. Small ones, of which the hub knows git's hash only, are read and hashed."""
+        listed = [entry for entry in self._tree(self.revision) if needed(entry.get("path", ""))]
+        if not any(entry["path"].endswith(".safetensors") for entry in listed):
+            raise CannotAsk(f"{self.repository} at {self.revision} has no *.safetensors; is it a model for vLLM?")
+        commit, _ = self._promise(listed[0]["path"])
+        at = replace(self, revision=commit)
+        listed = [entry for entry in at._tree(commit) if needed(entry.get("path", ""))]
+        return Pin(commit, tuple(at._pinned(entry) for entry in sorted(listed, key=lambda entry: str(entry["path"]))))
+
+    def _pinned(self, entry: Mapping[str, Any]) -> Pinned:
+        path = str(entry["path"])
+        large = entry.get("lfs")
+        if large:
+            return Pinned(path, int(large["size"]), str(large["oid"]))
+        content = self._request("GET", self._url(path), path, follow=True).content
+        # The name of a blob in git: SHA-1 of a header and the content.
+        blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        if blob != entry.get("oid"):
+            raise CannotAsk(f"{self._url(path)} is not what the hub lists; ask again, or find out who changed it")
+        return Pinned(path, len(content), hashlib.sha256(content).hexdigest())
+
+    def _tree(self, revision: str) -> list[dict[str, Any]]:
+        """Everything that the hub lists, page by page."""
+        url: str | None = f"{self.hub}/api/models/{self.repository}/tree/{revision}?recursive=true"
+        found: list[dict[str, Any]] = []
+        for _ in range(PAGES):
+            if url is None:
+                break
+            answer = self._request("GET", url, "the list of files", follow=True)
+            found += answer.json()
+            url = answer.links.get("next", {}).get("url")
+        return found
+
+    def _promise(self, file: str) -> tuple[str, Mapping[str, str]]:
+        """The commit, and the headers with which the hub answers for a file."""
+        answer = self._request("HEAD", self._url(file), file, follow=False)
+        commit = answer.headers.get("X-Repo-Commit", "")
+        if not COMMIT.fullmatch(commit):
+            raise CannotAsk(f"the hub does not say the commit of {self._url(file)}; write it yourself")
+        return commit, answer.headers
+
+    def _url(self, file: str) -> str:
+        return f"{self.hub}/{self.repository}/resolve/{self.revision}/{quote(file)}"
+
+    def _request(self, method: str, url: str, what: str, follow: bool) -> requests.Response:
+        try:
+            answer = requests.request(
+                method,
+                url,
+                headers={"Authorization": f"Bearer {self.token}"} if self.token else {},
+                timeout=TIMEOUT,
+                allow_redirects=follow,
+            )
+        except requests.RequestException as error:
+            raise CannotAsk(f"{self.hub} does not answer ({type(error).__name__}); is models.hub right?") from None
+        if answer.status_code in (401, 403):
+            page = f"{self.hub}/{self.repository}"
+            raise CannotAsk(f"{self.repository} is gated: accept its licence at {page}, and set HF_TOKEN")
+        if answer.status_code >= 400:
+            raise CannotAsk(
+                f"{self.hub} answers {answer.status_code} for {what} of {self.repository} at {self.revision}; "
+                "are these three right?"
+            )
+        return answer
+
+
+def needed(path: str) -> bool:
+    """Whether an engine reads a file of a repository: weights, configuration and tokenizer, at its top.
+
+    Not what is in folders: there other formats of the same weights lie (original/, onnx/).
+    """
+    return "/" not in path and path.endswith(NEEDED)
+
+
+# What is written
 
 
 def edited(text: str, entry: Entry, pin: Pin) -> str:
-    """The file's text with the pin in the entry; everything else, comments too, stays as it is. Raises CannotLock."""
+    """The file's text with the pin in the entry; everything else, comments too, stays as it is. Raises CannotLock.
+
+    A version that was pinned, and is another one, is kept as the previous one.
+    """
     lines = text.splitlines(keepends=True)
-    values = {"revision": pin.revision, "size": str(pin.size), "sha256": pin.sha256}
-    file = entry.node.child("file")
-    assert file is not None and file.line is not None
-    indent = re.match(r" *", lines[file.line - 1])
-    assert indent is not None
-    missing = []
-    for key, value in values.items():
-        node = entry.node.child(key)
-        if node is None:
-            missing.append(f"{indent[0]}{key}: {value}\n")
-        else:
-            assert node.line is not None
-            lines[node.line - 1] = _with_value(lines[node.line - 1], key, value, entry)
-    if not re.match(r" *file:", lines[file.line - 1]):
+    first = next((child.line for child in _children(entry) if child.line != entry.node.line), None)
+    if first is None or entry.node.line is None or len({child.line for child in _children(entry)}) < 2:
         raise CannotLock(f"{_place(entry)} stands on one line; write a line for each of its keys")
-    return "".join([*lines[: file.line], *missing, *lines[file.line :]])
+    indent = len(lines[first - 1]) - len(lines[first - 1].lstrip())
+    end = next(
+        (number for number, line in enumerate(lines) if number >= first and line.strip() and _indent(line) < indent),
+        len(lines),
+    )
+    block = _Block(lines[entry.node.line : end], indent, entry)
+    before = block.version() if entry.pinned else None
+    block.put("revision", pin.revision)
+    block.put("size", str(pin.size))
+    if entry.whole:
+        block.put_lines("files", [f"- {{file: {f.file}, size: {f.size}, sha256: {f.sha256}}}" for f in pin.files])
+    else:
+        block.put("sha256", pin.files[0].sha256)
+    if before is not None and before != block.version():
+        block.put_lines("previous", before)
+        if entry.said("use") is not None:
+            block.put("use", "current")
+    return "".join([*lines[: entry.node.line], *block.lines, *lines[end:]])
 
 
-def _with_value(line: str, key: str, value: str, entry: Entry) -> str:
-    match = re.fullmatch(rf"( *{key}: *)([^\s#]*)(.*\n?)", line)
-    if match is None:
-        raise CannotLock(f"{_place(entry)}.{key} is written as {show(line.strip())}; write '{key}: value' on a line")
-    return f"{match[1]}{value}{match[3]}"
+class _Block:
+    """The lines of an entry below its name."""
+
+    def __init__(self, lines: list[str], indent: int, entry: Entry) -> None:
+        self.lines = lines
+        self._margin = " " * indent
+        self._entry = entry
+
+    def version(self) -> list[str]:
+        """The lines that pin a version, without their margin and comments."""
+        found = []
+        for key in VERSION_KEYS:
+            start, end = self._span(key)
+            found += [line.split(" #")[0].rstrip()[len(self._margin) :] for line in self.lines[start:end]]
+        return [line for line in found if line]
+
+    def put(self, key: str, value: str) -> None:
+        """Give a key a value; a comment behind it stays."""
+        start, end = self._span(key)
+        if start == end:
+            self.lines[start:end] = [f"{self._margin}{key}: {value}\n"]
+            return
+        match = re.fullmatch(rf"( *{key}: *)([^\s#]*)(.*\n?)", self.lines[start])
+        if match is None or end > start + 1:
+            shown = show(self.lines[start].strip())
+            raise CannotLock(
+                f"{_place(self._entry)}.{key} is written as {shown}; write '{key}: value' on a line"
+            )
+        self.lines[start] = f"{match[1]}{value}{match[3]}"
+
+    def put_lines(self, key: str, below: Sequence[str]) -> None:
+        """Give a key these lines, one step further in."""
+        start, end = self._span(key)
+        self.lines[start:end] = [f"{self._margin}{key}:\n", *(f"{self._margin}  {line}\n" for line in below)]
+
+    def _span(self, key: str) -> tuple[int, int]:
+        """Where a key's lines begin and end; where it would be put when it is not there: behind those that pin."""
+        for start, line in enumerate(self.lines):
+            if line.startswith(f"{self._margin}{key}:"):
+                return start, self._end(start)
+        ends = [self._end(n) for n, line in enumerate(self.lines) if line.strip().split(":")[0] in VERSION_KEYS]
+        last = max(ends, default=0)
+        return last, last
+
+    def _end(self, start: int) -> int:
+        """The line behind a key's value: what is further in belongs to it, and items of a list at its own margin."""
+        for number, line in enumerate(self.lines[start + 1 :], start + 1):
+            if not line.startswith((f"{self._margin} ", f"{self._margin}- ")):
+                return number
+        return len(self.lines)
+
+
+def _children(entry: Entry) -> list[Node]:
+    return list(entry.node.value.values()) if isinstance(entry.node.value, dict) else []
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def hub_of(tree: Node) -> str:

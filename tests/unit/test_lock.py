@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rig import lock
-from rig.lock import CannotLock, Pin
+from rig.lock import CannotLock, Pin, Pinned
 from rig.settings.tree import parse
 from tests.unit.fetching import REPOSITORY, REVISION, Hub, serving
 from tests.unit.project import Project
 
 CONTENT = b"model" * 100
 SHA = hashlib.sha256(CONTENT).hexdigest()
-PIN = Pin(REVISION, len(CONTENT), SHA)
+PIN = Pin(REVISION, (Pinned("model.gguf", len(CONTENT), SHA),))
 TEXT = f"""# Mine.
 models:
   hub: HUB
@@ -119,3 +120,131 @@ def test_an_entry_on_one_line_is_refused_with_its_place() -> None:
 def test_the_shipped_settings_lack_only_what_could_not_be_looked_up(project: Project) -> None:
     tree = parse((project.root / "group_data" / "all.yml").read_text(), "all.yml")
     assert [entry.name for entry in lock.entries(tree, [])] == ["qwen3-embedding-0.6b-q8", "llama-3.1-8b-fp8"]
+
+
+# Another version
+
+
+def _pinned(content: bytes, revision: str = "d" * 40) -> Pin:
+    return Pin(revision, (Pinned("model.gguf", len(content), hashlib.sha256(content).hexdigest()),))
+
+
+def _edited(text: str, pin: Pin) -> str:
+    (entry,) = lock.entries(parse(text, "all.yml"), ["one"])
+    return lock.edited(text, entry, pin)
+
+
+ONE = f"""models:
+  catalogue:
+    one:   # mine
+      repository: a/b
+      revision: {REVISION} # of March
+      # The only one.
+      file: model.gguf
+      size: {len(CONTENT)}
+      sha256: {SHA}
+
+      shape: null
+    # Not part of it.
+    two:
+      repository: c/d
+"""
+
+
+def test_the_version_that_was_pinned_is_kept_to_go_back_to() -> None:
+    text = _edited(ONE, _pinned(b"new"))
+    one = yaml.safe_load(text)["models"]["catalogue"]["one"]
+    assert one["previous"] == {"revision": REVISION, "file": "model.gguf", "size": len(CONTENT), "sha256": SHA}
+    assert (one["revision"], one["size"]) == ("d" * 40, 3)
+    assert one["sha256"] == hashlib.sha256(b"new").hexdigest()
+    assert [line for line in ONE.splitlines() if "#" in line and "of March" not in line] == [
+        line for line in text.splitlines() if "#" in line and "of March" not in line
+    ]
+    assert f"      revision: {'d' * 40} # of March\n" in text
+
+
+def test_of_three_versions_the_last_two_stay_and_the_newest_is_used() -> None:
+    text = _edited(_edited(ONE, _pinned(b"new")).replace("shape: null", "use: previous"), _pinned(b"newest", "e" * 40))
+    one = yaml.safe_load(text)["models"]["catalogue"]["one"]
+    assert (one["size"], one["previous"]["size"], one["use"]) == (6, 3, "current")
+    assert "previous" not in one["previous"]
+    assert text.count("previous:") == 1
+    assert yaml.safe_load(text)["models"]["catalogue"]["two"] == {"repository": "c/d"}
+
+
+def test_the_same_version_again_changes_nothing() -> None:
+    assert _edited(ONE, PIN) == ONE
+
+
+def test_what_was_not_pinned_before_is_no_version_to_go_back_to() -> None:
+    text = _edited(ONE.replace(REVISION, "main"), _pinned(b"new"))
+    assert "previous" not in text
+
+
+# A whole repository
+
+
+REPO = f"""models:
+  hub: HUB
+  catalogue:
+    checkpoint:
+      repository: {REPOSITORY}
+      revision: main
+      files: []
+      size: 9000 # about
+      shape: null
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path, hub: Hub) -> Hub:
+    (tmp_path / "repository" / "original").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "README.md", "original/params.json", "tokenizer.json"):
+        (tmp_path / "repository" / name).write_bytes(name.encode())
+        hub.publish(tmp_path / "repository" / name, name)
+    return hub
+
+
+def test_all_files_that_an_engine_reads_are_pinned_small_ones_by_reading_them(
+    project: Project, repository: Hub
+) -> None:
+    done = _lock(project, repository, "--yes", text=REPO)
+    assert done.returncode == 0, done.stderr
+    entry = yaml.safe_load(_written(project))["models"]["catalogue"]["checkpoint"]
+    names = ["config.json", "model.safetensors", "tokenizer.json"]
+    assert entry["files"] == [
+        {"file": name, "size": len(name), "sha256": hashlib.sha256(name.encode()).hexdigest()} for name in names
+    ]
+    assert (entry["revision"], entry["size"], entry["shape"]) == (REVISION, sum(map(len, names)), None)
+    assert f"size: {entry['size']} # about" in _written(project)
+    assert "model.safetensors" in done.stdout
+    # The large one is not downloaded for its hash.
+    assert repository.sent == len("config.json") + len("tokenizer.json")
+    assert "all is pinned" in _lock(project, repository, "--yes", text=_written(project)).stdout
+
+
+def test_a_repository_that_was_pinned_is_kept_whole(project: Project, repository: Hub, tmp_path: Path) -> None:
+    assert _lock(project, repository, "--yes", text=REPO).returncode == 0
+    before = yaml.safe_load(_written(project))["models"]["catalogue"]["checkpoint"]
+    repository.state.published = [entry for entry in repository.state.published if entry.file != "config.json"]
+    (tmp_path / "repository" / "config.json").write_bytes(b"another")
+    repository.publish(tmp_path / "repository" / "config.json", "config.json")
+    assert _lock(project, repository, "checkpoint", "--yes", text=_written(project)).returncode == 0
+    after = yaml.safe_load(_written(project))["models"]["catalogue"]["checkpoint"]
+    assert after["previous"] == {key: before[key] for key in ("revision", "size", "files")}
+    assert after["files"][0]["sha256"] == hashlib.sha256(b"another").hexdigest()
+
+
+def test_a_small_file_that_is_not_what_the_hub_lists_is_refused(
+    project: Project, repository: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.hub.Published.blob", property(lambda entry: "0" * 40))
+    done = _lock(project, repository, "--yes", text=REPO)
+    assert done.returncode == 1
+    assert "config.json is not what the hub lists" in done.stderr
+
+
+def test_a_repository_without_weights_is_refused(project: Project, hub: Hub) -> None:
+    done = _lock(project, hub, "--yes", text=REPO)
+    assert done.returncode == 1
+    assert "has no *.safetensors" in done.stderr
