@@ -69,7 +69,9 @@ def test_engine_has_the_context_of_the_settings_for_each_sequence(
     properties = json.loads(text)
     assert properties["total_slots"] == wanted.sequences
     assert properties["default_generation_settings"]["n_ctx"] == wanted.context
-    assert properties["model_path"].endswith(f"/{wanted.model}/{settings.models.catalogue[wanted.model].chosen.file}")
+    path = settings.model_path(wanted.model)
+    seen = path if wanted.runtime == "native" else f"/models/{wanted.model}/{path.name}"
+    assert properties["model_path"] == str(seen)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize"])
