@@ -1,0 +1,1 @@
+"""Alerts of this machine, and whether their receivers take them."""

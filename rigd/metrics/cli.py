@@ -1,0 +1,46 @@
+"""The command line rig-metrics."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rigd.metrics import config, look, text
+
+OK, FAILED, BAD_INPUT = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Look once; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        wanted = config.load(Path(options.config).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"rig-metrics: {options.config}: {error}; run the deploy, which writes it", file=sys.stderr)
+        return BAD_INPUT
+    content = text.text(look.gauges(wanted))
+    if options.print:
+        print(content, end="")
+        return OK
+    try:
+        text.place(Path(wanted.output) / config.FILE, content)
+    except OSError as error:
+        print(f"rig-metrics: {error.filename}: {error.strerror}", file=sys.stderr)
+        return FAILED
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rig-metrics",
+        description="Writes the figures of this machine that no other program shows where node_exporter reads them.",
+        epilog="Exits with 0 when all is well, 1 when they could not be written, 2 without a configuration.",
+    )
+    parser.add_argument("--config", default=config.PATH, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--print", action="store_true", help="print them instead")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

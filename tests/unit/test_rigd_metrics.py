@@ -1,0 +1,207 @@
+"""rig-metrics sees what is there, says it in Prometheus' words, and never half of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from rigd.metrics import cli, look, text
+from rigd.metrics.config import Config, Engine, dump
+from rigd.metrics.text import Gauge, Sample
+from tests.unit.sample import needs
+
+CONFIG = Config(output="/nowhere", records="/nowhere", engines=(), models=(), certificates=(), alertmanager=0)
+
+
+@contextmanager
+def answering(status: int) -> Iterator[int]:
+    """A server that answers everything with this status; its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def test_text_is_in_the_format_that_prometheus_reads() -> None:
+    gauges = [
+        Gauge("one", "What it is.", (Sample(1, {}), Sample(0.5, {"a": 'x"\\\n', "b": "y"}))),
+        Gauge("none", "Nothing to say.", ()),
+        Gauge("two", "A time.", (Sample(1795239156.25, {}),)),
+    ]
+    assert text.text(gauges) == (
+        "# HELP one What it is.\n# TYPE one gauge\none 1\n"
+        'one{a="x\\"\\\\\\n",b="y"} 0.5\n'
+        "# HELP two A time.\n# TYPE two gauge\ntwo 1795239156.25\n"
+    )
+
+
+def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.prom"
+    (tmp_path / ".x.prom.new").write_text("half of an ol")
+    text.place(path, "new\n")
+    assert path.read_text() == "new\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.prom"
+    path.write_text("old\n")
+    seen = []
+
+    def rename(self: Path, target: Path) -> Path:
+        seen.append((path.read_text(), self.read_text(), self.suffix))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        text.place(path, "new\n")
+    assert seen == [("old\n", "new\n", ".new")]
+    assert path.read_text() == "old\n"
+
+
+def test_a_reboot_that_a_package_asked_for_is_pending(tmp_path: Path) -> None:
+    assert not look.reboot_pending(tmp_path, "6.12.1-amd64")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/reboot-required").touch()
+    assert look.reboot_pending(tmp_path, "6.12.1-amd64")
+
+
+@pytest.mark.parametrize(("running", "pending"), [("6.12.1-amd64", True), ("6.12.2-amd64", False)])
+def test_a_kernel_that_the_next_boot_takes_makes_a_reboot_pending(tmp_path: Path, running: str, pending: bool) -> None:
+    (tmp_path / "vmlinuz").symlink_to("boot/vmlinuz-6.12.2-amd64")
+    assert look.reboot_pending(tmp_path, running) is pending
+
+
+@needs("openssl")
+def test_end_of_a_certificate_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "cert.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"]
+    subprocess.run([*make, "-subj", "/CN=x", "-keyout", "/dev/null", "-out", path], check=True, capture_output=True)
+    days = (look.certificate_end(str(path)) - datetime.now(UTC).timestamp()) / 86400
+    assert 29.9 < days <= 30
+
+
+@needs("openssl")
+def test_a_certificate_that_cannot_be_read_has_ended_long_ago(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("no certificate")
+    assert look.certificate_end(str(tmp_path / "x")) == look.certificate_end(str(tmp_path / "missing")) == 0
+
+
+@pytest.mark.parametrize(("status", "loading"), [(503, 1), (200, 0), (500, 0)])
+def test_an_engine_that_says_so_is_loading(status: int, loading: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "_enabled", lambda units: dict.fromkeys(units, True))
+    with answering(status) as port:
+        config = Config("", "/nowhere", (Engine("one", "one.service", "127.0.0.1", port),), (), (), 0)
+        found = {gauge.name: gauge.samples for gauge in look.gauges(config)}
+    assert found["rig_engine_loading"] == (Sample(loading, {"engine": "one"}),)
+
+
+def test_an_engine_that_does_not_answer_is_not_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "_enabled", lambda units: dict.fromkeys(units, False))
+    with answering(200) as port:
+        pass
+    config = Config("", "/nowhere", (Engine("one", "one.service", "127.0.0.1", port),), (), (), 0)
+    found = {gauge.name: gauge.samples for gauge in look.gauges(config)}
+    assert found["rig_engine_loading"] == (Sample(0, {"engine": "one"}),)
+    assert found["rig_engine_wanted"] == (Sample(0, {"engine": "one"}),)
+
+
+def test_a_model_is_said_to_have_changed_while_its_mark_is_there(tmp_path: Path) -> None:
+    (tmp_path / "two.failed").touch()
+    config = Config("", str(tmp_path), (), ("one", "two"), (), 0)
+    found = {gauge.name: gauge.samples for gauge in look.gauges(config)}
+    assert found["rig_model_changed"] == (Sample(0, {"model": "one"}), Sample(1, {"model": "two"}))
+
+
+def test_the_program_writes_where_it_is_told(tmp_path: Path) -> None:
+    config = tmp_path / "metrics.json"
+    config.write_text(dump(Config(str(tmp_path), str(tmp_path), (), ("one",), (), 0)))
+    assert cli.main(["--config", str(config)]) == 0
+    assert 'rig_model_changed{model="one"} 0\n' in (tmp_path / "rig_machine.prom").read_text()
+
+
+def test_a_missing_or_broken_configuration_is_told_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "metrics.json"
+    assert cli.main(["--config", str(config)]) == 2
+    config.write_text(json.dumps({"engines": 1}))
+    assert cli.main(["--config", str(config)]) == 2
+    assert capsys.readouterr().err.count("run the deploy, which writes it\n") == 2
+
+
+def test_a_folder_that_is_not_there_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "metrics.json"
+    config.write_text(dump(Config(str(tmp_path / "missing"), str(tmp_path), (), (), (), 0)))
+    assert cli.main(["--config", str(config)]) == 1
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts programs where they are found first."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def make(name: str, script: str) -> None:
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+    return make
+
+
+def on_gpu(*engines: Engine) -> tuple[Sample, ...]:
+    made = look.gauges(Config("", "/nowhere", engines, (), (), 0))
+    return next(gauge.samples for gauge in made if gauge.name == "rig_engine_on_gpu")
+
+
+CONTAINER = Engine("one", "rig-container@one.service", "127.0.0.1", 1, container="rig-one", gpu=True)
+SERVICE = Engine("two", "rig-native@two.service", "127.0.0.1", 1, gpu=True)
+NEITHER = Engine("three", "rig-native@three.service", "127.0.0.1", 1)
+
+
+def test_an_engine_is_on_the_card_when_a_process_of_its_unit_or_container_is(
+    programs: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = {
+        "11": "0::/system.slice/docker-abc123.scope",
+        "12": "0::/system.slice/rig-native@two.service",
+        "13": "0::/",
+    }
+    monkeypatch.setattr(look, "_enabled", lambda units: {})
+    monkeypatch.setattr(look, "_control_group", lambda pid: groups.get(pid, ""))
+    programs("docker", 'case "$*" in *rig-one) echo abc123 ;; *) exit 1 ;; esac')
+    programs("nvidia-smi", "printf '11\\n12\\n'")
+    assert on_gpu(CONTAINER, SERVICE, NEITHER) == (Sample(1, {"engine": "one"}), Sample(1, {"engine": "two"}))
+    programs("nvidia-smi", "echo 13")
+    assert on_gpu(CONTAINER, SERVICE, NEITHER) == (Sample(0, {"engine": "one"}), Sample(0, {"engine": "two"}))
+    programs("docker", "exit 1")
+    programs("nvidia-smi", "printf '11\\n13\\n'")
+    assert on_gpu(CONTAINER) == (Sample(0, {"engine": "one"}),)
+
+
+def test_of_a_card_that_does_not_answer_nothing_is_said(
+    programs: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look, "_enabled", lambda units: {})
+    programs("nvidia-smi", "exit 9")
+    assert on_gpu(SERVICE) == ()
