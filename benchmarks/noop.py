@@ -197,7 +197,7 @@ def timed(what: Callable[[], object]) -> float:
 
 def measure(lab: Lab, repeat: int, nagle: bool, say: Callable[[str], object]) -> Report:
     """Time each command `repeat` times, in turns, so that a slow moment of this machine meets all of them."""
-    environment = _environment(lab)
+    environment = environment_of(lab)
     if environment.load > BUSY:
         say(f"the load of this machine is {environment.load:.2f}: the figures will be too high; better wait")
     bench = Bench(lab)
@@ -234,7 +234,8 @@ def measure(lab: Lab, repeat: int, nagle: bool, say: Callable[[str], object]) ->
     )
 
 
-def _environment(lab: Lab) -> Environment:
+def environment_of(lab: Lab) -> Environment:
+    """Where it was measured."""
     models = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return Environment(
         date=datetime.now(UTC).date().isoformat(),
