@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from rig import units
-from rig.settings import Settings
+import hashlib
+import json
+from typing import Any
 
-TEXTFILES = "/var/lib/prometheus/node-exporter"
-"""Where the distribution's node_exporter reads what others measured: files NAME.prom, renamed into place when whole."""
+from rig import alertmanager, alerts, units
+from rig.models import RECORDS
+from rig.settings import Settings, size_bytes
+from rig.settings.engines import Engine, NativeEngine
+from rig.settings.monitoring import seconds
+from rigd.metrics.config import TEXTFILES, Config
+from rigd.metrics.config import Engine as WatchedEngine
+
+DATA = "/var/lib/prometheus/metrics2"
+"""Where the distribution's Prometheus keeps its data."""
+CONFIGURATION = "/etc/rig/prometheus"
+"""A folder of our own: the packages' own files stay as they are."""
+KEYS = "/etc/rig/prometheus-keys"
+"""A copy of each engine's key that Prometheus may read; its folder is closed to everybody else."""
+SERIES = 50_000_000 // 16
+"""Samples that one question may load: 16 bytes each (promql), so at most 50 MB."""
+
+_OF_THEMSELVES = "process|alertmanager_(alerts|config|notification)|prometheus_(build|config|notifications|rule|tsdb)"
+KEPT = f"(node|rig|{_OF_THEMSELVES}).*"
+"""Names of what is kept: most of what the programs tell of themselves helps their authors only."""
 
 NODE_EXPORTER = "prometheus-node-exporter.service"
-UNIT_OF = {"monitoring.node_exporter": NODE_EXPORTER}
+PROMETHEUS = "prometheus.service"
+UNIT_OF = {
+    "monitoring.node_exporter": NODE_EXPORTER,
+    "monitoring.prometheus": PROMETHEUS,
+    "monitoring.alertmanager": alertmanager.UNIT,
+}
 """The distribution's units that we configure, by their key in the settings."""
 UNITS = tuple(UNIT_OF.values())
 
@@ -52,6 +76,27 @@ def drop_in(unit: str) -> str:
     return f"/etc/systemd/system/{unit}.d/rig.conf"
 
 
+def drop_ins(settings: Settings) -> dict[str, dict[str, object]]:
+    """What each unit's drop-in is rendered with."""
+    monitoring = settings.monitoring
+    return {
+        NODE_EXPORTER: {
+            "exec_start": units.command_line(node_exporter(settings)),
+            "memory": monitoring.node_exporter.memory,
+        },
+        PROMETHEUS: {
+            "exec_start": units.command_line(prometheus(settings)),
+            "memory": monitoring.prometheus.memory,
+            "soft_memory": size_bytes(monitoring.prometheus.memory) * 9 // 10,
+        },
+        alertmanager.UNIT: {
+            "exec_start": units.command_line(alertmanager.program(settings)),
+            "memory": monitoring.alertmanager.memory,
+            "secrets": alertmanager.secrets(settings),
+        },
+    }
+
+
 def node_exporter(settings: Settings) -> list[str]:
     """Program and arguments; without an address it would listen on all of them."""
     return [
@@ -65,11 +110,96 @@ def node_exporter(settings: Settings) -> list[str]:
     ]
 
 
-def drop_ins(settings: Settings) -> dict[str, dict[str, object]]:
-    """What each unit's drop-in is rendered with."""
+def prometheus(settings: Settings) -> list[str]:
+    """Program and arguments."""
+    wanted = settings.monitoring.prometheus
+    return [
+        "/usr/bin/prometheus",
+        f"--config.file={CONFIGURATION}/prometheus.yml",
+        f"--storage.tsdb.path={DATA}",
+        f"--storage.tsdb.retention.time={wanted.retention_time}",
+        f"--storage.tsdb.retention.size={wanted.retention_size}B",
+        f"--query.max-samples={SERIES}",
+        f"--web.listen-address=127.0.0.1:{wanted.port}",
+        f"--web.external-url=http://127.0.0.1:{wanted.port}/",
+    ]
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """prometheus.yml: who is asked. An engine's key comes from a file that is read anew for each question."""
+    monitoring = settings.monitoring
+    own = {
+        "prometheus": monitoring.prometheus.port,
+        "node": monitoring.node_exporter.port,
+        "alertmanager": monitoring.alertmanager.port,
+    }
     return {
-        NODE_EXPORTER: {
-            "exec_start": units.command_line(node_exporter(settings)),
-            "memory": settings.monitoring.node_exporter.memory,
-        }
+        "global": {
+            "scrape_interval": monitoring.scrape_interval,
+            "evaluation_interval": monitoring.scrape_interval,
+            "scrape_timeout": min(monitoring.scrape_interval, "10s", key=seconds),
+        },
+        "rule_files": ["rules.yml"],
+        "alerting": {
+            "alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{monitoring.alertmanager.port}"]}]}]
+        },
+        "scrape_configs": [
+            *(_own(job, port) for job, port in own.items()),
+            *(_engine(name, engine) for name, engine in settings.enabled_engines.items()),
+        ],
+    }
+
+
+def fingerprint(settings: Settings) -> str:
+    """SHA-256 over all that Prometheus loads."""
+    documents = [configuration(settings), alerts.document(settings, "")]
+    return hashlib.sha256(json.dumps(documents, sort_keys=True).encode()).hexdigest()
+
+
+def scraped(settings: Settings) -> tuple[str, ...]:
+    """Engines whose figures are asked for, with their key."""
+    return tuple(settings.enabled_engines) if settings.monitoring.enabled else ()
+
+
+def watched(settings: Settings) -> Config:
+    """What rig-metrics looks at."""
+    return Config(
+        output=TEXTFILES,
+        records=RECORDS,
+        engines=tuple(
+            WatchedEngine(
+                name,
+                settings.unit(name),
+                str(engine.address),
+                engine.port,
+                container=None if isinstance(engine, NativeEngine) else f"rig-{name}",
+                gpu=engine.on_card,
+            )
+            for name, engine in settings.enabled_engines.items()
+        ),
+        models=tuple(settings.needed_models),
+        certificates=settings.monitoring.certificates,
+        alertmanager=settings.monitoring.alertmanager.port,
+    )
+
+
+def _own(job: str, port: int) -> dict[str, Any]:
+    keep = {"source_labels": ["__name__"], "regex": KEPT, "action": "keep"}
+    return {
+        "job_name": job,
+        "static_configs": [{"targets": [f"127.0.0.1:{port}"]}],
+        "metric_relabel_configs": [keep],
+    }
+
+
+def _engine(name: str, engine: Engine) -> dict[str, Any]:
+    return {
+        "job_name": f"engine-{name}",
+        "authorization": {"credentials_file": f"{KEYS}/{name}"},
+        "static_configs": [
+            {
+                "targets": [f"{engine.address}:{engine.port}"],
+                "labels": {"job": "engine", "engine": name, "model": engine.model},
+            }
+        ],
     }

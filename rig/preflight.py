@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from rig import monitoring
+from rig import alertmanager, monitoring
 from rig.settings import Settings, size_bytes
 from rig.settings.firewall import Ssh
 
@@ -121,6 +121,7 @@ def problems(settings: Settings, machine: Machine) -> list[str]:
         *_space(settings, machine),
         *_ports(settings, machine),
         *_owners_files(machine),
+        *_secrets(settings, machine),
     ]
 
 
@@ -198,11 +199,11 @@ def _ports(settings: Settings, machine: Machine) -> list[str]:
                 f"stop it, or give engines.{name}.port another number"
             )
     for key, port in settings.monitoring.listeners.items():
-        unit = monitoring.UNIT_OF[key]
+        unit = monitoring.UNIT_OF.get(key)
         found += [
             f"port {port} of {key} is held by {_who(listener)}; stop it, or give {key}.port another number"
             for listener in machine.listeners
-            if listener.port == port and listener.unit != unit
+            if listener.port == port and listener.unit != unit and listener.process != "grafana"
         ]
     return list(dict.fromkeys(found))
 
@@ -228,11 +229,21 @@ def _owners_files(machine: Machine) -> list[str]:
     return found
 
 
+def _secrets(settings: Settings, machine: Machine) -> list[str]:
+    return [
+        f"the receiver {name} has secret: true, and {path} is not there; write its password or token into it: "
+        f"sudo install -D -m 0600 /dev/stdin {path}"
+        for name, path in alertmanager.secrets(settings).items()
+        if not machine.sizes.get(path)
+    ]
+
+
 def asked_paths(settings: Settings) -> tuple[str, ...]:
     """Directories whose file system preflight measures."""
     return ("/", str(settings.storage.models.path), str(settings.storage.backup.path))
 
 
 def asked_files(settings: Settings) -> tuple[PurePosixPath, ...]:
-    """Model files whose present size preflight looks up."""
-    return tuple(path for name in settings.needed_models for path in settings.model_files(name))
+    """Files whose present size preflight looks up: models, and secrets that the owner has to put there."""
+    models = (path for name in settings.needed_models for path in settings.model_files(name))
+    return (*models, *map(PurePosixPath, alertmanager.secrets(settings).values()))

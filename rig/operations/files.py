@@ -35,9 +35,13 @@ def written(path: str, text: str) -> Commands:
 def written_together(texts: Mapping[str, str]) -> Commands:
     """Every file holds its text, by path. As ``written``, with one round trip for all of them."""
     there: dict[str, FileState] = host.get_fact(WrittenTogether, paths=tuple(texts))
-    for path, text in texts.items():
-        if there.get(path) != _wanted(text):
-            yield from _write(path, text)
+    for path in differing(there, texts):
+        yield from _write(path, texts[path])
+
+
+def differing(there: Mapping[str, FileState], texts: Mapping[str, str]) -> list[str]:
+    """Those of the files that are not there as ``texts`` have them."""
+    return [path for path, text in texts.items() if there.get(path) != _wanted(text)]
 
 
 def _wanted(text: str) -> FileState:

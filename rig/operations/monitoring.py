@@ -1,24 +1,155 @@
-"""The monitoring taken away where the owner does not want it."""
+"""Programs of the monitoring that run with their current settings, which were checked before they were put in place."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 
-from pyinfra import host
-from pyinfra.api import operation
+from pyinfra import host, logger
+from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operation
 
-from rig.facts.files import WrittenTogether
+from rig import units
+from rig.facts.files import FileState, WrittenTogether
+from rig.facts.monitoring import FOLDER, Copies, CopyState, Loaded, LoadedState, Telling, TellingState
+from rig.facts.secrets import KEYS as STORE
+from rig.facts.units import Unit
+from rig.monitoring import CONFIGURATION, KEYS
 from rig.operations import Commands, packages
+from rig.operations.files import differing
+from rig.render import upload
+
+POLL = 0.5
+"""Seconds between two looks at a program that loads its settings."""
+PATIENCE = 180
+"""Seconds that it may take. Prometheus first reads again what it had written down last: a minute for some gigabytes."""
 
 
 @operation()
-def retired(names: list[str], drop_ins: Iterable[str]) -> Commands:
-    """None of the packages ``names`` is installed, and our files for their units are gone; what was measured stays.
+def keys(engines: Mapping[str, str]) -> Commands:
+    """Prometheus, and nobody else but root, can read the keys of ``engines``: engine name to variable of the store."""
+    state: CopyState = host.get_fact(Copies, engines=dict(engines))
+    if state.folder != FOLDER:
+        yield f"install -d -m 0750 -o root -g prometheus {KEYS}"
+    if state.stale or state.needless:
+        script = _copy({name: engines[name] for name in state.stale}, state.needless)
+        yield f"flock /etc/rig sh -c {shlex.quote(script)}"
+
+
+def _copy(engines: Mapping[str, str], needless: tuple[str, ...]) -> str:
+    """Written for root alone, then opened to Prometheus, then renamed: it reads the file anew for each question."""
+    pairs = " ".join(f"{shlex.quote(engine)}={variable}" for engine, variable in engines.items())
+    return f"""set -eu
+umask 077
+cd {KEYS}
+rm -f .new {shlex.join(needless)}
+for pair in {pairs}; do
+  engine=${{pair%%=*}}; variable=${{pair#*=}}
+  sed -n "s/^$variable=//p" {STORE} | tr -d "\\n" >.new
+  chgrp prometheus .new
+  chmod 0640 .new
+  sync .new
+  mv .new "$engine"
+done
+"""
+
+
+@operation()
+def configured(texts: Mapping[str, str], checks: list[str]) -> Commands:
+    """The files of /etc/rig/prometheus hold ``texts``, by name; each of ``checks`` accepted them all beforehand.
+
+    ``checks`` are commands that are run where the new files lie. A set that one of them refuses changes nothing.
+    """
+    wanted = {f"{CONFIGURATION}/{name}": text for name, text in texts.items()}
+    there: dict[str, FileState] = host.get_fact(WrittenTogether, paths=tuple(wanted))
+    if not differing(there, wanted):
+        return
+    new = f"{CONFIGURATION}.new"
+    yield f"rm -rf {new} && install -d -m 0755 {new} {CONFIGURATION}"
+    for name, text in texts.items():
+        yield FileUploadCommand(upload(text), f"{new}/{name}")
+    yield f"cd {new} && chown root:root * && chmod 0644 * && {' && '.join(checks)}"
+    moves = [f"mv --no-target-directory {name} {CONFIGURATION}/{name}" for name in texts]
+    yield f"cd {new} && sync * && {' && '.join(moves)} && rm -r {new}"
+
+
+@operation()
+def prometheus(unit: str, drop_in: str, files: list[str], port: int, fingerprint: str) -> Commands:
+    """Prometheus runs as its ``drop_in`` says, and has loaded the ``files`` with this ``fingerprint``."""
+    steps = units.steps(host.get_fact(Unit, unit=unit, files=(drop_in,)))
+    for step in steps:
+        yield "systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {unit}"
+    question = {"unit": unit, "port": port, "files": tuple(files)}
+    if host.get_fact(Loaded, **question) != LoadedState(fingerprint, fresh=True):
+        # One that was just started reads its files anyway, and has no handler for the signal yet. One that they made
+        # fail waits to be started again, and cannot be told.
+        if not {"start", "restart"} & set(steps):
+            yield f"systemctl reload-or-restart {unit}"
+
+        def loaded(host: Host) -> bool:
+            return bool(host.get_fact(Loaded, **question).fingerprint == fingerprint)
+
+        yield FunctionCommand(_wait, (unit, loaded), {})
+
+
+@operation()
+def alertmanager(unit: str, drop_in: str, secrets: list[str], port: int, loaded_as: int) -> Commands:
+    """Alertmanager runs as its ``drop_in`` says, with the ``secrets`` of now, and has loaded this configuration."""
+    state: TellingState = host.get_fact(Telling, port=port, secrets=tuple(secrets))
+    if state.open:
+        yield f"chown root:root {shlex.join(state.open)} && chmod 0600 {shlex.join(state.open)}"
+    steps = units.steps(host.get_fact(Unit, unit=unit, files=(drop_in, *secrets)))
+    for step in steps:
+        yield "systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {unit}"
+    if state.loaded != loaded_as or {"start", "restart"} & set(steps):
+        if not {"start", "restart"} & set(steps):
+            yield f"systemctl reload-or-restart {unit}"
+
+        def loaded(host: Host) -> bool:
+            return bool(host.get_fact(Telling, port=port, secrets=()).loaded == loaded_as)
+
+        yield FunctionCommand(_wait, (unit, loaded), {})
+
+
+def _wait(state: State, host: Host, unit: str, loaded: Callable[[Host], bool]) -> bool:
+    """Look until it has loaded its settings; its last log lines are shown when it does not."""
+    begin = time.monotonic()
+    while time.monotonic() - begin < PATIENCE:
+        if loaded(host):
+            return True
+        time.sleep(POLL)
+    logger.error(f"{host.print_prefix}{unit} did not load its settings within {PATIENCE} s; its last lines:")
+    lines = f"journalctl --no-pager --output=cat --lines=20 --unit={unit}"
+    _, output = host.run_shell_command(lines, _sudo=bool(host.state.config.SUDO))
+    for line in output.stdout_lines:
+        logger.error(f"{host.print_prefix}  {line}")
+    return False
+
+
+@operation()
+def without_grafana(unit: str, home: str) -> Commands:
+    """Grafana does not run, and nothing of it is there but its image."""
+    path = f"/etc/systemd/system/{unit}"
+    state = host.get_fact(Unit, unit=unit, files=())
+    if state.load != "not-found":
+        yield f"systemctl disable --now {unit}"
+        yield f"rm -rf {home} && rm -f {path} && systemctl daemon-reload"
+        yield f"systemctl reset-failed {unit} 2>/dev/null || true"
+
+
+@operation()
+def retired(services: list[str], timer: str, files: list[str]) -> Commands:
+    """The packages of ``services`` are not installed, and our ``files`` for them are gone; what was measured stays.
 
     The files go last: a package that is still there would listen on every address without them.
     """
-    yield from packages.absent._inner(packages=names)
-    there = host.get_fact(WrittenTogether, paths=tuple(drop_ins))
+    for unit in (timer, *services):
+        if host.get_fact(Unit, unit=unit, files=()).enabled == "enabled":
+            yield f"systemctl disable --now {unit}"
+    yield from packages.absent._inner(packages=[unit.removesuffix(".service") for unit in services])
+    there = host.get_fact(WrittenTogether, paths=tuple(files))
     if there:
-        yield f"rm -f {shlex.join(there)} && systemctl daemon-reload"
+        folders = [str(PurePosixPath(path).parent) for path in there if path.endswith(".d/rig.conf")]
+        yield f"rm -rf {CONFIGURATION} {KEYS} && rm -f {shlex.join(there)}"
+        yield f"rmdir --ignore-fail-on-non-empty {shlex.join(folders)} && systemctl daemon-reload"

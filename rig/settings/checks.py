@@ -14,7 +14,7 @@ from rig.settings.firewall import Firewall
 from rig.settings.fitting import Finding, misfits
 from rig.settings.machine import Hardware
 from rig.settings.models import Models, contradictions
-from rig.settings.monitoring import Monitoring
+from rig.settings.monitoring import Email, Monitoring
 from rig.settings.storage import Storage
 from rig.settings.thermal import Thermal, misordered
 from rig.settings.tree import Node, plain
@@ -59,6 +59,8 @@ def findings(tree: Node) -> Iterator[Finding]:
         yield from _opened_in_vain(listeners, sound.firewall)
     if sound.monitoring is not None:
         yield from _thermal(sound.monitoring.thermal, enabled)
+        yield from _impossible_logins(sound.monitoring)
+        yield from _unpinned_dashboards(sound.monitoring)
     yield from misfits(enabled, sound.models, sound.hardware)
     if sound.storage is not None and sound.storage.models.path == sound.storage.backup.path:
         yield ("storage", "backup", "path"), "is the folder of the models too; write another one"
@@ -172,6 +174,26 @@ def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterat
             owner = holders[allowed.port]
             sentence = f"{allowed.port} is the port of engine '{owner}', which must not be opened; remove it"
             yield ("firewall", "allow", rule, "port"), sentence
+
+
+def _unpinned_dashboards(monitoring: Monitoring) -> Iterator[Finding]:
+    """Dashboards without the pinned image that shows them."""
+    if monitoring.grafana.enabled and monitoring.grafana.image is None:
+        sentence = "is missing although Grafana is enabled; write repository:tag@sha256:..., or enabled: false"
+        yield ("monitoring", "grafana", "image"), sentence
+
+
+def _impossible_logins(monitoring: Monitoring) -> Iterator[Finding]:
+    """Logins at mail servers without a password, or with one that everybody on the way could read."""
+    for name, receiver in monitoring.receivers.items():
+        if not isinstance(receiver, Email) or receiver.user is None:
+            continue
+        if not receiver.secret:
+            sentence = "has no password to log in with; write secret: true, or user: null"
+            yield ("monitoring", "receivers", name, "user"), sentence
+        if not receiver.tls:
+            sentence = "must be true for a login, as a password is not sent in the clear; write true, or user: null"
+            yield ("monitoring", "receivers", name, "tls"), sentence
 
 
 def _opened_in_vain(listeners: Mapping[str, int], firewall: Firewall) -> Iterator[Finding]:

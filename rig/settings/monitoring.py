@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from rig.settings.engines import Image
 from rig.settings.thermal import Thermal
-from rig.settings.types import Section, Size
+from rig.settings.types import AbsolutePath, Name, Section, Shape, Size, Url
 
 LocalPort = Annotated[int, Field(ge=1024, le=65535)]
 """A port on 127.0.0.1: nothing of the monitoring faces a network."""
+Duration = Annotated[
+    str, Shape(r"[1-9][0-9]*[smhdw]", "a duration", "a whole number with s, m, h, d or w, such as 15s")
+]
+
+Mailbox = Annotated[
+    str, Shape(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+", "a mail address", "one such as owner@example.org")
+]
+HostAndPort = Annotated[
+    str, Shape(r"[A-Za-z0-9.-]+:[1-9][0-9]{0,4}", "a server with its port", "one such as mail.example.org:587")
+]
+Account = Annotated[str, Shape(r"[A-Za-z0-9._+@-]+", "a name to log in with", "it without spaces or quotes")]
+Severity = Literal["info", "warning", "critical"]
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def seconds(duration: str) -> int:
+    """A duration of the settings in seconds."""
+    return int(duration[:-1]) * SECONDS[duration[-1]]
 
 
 class NodeExporter(Section):
@@ -20,14 +40,130 @@ class NodeExporter(Section):
     memory: Size = Field(description="Memory it may take before it is killed, as a size such as 128M.")
 
 
+class Prometheus(Section):
+    """The program that collects all figures and keeps them."""
+
+    port: LocalPort = Field(description="TCP port it listens on at 127.0.0.1, 1024 to 65535.")
+    memory: Size = Field(description="Memory it may take before it is killed, as a size such as 1G.")
+    retention_time: Duration = Field(description="Age after which figures go, as a duration such as 90d.")
+    retention_size: Size = Field(description="Disk space that figures may take, as a size such as 4G.")
+
+
+class Alertmanager(Section):
+    """The program that tells alerts to receivers."""
+
+    port: LocalPort = Field(description="TCP port it listens on at 127.0.0.1, 1024 to 65535.")
+    memory: Size = Field(description="Memory it may take before it is killed, as a size such as 128M.")
+    group_wait: Duration = Field(
+        description="How long a first alert waits for others of its kind, as a duration such as 30s."
+    )
+    group_interval: Duration = Field(
+        description="How long after a message others of its kind wait, as a duration such as 5m."
+    )
+    repeat_interval: Duration = Field(
+        description="After which time what still holds is told again, as a duration such as 1d."
+    )
+
+
+class CommonReceiver(Section):
+    """What every receiver has."""
+
+    severity: Severity = Field(
+        default="info", description="Least severity of what it is told: info, warning or critical."
+    )
+    secret: bool = Field(
+        default=False,
+        description="Whether its password or token lies in /etc/rig/receivers/<its name> there, true or false.",
+    )
+
+
+class Webhook(CommonReceiver):
+    """A web address that takes Alertmanager's JSON."""
+
+    kind: Literal["webhook"] = Field(description="How it is told: webhook.")
+    url: Url = Field(description="Web address that is sent a POST with the alerts as JSON.")
+
+
+class Ntfy(CommonReceiver):
+    """A topic of an ntfy server, which shows it on a telephone."""
+
+    kind: Literal["ntfy"] = Field(description="How it is told: ntfy.")
+    url: Url = Field(description="Web address of the topic, such as https://ntfy.sh/my-topic.")
+
+
+class Email(CommonReceiver):
+    """A mailbox."""
+
+    kind: Literal["email"] = Field(description="How it is told: email.")
+    to: Mailbox = Field(description="Who gets it, a mail address.")
+    sender: Mailbox = Field(description="Whom it comes from, a mail address.")
+    server: HostAndPort = Field(description="Mail server that takes it, as host:port.")
+    user: Account | None = Field(
+        default=None, description="Name to log in with at the mail server; null for no login."
+    )
+    tls: bool = Field(default=True, description="Whether the mail server must offer TLS, true or false.")
+
+
+Receiver = Annotated[Webhook | Ntfy | Email, Field(discriminator="kind")]
+
+
+class Alerts(Section):
+    """When the owner is told of something."""
+
+    pending: Duration = Field(
+        description="How long what may pass by itself must last before it is told, as a duration such as 5m."
+    )
+    engine_down: Duration = Field(description="How long an engine may be gone, as a duration such as 2m.")
+    queue: int = Field(ge=1, description="Requests that may wait at an engine for as long as `pending`, a number.")
+    backup_age: Duration = Field(
+        description="How long ago the last backup that succeeded may be, as a duration such as 8d."
+    )
+    certificate_end: Duration = Field(
+        description="How long before the end of a certificate it is told, as a duration such as 14d."
+    )
+    reboot_pending: Duration = Field(description="How long a reboot may be due, as a duration such as 1d.")
+
+
+class Grafana(Section):
+    """Dashboards, in a container."""
+
+    enabled: bool = Field(description="Whether there are dashboards, true or false.")
+    image: Image | None = Field(
+        description="Container image with tag and digest, repository:tag@sha256:...; needed when enabled."
+    )
+    port: LocalPort = Field(description="TCP port it listens on at 127.0.0.1, 1024 to 65535.")
+    memory: Size = Field(description="Memory it may take before it is killed, as a size such as 512M.")
+
+
 class Monitoring(Section):
     """What is measured; everything listens on loopback only."""
 
     enabled: bool = Field(description="Whether the machine is monitored, true or false.")
+    scrape_interval: Duration = Field(
+        description="How often every program is asked for its figures, as a duration such as 15s."
+    )
+    state_interval: Duration = Field(
+        description="How often rig-metrics looks at what no program shows, as a duration such as 1m."
+    )
+    certificates: tuple[AbsolutePath, ...] = Field(
+        description="Certificates (PEM files on the machine) whose end is watched, absolute paths."
+    )
     node_exporter: NodeExporter = Field(description="The machine's own figures.")
     thermal: Thermal = Field(description="The watch over the graphics card's temperature.")
+    prometheus: Prometheus = Field(description="Where all figures are kept.")
+    alertmanager: Alertmanager = Field(description="What tells the owner.")
+    alerts: Alerts = Field(description="When the owner is told of something.")
+    grafana: Grafana = Field(description="Dashboards.")
+    receivers: dict[Name, Receiver] = Field(description="Who is told, by a name of your choice.")
 
     @property
     def listeners(self) -> dict[str, int]:
         """Ports on loopback that are taken when the machine is monitored, by the setting that says so."""
-        return {"monitoring.node_exporter": self.node_exporter.port} if self.enabled else {}
+        if not self.enabled:
+            return {}
+        dashboards = {"monitoring.grafana": self.grafana.port} if self.grafana.enabled else {}
+        return dashboards | {
+            "monitoring.node_exporter": self.node_exporter.port,
+            "monitoring.prometheus": self.prometheus.port,
+            "monitoring.alertmanager": self.alertmanager.port,
+        }

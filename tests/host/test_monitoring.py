@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+import yaml
 
-from rig.settings import Settings, size_bytes
-from tests.host.machine import Machine
+from rig.settings import Settings, key_variable, size_bytes
+from rig.settings.monitoring import seconds
+from tests.host.machine import KEYS, Machine
 
-PROGRAMS = ("prometheus-node-exporter",)
-UNITS = {"monitoring.node_exporter": "prometheus-node-exporter.service"}
+UNITS = {
+    "monitoring.node_exporter": "prometheus-node-exporter.service",
+    "monitoring.prometheus": "prometheus.service",
+    "monitoring.alertmanager": "prometheus-alertmanager.service",
+}
+PROGRAMS = [unit.removesuffix(".service") for unit in UNITS.values()]
+KEYS_OF_PROMETHEUS = "/etc/rig/prometheus-keys"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,9 +48,7 @@ def test_program_is_the_distributions_or_not_there_at_all(machine: Machine, moni
 
 
 @pytest.mark.parametrize("key", UNITS)
-def test_program_runs_now_and_after_a_boot_from_its_current_file(
-    machine: Machine, monitored: bool, key: str
-) -> None:
+def test_program_runs_now_and_after_a_boot_from_its_current_file(machine: Machine, monitored: bool, key: str) -> None:
     if monitored:
         shown = machine.unit(UNITS[key], "ActiveState", "UnitFileState", "NeedDaemonReload", "Restart")
         assert (shown["ActiveState"], shown["UnitFileState"], shown["NeedDaemonReload"]) == ("active", "enabled", "no")
@@ -66,10 +74,16 @@ def test_program_is_nobody_in_particular_and_cannot_become_more(machine: Machine
         assert {int(process[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {0}
 
 
-def test_node_exporter_has_the_limit_of_the_settings(machine: Machine, settings: Settings, monitored: bool) -> None:
+@pytest.mark.parametrize("key", UNITS)
+def test_program_has_the_memory_of_the_settings(
+    machine: Machine, settings: Settings, monitored: bool, key: str
+) -> None:
     if monitored:
-        shown = machine.unit(UNITS["monitoring.node_exporter"], "MemoryMax")["MemoryMax"]
-        assert int(shown) == size_bytes(settings.monitoring.node_exporter.memory)
+        wanted = size_bytes(getattr(settings.monitoring, key.partition(".")[2]).memory)
+        assert machine.unit(UNITS[key], "MemoryMax", "MemorySwapMax") == {
+            "MemoryMax": str(wanted),
+            "MemorySwapMax": "0",
+        }
 
 
 def test_node_exporter_measures_without_an_error(metrics: dict[str, float], monitored: bool) -> None:
@@ -117,3 +131,183 @@ def test_node_exporter_shows_the_state_of_every_unit_of_ours(
 def test_only_root_can_say_what_was_measured(machine: Machine, monitored: bool) -> None:
     if monitored:
         assert machine.stat("/var/lib/prometheus/node-exporter") == "755 root root"
+
+
+# Prometheus
+
+
+@pytest.fixture(scope="module")
+def ask(machine: Machine, settings: Settings) -> Callable[[str], Any]:
+    """Asks Prometheus; the data of its answer."""
+
+    def asked(path: str) -> Any:
+        url = f"http://127.0.0.1:{settings.monitoring.prometheus.port}/api/v1/{path}"
+        answer = machine.json(f"curl --silent --globoff --max-time 20 {shlex.quote(url)}")
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    return asked
+
+
+def test_prometheus_asks_everybody_and_is_answered(
+    machine: Machine, ask: Callable[[str], Any], settings: Settings, monitored: bool
+) -> None:
+    """Besides engines that are stopped because an alternative was chosen."""
+    if monitored:
+        running = machine.running(settings)
+        targets = ask("targets?state=active")["activeTargets"]
+        seen = {(target["labels"]["job"], target["labels"].get("engine"), target["health"]) for target in targets}
+        engines = {("engine", name, "up" if name in running else "down") for name in settings.enabled_engines}
+        own = {(job, None, "up") for job in ("node", "prometheus", "alertmanager")}
+        assert seen == own | engines
+
+
+def test_prometheus_asks_as_often_as_the_settings_say(
+    ask: Callable[[str], Any], settings: Settings, monitored: bool
+) -> None:
+    """As it runs, and not only as its file says."""
+    if monitored:
+        loaded = yaml.safe_load(ask("status/config")["yaml"])
+        assert loaded["global"]["scrape_interval"] == settings.monitoring.scrape_interval
+        assert loaded["global"]["evaluation_interval"] == settings.monitoring.scrape_interval
+        own = {job.get("scrape_interval") for job in loaded["scrape_configs"]}
+        assert own == {settings.monitoring.scrape_interval}
+
+
+def test_prometheus_runs_with_what_its_files_say(machine: Machine, ask: Callable[[str], Any], monitored: bool) -> None:
+    if monitored:
+        assert "SUCCESS" in machine.run("promtool check config /etc/rig/prometheus/prometheus.yml")
+        written = yaml.safe_load(machine.run("cat /etc/rig/prometheus/prometheus.yml"))
+        loaded = yaml.safe_load(ask("status/config")["yaml"])
+        assert [job["job_name"] for job in written["scrape_configs"]] == [
+            job["job_name"] for job in loaded["scrape_configs"]
+        ]
+        rules = yaml.safe_load(machine.run("cat /etc/rig/prometheus/rules.yml"))
+        names = [rule.get("alert", rule.get("record")) for group in rules["groups"] for rule in group["rules"]]
+        assert [rule["name"] for group in ask("rules")["groups"] for rule in group["rules"]] == names
+
+
+def test_prometheus_forgets_when_the_settings_say(
+    ask: Callable[[str], Any], settings: Settings, monitored: bool
+) -> None:
+    if monitored:
+        flags = ask("status/flags")
+        wanted = settings.monitoring.prometheus
+        assert flags["storage.tsdb.retention.size"] == f"{wanted.retention_size}iB"
+        assert flags["storage.tsdb.retention.time"] == wanted.retention_time
+
+
+def test_figures_of_an_engine_are_kept_under_its_name(ask: Callable[[str], Any], monitored: bool, engine: str) -> None:
+    if monitored:
+        (found,) = ask(f"query?query=llamacpp:requests_processing{{engine=%22{engine}%22}}")["result"]
+        assert float(found["value"][1]) >= 0
+
+
+def test_prometheus_reads_the_key_of_an_engine_and_others_do_not(
+    machine: Machine, monitored: bool, engine: str
+) -> None:
+    if monitored:
+        assert machine.stat(KEYS_OF_PROMETHEUS) == "750 root prometheus"
+        assert machine.stat(f"{KEYS_OF_PROMETHEUS}/{engine}") == "640 root prometheus"
+        held = machine.run(
+            f"key=$(sed -n 's/^{key_variable(engine)}=//p' {KEYS}); "
+            f'[ -n "$key" ] && [ "$key" = "$(cat {KEYS_OF_PROMETHEUS}/{engine})" ] && echo same || echo different'
+        )
+        assert held == "same"
+
+
+def test_prometheus_has_no_key_of_anybody_else(machine: Machine, settings: Settings, monitored: bool) -> None:
+    if monitored:
+        assert set(machine.lines(f"ls -A {KEYS_OF_PROMETHEUS}")) == set(settings.enabled_engines)
+
+
+def test_configuration_can_be_changed_by_root_alone_and_holds_no_key(machine: Machine, monitored: bool) -> None:
+    if monitored:
+        assert machine.lines("find /etc/rig/prometheus /etc/rig/metrics.json ! -user root -o -perm /022") == []
+        assert machine.keys_in("cat /etc/rig/prometheus/*") == 0
+
+
+def test_every_rule_can_be_computed(ask: Callable[[str], Any], monitored: bool) -> None:
+    rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]] if monitored else []
+    assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
+    assert ("EngineDown" in {rule["name"] for rule in rules}) is monitored
+
+
+# Alertmanager
+
+
+def test_prometheus_knows_alertmanager(ask: Callable[[str], Any], settings: Settings, monitored: bool) -> None:
+    if monitored:
+        port = settings.monitoring.alertmanager.port
+        assert ask("alertmanagers") == {
+            "activeAlertmanagers": [{"url": f"http://127.0.0.1:{port}/api/v2/alerts"}],
+            "droppedAlertmanagers": [],
+        }
+
+
+def test_alertmanager_has_loaded_its_file(machine: Machine, settings: Settings, monitored: bool) -> None:
+    if monitored:
+        url = f"http://127.0.0.1:{settings.monitoring.alertmanager.port}"
+        loaded = yaml.safe_load(machine.json(f"curl --silent --max-time 20 {url}/api/v2/status")["config"]["original"])
+        written = yaml.safe_load(machine.run("cat /etc/rig/prometheus/alertmanager.yml"))
+        names = {receiver["name"] for receiver in written["receivers"]}
+        assert {receiver["name"] for receiver in loaded["receivers"]} == names
+        assert names - {"nobody"} == set(settings.monitoring.receivers)
+        assert loaded["route"]["group_wait"] == settings.monitoring.alertmanager.group_wait
+        assert "SUCCESS" in machine.run("amtool check-config /etc/rig/prometheus/alertmanager.yml")
+
+
+def test_alertmanager_looks_for_no_others(machine: Machine, settings: Settings, monitored: bool) -> None:
+    if monitored:
+        url = f"http://127.0.0.1:{settings.monitoring.alertmanager.port}"
+        status = machine.json(f"curl --silent --max-time 20 {url}/api/v2/status")
+        assert status["cluster"] == {"status": "disabled", "peers": []}
+
+
+def test_secrets_of_receivers_are_roots_alone_and_in_no_configuration(
+    machine: Machine, settings: Settings, monitored: bool
+) -> None:
+    for name, receiver in settings.monitoring.receivers.items() if monitored else ():
+        if receiver.secret:
+            path = f"/etc/rig/receivers/{name}"
+            assert machine.stat(path) == "600 root root"
+            found = machine.run(f"grep -rlF -f {path} /etc/rig/prometheus /etc/systemd/system || true")
+            assert found == ""
+
+
+# What no program shows
+
+
+def test_what_no_program_shows_is_looked_up_as_often_as_the_settings_say(
+    machine: Machine, settings: Settings, monitored: bool
+) -> None:
+    if monitored:
+        timer = machine.unit("rig-metrics.timer", "ActiveState", "UnitFileState", "TimersMonotonic")
+        assert (timer["ActiveState"], timer["UnitFileState"]) == ("active", "enabled")
+        age = machine.run("echo $(($(date +%s) - $(stat -c %Y /var/lib/prometheus/node-exporter/rig_machine.prom)))")
+        assert int(age) <= seconds(settings.monitoring.state_interval) + 10
+
+
+def test_every_engine_that_starts_at_boot_is_wanted(metrics: dict[str, float], monitored: bool, engine: str) -> None:
+    if monitored:
+        assert metrics[f'rig_engine_wanted{{engine="{engine}"}}'] == 1
+
+
+def test_no_model_is_said_to_have_changed(metrics: dict[str, float], monitored: bool, model: str) -> None:
+    if monitored:
+        assert metrics[f'rig_model_changed{{model="{model}"}}'] == 0
+
+
+def test_end_of_every_certificate_of_the_settings_is_known(
+    machine: Machine, metrics: dict[str, float], settings: Settings, monitored: bool
+) -> None:
+    for path in settings.monitoring.certificates if monitored else ():
+        end = machine.run(f'date +%s -d "$(openssl x509 -noout -enddate -in {path} | cut -d= -f2)"')
+        assert metrics[f'rig_certificate_end_timestamp_seconds{{path="{path}"}}'] == float(end)
+
+
+def test_only_what_is_whole_lies_where_figures_are_read(machine: Machine, monitored: bool) -> None:
+    if monitored:
+        folder = "/var/lib/prometheus/node-exporter"
+        assert machine.stat(f"{folder}/rig_machine.prom") == "644 root root"
+        assert machine.run(f"cat {folder}/*.prom | promtool check metrics") == ""

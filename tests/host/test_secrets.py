@@ -52,7 +52,8 @@ def test_the_search_for_keys_finds_them_where_they_are(machine: Machine, setting
 PLACES = {
     "command lines": "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'",
     "the journal": "journalctl --quiet --no-pager --all --output=cat --lines=200000",
-    "files under /etc": f"find /etc -xdev -type f ! -path {KEYS} ! -path '/etc/rig/keys/*' -exec cat {{}} +",
+    "files under /etc": f"find /etc -xdev -type f ! -path {KEYS} ! -path '/etc/rig/keys/*' "
+    "! -path '/etc/rig/prometheus-keys/*' -exec cat {} +",
     "logs": "find /var/log -xdev -type f ! -path '/var/log/journal/*' -exec cat {} +",
     "temporary files": "find /tmp /var/tmp -xdev -type f -exec cat {} +",
     "files that everyone can read": "setpriv --reuid=65534 --regid=65534 --clear-groups "

@@ -36,7 +36,7 @@ BY_NATURE = {
     "/etc/ld.so.cache": "rebuilt by package scripts, in the order of the disk",
     "/var/lib/rig/models/fetch.json": "how long the last fetch took",
 }
-KEYS = re.compile(r"/etc/rig/(keys\.env|keys/.*)")
+KEYS = re.compile(r"/etc/rig/(keys\.env|keys/.*|prometheus-keys/.*)")
 COMPILED = re.compile(r"/opt/rig/rigd/.*\.pyc")
 """Python writes the time of the source into them."""
 RECORD = re.compile(r"/var/lib/rig/models/.*\.verified")
@@ -45,7 +45,7 @@ RECORD = re.compile(r"/var/lib/rig/models/.*\.verified")
 PASSING = re.compile(
     r"(apt-daily|apt-daily-upgrade|dpkg-db-backup|e2scrub_reap|e2scrub_all|logrotate|fstrim|man-db|motd-news"
     r"|systemd-(hostnamed|timedated|localed|logind-varlink|tmpfiles-clean|userdbd|machined)"
-    r"|ldconfig|systemd-(journal-catalog-update|sysusers|update-done|machine-id-commit|firstboot-complete)"
+    r"|rig-metrics|ldconfig|systemd-(journal-catalog-update|sysusers|update-done|machine-id-commit|firstboot-complete)"
     r"|user@\d+|user-runtime-dir@\d+|systemd-(coredump|hostnamed|bsod|creds|mute-console|pcr\w+)[@.].*"
     r"|ssh@.*|sshd@.*)\.(service|timer|socket)"
 )

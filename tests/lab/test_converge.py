@@ -94,10 +94,14 @@ def test_a_disabled_engine_is_retired_and_nothing_else_is_touched(deployed: Lab,
     before, lived = Fingerprint.of(deployed), lives(deployed)
     disabled = ("--data", f"engines.{engine}.enabled=false")
     retired = run(deployed, *disabled)
-    # The manifest says which engines serve a model.
+    # The manifest says which engines serve a model; one that is gone is asked for its figures no more.
     assert retired.changes == {
         "models | Write /etc/rig/models.json",
         "engines | Retire engines that are no longer enabled",
+        "monitoring | Write what rig-metrics looks at",
+        "monitoring | Give Prometheus the keys of the engines",
+        "monitoring | Write /etc/rig/prometheus",
+        "monitoring | Run Prometheus",
     }
     assert restarted(lived, lives(deployed)) == SERVICES[engine]
     assert SERVICES[engine].isdisjoint(lives(deployed))
@@ -116,7 +120,8 @@ def test_a_deleted_key_is_made_anew_for_its_engine_alone(deployed: Lab, engine: 
     variable = f"RIG_KEY_{engine.upper().replace('-', '_')}"
     before, lived = Fingerprint.of(deployed), lives(deployed)
     deployed.sudo(f"sed -i '/^{variable}=/d' /etc/rig/keys.env")
-    assert run(deployed).changes == {"secrets | Write /etc/rig/keys.env", RUN[engine]}
+    copied = "monitoring | Give Prometheus the keys of the engines"
+    assert run(deployed).changes == {"secrets | Write /etc/rig/keys.env", RUN[engine], copied}
     after = Fingerprint.of(deployed)
     assert {name for name in before.secrets if after.secrets.get(name) != before.secrets[name]} == {variable}
     assert after.secrets.keys() == before.secrets.keys()

@@ -14,6 +14,7 @@ from tests.lab.runs import host_tests, plan, run
 
 NATIVE = "rig-native@llama-8b.service"
 CONTAINER = "rig-container@llama-70b.service"
+NODE_EXPORTER = "prometheus-node-exporter.service"
 DROP_IN = f"/etc/systemd/system/{NATIVE}.d/engine.conf"
 MODEL = "$(echo /mnt/models/tiny/*/tiny.gguf)"
 """For a shell; the folder is that of the version."""
@@ -206,6 +207,33 @@ DRIFTS = {
         seen_by={"firewall": ("test_every_network_of_containers_is_closed_to_neighbours",)},
         told={"firewall | Load the packet filter"},
         restarted={"rig-firewall.service"},
+    ),
+    "node_exporter opened to everybody, once it is started again": Drift(
+        command=f"sed -i 's/127.0.0.1:9100/0.0.0.0:9100/' /etc/systemd/system/{NODE_EXPORTER}.d/rig.conf",
+        seen_by={"monitoring": ("test_program_runs_now_and_after_a_boot_from_its_current_file",)},
+        told={"monitoring | Keep what monitors on loopback", "monitoring | Run node_exporter"},
+        restarted={NODE_EXPORTER},
+    ),
+    "an engine taken out of what Prometheus asks": Drift(
+        command="sed -i '/^- job_name: engine-llama-8b/,$d' /etc/rig/prometheus/prometheus.yml",
+        seen_by={"monitoring": ("test_prometheus_runs_with_what_its_files_say",)},
+        told={"monitoring | Write /etc/rig/prometheus", "monitoring | Run Prometheus"},
+    ),
+    "Alertmanager stopped": Drift(
+        command="systemctl stop prometheus-alertmanager.service",
+        seen_by={"monitoring": ("test_alertmanager_has_loaded_its_file",)},
+        told={"monitoring | Run Alertmanager"},
+        restarted={"prometheus-alertmanager.service"},
+    ),
+    "a copy of a key readable by everyone": Drift(
+        command="chmod 0644 /etc/rig/prometheus-keys/llama-8b",
+        seen_by={"monitoring": ("test_prometheus_reads_the_key_of_an_engine_and_others_do_not",)},
+        told={"monitoring | Give Prometheus the keys of the engines"},
+    ),
+    "the looking up of figures stopped": Drift(
+        command="systemctl disable --now rig-metrics.timer",
+        seen_by={"monitoring": ("test_what_no_program_shows_is_looked_up_as_often_as_the_settings_say",)},
+        told={"monitoring | Look up what no program shows"},
     ),
     "the packet filter not loaded at boot": Drift(
         command="systemctl disable rig-firewall.service",

@@ -25,10 +25,11 @@ LARGEST = 64 << 20
 
 TALKATIVE = ("-y", "-vvv", "--diff", "--debug")
 
-# The files that hold keys because a service needs them there; each must be closed to everybody but root.
+# The files that hold keys because a service needs them there; each must be closed to everybody else.
 RIGHTFUL = (
     r"/etc/rig/keys\.env",
     r"/etc/rig/keys/llama-8b",
+    r"/etc/rig/prometheus-keys/llama-(70b|8b)",
     r"/var/lib/docker/containers/[0-9a-f]{64}/config\.v2\.json",
     r"/var/lib/containerd/io\.containerd\.metadata\.v1\.bolt/meta\.db",
     r"/run/containerd/io\.containerd\.runtime\.v2\.task/moby/[0-9a-f]{64}/config\.json",
@@ -229,6 +230,13 @@ def test_the_keys_are_0600_from_their_first_byte(run: Watched) -> None:
     assert {mode for _, _, mode in events} <= {"0o600", "gone"}
     assert {"created", "written", "moved from"} <= {event for event, *_ in events}
     assert [event for event in events if event[0] == "attributes"] == []
+
+
+def test_copies_of_keys_are_closed_to_everybody_but_their_reader_from_their_first_byte(run: Watched) -> None:
+    events = [event for event in run.seen["files"] if event[1].startswith("/etc/rig/prometheus-keys/")]
+    named = {path.rpartition("/")[2] for event, path, _ in events if event in ("moved to", "there")}
+    assert {"llama-70b", "llama-8b"} <= named, "the watcher missed what it had to see"
+    assert {mode for _, _, mode in events} <= {"0o600", "0o640", "gone"}
 
 
 # On the machine, afterwards

@@ -27,7 +27,7 @@ NAMES = {
     MODIFIED: "modified",
 }
 EVENT = struct.Struct("iIII")
-FOLDERS = ("/etc/rig", "/etc/rig/keys")
+FOLDERS = ("/etc/rig", "/etc/rig/keys", "/etc/rig/prometheus-keys")
 
 
 class Files:

@@ -267,3 +267,17 @@ def test_a_line_that_should_hold_a_key_and_does_not_is_named() -> None:
     sentence = _only(replace(FINE, malformed_keys=("RIG_KEY_A", "RIG_KEY_B")))
     assert sentence.startswith("RIG_KEY_A, RIG_KEY_B in /etc/rig/keys.env is not one line of at least 43 letters")
     assert "delete the line to have a new key made" in sentence
+
+
+def test_a_port_of_the_monitoring_that_a_stranger_holds_is_told_with_the_setting_for_another() -> None:
+    stranger = Listener("*", 9090, "grafana-agent", "agent.service")
+    assert _only(replace(FINE, listeners=(stranger,))) == (
+        "port 9090 of monitoring.prometheus is held by grafana-agent (agent.service) on *; "
+        "stop it, or give monitoring.prometheus.port another number"
+    )
+
+
+def test_a_port_of_the_monitoring_that_its_own_program_holds_is_as_it_should_be() -> None:
+    own = Listener("127.0.0.1", 9100, "prometheus-node", "prometheus-node-exporter.service")
+    assert _said(replace(FINE, listeners=(own,))) == []
+    assert _said(replace(FINE, listeners=(replace(own, unit="x.service"),)), {"monitoring/enabled": False}) == []

@@ -17,6 +17,7 @@ from rig.settings.firewall import Allowed
 from rig.settings.hosts import HostEntry
 from rig.settings.machine import Gpu, User
 from rig.settings.models import Model, ModelFile, ModelShape
+from rig.settings.monitoring import Email, Ntfy, Webhook
 from rig.settings.schema import Schema
 from rig.settings.storage import Mount
 from rig.settings.tree import plain, read
@@ -26,6 +27,7 @@ ALL = ROOT / "group_data" / "all.yml"
 ENTRIES: list[type[BaseModel]] = [
     *(User, Gpu, Mount, Model, ModelFile, ModelShape),
     *(ContainerEngine, NativeEngine, Archive, Allowed),
+    *(Webhook, Ntfy, Email),
 ]
 
 
@@ -78,7 +80,7 @@ def test_every_key_of_an_example_that_is_commented_out_is_read_by_a_model() -> N
     text = ALL.read_text(encoding="utf-8") + (ROOT / "group_data" / "hosts.yml").read_text(encoding="utf-8")
     models: list[type[BaseModel]] = [*ENTRIES, HostEntry]
     known = {name for model in models for name in model.model_fields}
-    names = {"hosts", "owner", "workstation", "machine", "mount", "archive"}
+    names = {"hosts", "owner", "workstation", "machine", "mount", "archive", "phone", "mail", "chat"}
     examples = set(re.findall(r"^ *#  +([a-z_]+):", text, re.MULTILINE))
     assert examples - known - names == set()
 

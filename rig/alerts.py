@@ -1,0 +1,255 @@
+"""What the owner is told of, and when: every alert as a plain value, from which Prometheus' rules are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rig.settings import Settings
+from rig.settings.monitoring import seconds
+from rigd.metrics.config import FILE, TEXTFILES
+
+Severity = Literal["critical", "warning", "info"]
+"""critical: something does not work. warning: it soon will not, or works badly. info: something is left to do."""
+
+DAY = 86400
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One rule."""
+
+    name: str
+    expression: str
+    """In PromQL; fires for everything that it finds."""
+    pending: int
+    """Seconds that it must hold."""
+    severity: Severity
+    summary: str
+    """A sentence; `{{ $labels.NAME }}` is filled in by Prometheus."""
+    remedy: str
+    """What to look at, or to do."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that is computed from others and kept under a name of its own."""
+
+    name: str
+    expression: str
+
+
+QUEUE = Figure(
+    "rig:engine_queue",
+    'max by (engine) ({__name__=~"llamacpp:requests_deferred|vllm:num_requests_waiting"})',
+)
+"""Requests that wait, under one name for every kind of engine."""
+
+HELD_DOWN = "hw_slowdown|hw_thermal_slowdown|hw_power_brake_slowdown|sw_thermal_slowdown"
+"""Reasons for lower clocks that are none of the owner's; a power limit, or nothing to do, is."""
+DISKS = 'fstype!~"tmpfs|ramfs"'
+
+
+def figures() -> tuple[Figure, ...]:
+    """Everything that is computed besides the alerts."""
+    return (QUEUE,)
+
+
+def alerts(settings: Settings) -> tuple[Alert, ...]:
+    """Every alert that the settings ask for."""
+    return (*_graphics_card(settings), *_engines(settings), *_machine(settings), *_monitoring(settings))
+
+
+def document(settings: Settings, fingerprint: str) -> dict[str, Any]:
+    """rules.yml. The fingerprint shows in the running program which settings it has loaded."""
+    loaded = {"record": "rig_settings_info", "expr": "vector(1)", "labels": {"fingerprint": fingerprint}}
+    recorded = [{"record": figure.name, "expr": figure.expression} for figure in figures()]
+    return {"groups": [{"name": "rig", "rules": [loaded, *recorded, *map(_rule, alerts(settings))]}]}
+
+
+def _rule(alert: Alert) -> dict[str, Any]:
+    return {
+        "alert": alert.name,
+        "expr": alert.expression,
+        "for": f"{alert.pending}s",
+        "labels": {"severity": alert.severity},
+        "annotations": {"summary": alert.summary, "description": alert.remedy},
+    }
+
+
+def _graphics_card(settings: Settings) -> Iterator[Alert]:
+    pending = seconds(settings.monitoring.alerts.pending)
+    for level, severity in ((1, "warning"), (2, "critical")):
+        yield Alert(
+            "GpuTooHot" if severity == "critical" else "GpuHot",
+            f"rig_gpu_thermal_level == {level}",
+            0,
+            "critical" if severity == "critical" else "warning",
+            "The graphics card is {} hot.".format("critically" if severity == "critical" else "rather"),
+            "Look at its fans and at what blows into the case; a lower power limit cools it, too.",
+        )
+    yield Alert(
+        "GpuThrottled",
+        f'rig_gpu_throttling{{reason=~"{HELD_DOWN}"}} == 1',
+        pending,
+        "warning",
+        "The graphics card holds its clocks down ({{ $labels.reason }}).",
+        "It is too hot or gets too little power; engines on it are slower for as long.",
+    )
+    xids = "rig_gpu_xid_errors_total"
+    yield Alert(
+        "GpuXid",
+        # A number that comes for the first time has no earlier sample from which it could have grown.
+        f"increase({xids}[1h]) > 0 or ({xids} > 0 unless {xids} offset 1h)",
+        0,
+        "critical",
+        "The driver reported Xid {{ $labels.xid }} of the graphics card.",
+        "journalctl -k shows the line; NVIDIA's list of Xid errors says what the number means.",
+    )
+    yield Alert(
+        "GpuNotRead",
+        "rig_gpu_reading_success == 0",
+        pending,
+        "warning",
+        "The graphics card does not tell how it is.",
+        "nvidia-smi on the machine shows why; after a driver update it needs a reboot.",
+    )
+
+
+def _engines(settings: Settings) -> Iterator[Alert]:
+    wanted = settings.monitoring.alerts
+    down = 'up{job="engine"} == 0 and on (engine) rig_engine_wanted == 1'
+    yield Alert(
+        "EngineDown",
+        f"{down} unless on (engine) rig_engine_loading == 1",
+        seconds(wanted.engine_down),
+        "critical",
+        "Engine {{ $labels.engine }} does not run.",
+        "systemctl status of its unit shows why. One that is off on purpose is disabled, not only stopped.",
+    )
+    for name, engine in settings.enabled_engines.items():
+        yield Alert(
+            "EngineNotReady",
+            f'up{{job="engine",engine="{name}"}} == 0 and on (engine) rig_engine_wanted == 1',
+            max(engine.health_timeout, seconds(wanted.engine_down)),
+            "critical",
+            "Engine {{ $labels.engine }} did not become ready in time.",
+            "It loads for longer than its health_timeout, or crashes again and again: its log shows which.",
+        )
+    yield Alert(
+        "EngineOnCpu",
+        'rig_engine_on_gpu == 0 and on (engine) up{job="engine"} == 1',
+        seconds(wanted.pending),
+        "critical",
+        "Engine {{ $labels.engine }} computes without the graphics card.",
+        "Its log shows why CUDA did not start; nvidia-smi has to show the card. It answers, and slowly.",
+    )
+    yield Alert(
+        "QueueGrowing",
+        f"{QUEUE.name} > {QUEUE.name} offset {wanted.pending} "
+        f"and min_over_time({QUEUE.name}[{wanted.pending}]) >= {wanted.queue}",
+        0,
+        "warning",
+        "Requests to {{ $labels.engine }} come faster than they are answered; {{ $value }} wait.",
+        "More sequences, a smaller model or fewer clients shorten the queue.",
+    )
+
+
+def _machine(settings: Settings) -> Iterator[Alert]:
+    wanted = settings.monitoring.alerts
+    pending = seconds(wanted.pending)
+    free = f"node_filesystem_avail_bytes{{{DISKS}}} / node_filesystem_size_bytes{{{DISKS}}}"
+    yield Alert(
+        "DiskFullInADay",
+        f"predict_linear(node_filesystem_avail_bytes{{{DISKS}}}[6h], {DAY}) < 0 and {free} < 0.2",
+        pending,
+        "warning",
+        "{{ $labels.mountpoint }} will be full within a day.",
+        "sudo rig-models prune deletes what no engine uses; du -xh shows what else grew.",
+    )
+    yield Alert(
+        "DiskNearlyFull",
+        f"{free} < 0.05",
+        pending,
+        "critical",
+        "{{ $labels.mountpoint }} has {{ $value | humanizePercentage }} left.",
+        "sudo rig-models prune deletes what no engine uses; du -xh shows what else grew.",
+    )
+    yield Alert(
+        "ModelChanged",
+        "rig_model_changed == 1",
+        0,
+        "critical",
+        "The file of model {{ $labels.model }} changed on the disk.",
+        "Engines do not start with it; the next deploy fetches it anew. Look after the disk.",
+    )
+    yield Alert(
+        "ModelScrubFailed",
+        'node_systemd_unit_state{name="rig-models-scrub.service",state="failed"} == 1',
+        0,
+        "warning",
+        "The models could not all be read again and verified.",
+        "journalctl -u rig-models-scrub tells which one, and why.",
+    )
+    yield Alert(
+        "BackupTooOld",
+        f"time() - rig_backup_last_success_timestamp_seconds > {seconds(wanted.backup_age)}",
+        0,
+        "warning",
+        "No backup has succeeded for {{ $value | humanizeDuration }}.",
+        "rig-backup status on the machine tells how the last one ended.",
+    )
+    yield Alert(
+        "CertificateEnds",
+        f"rig_certificate_end_timestamp_seconds - time() < {seconds(wanted.certificate_end)}",
+        0,
+        "warning",
+        "The certificate {{ $labels.path }} ends in {{ $value | humanizeDuration }}.",
+        "Renew it. A time that has passed long ago says that it cannot be read.",
+    )
+    yield Alert(
+        "RebootPending",
+        "rig_reboot_pending == 1",
+        seconds(wanted.reboot_pending),
+        "info",
+        "Updates are installed that only a reboot brings into force.",
+        "Reboot the machine when nobody needs it.",
+    )
+    yield Alert(
+        "UnitFailed",
+        'node_systemd_unit_state{state="failed",name!~"rig-models-scrub.service|rig-(container|native)@.+"} == 1',
+        pending,
+        "warning",
+        "{{ $labels.name }} failed.",
+        "systemctl status and journalctl -u tell why.",
+    )
+
+
+def _monitoring(settings: Settings) -> Iterator[Alert]:
+    pending = seconds(settings.monitoring.alerts.pending)
+    yield Alert(
+        "NotMeasured",
+        'up{job!="engine"} == 0',
+        pending,
+        "warning",
+        "{{ $labels.job }} does not answer Prometheus.",
+        "systemctl status of its unit tells why.",
+    )
+    yield Alert(
+        "FiguresTooOld",
+        f'time() - node_textfile_mtime_seconds{{file=~".*/rig_(machine|gpu).prom"}} > {2 * pending} '
+        f'or absent(node_textfile_mtime_seconds{{file="{TEXTFILES}/{FILE}"}})',
+        pending,
+        "warning",
+        "{{ $labels.file }} is not there, or is not written any more.",
+        "systemctl list-timers 'rig-*' and systemctl status 'rig-*' show what does not run.",
+    )
+    yield Alert(
+        "SettingsNotLoaded",
+        '{__name__=~"(prometheus|alertmanager)_config_last_reload_successful"} == 0',
+        pending,
+        "warning",
+        "{{ $labels.job }} could not load its configuration.",
+        "Its log tells the line. Deploy again: what was edited by hand is undone.",
+    )

@@ -1,0 +1,117 @@
+"""What the programs of the monitoring have loaded, and whether Prometheus has the engines' keys."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pyinfra.api import FactBase
+
+from rig.facts.secrets import KEYS as STORE
+from rig.monitoring import KEYS
+
+FOLDER = "750 root:prometheus"
+FILE = "640 root:prometheus"
+
+
+@dataclass(frozen=True)
+class CopyState:
+    """Verdicts on the copies of keys; never a key."""
+
+    folder: str
+    """Mode and owner, such as ``750 root:prometheus``; empty when it is missing."""
+    stale: tuple[str, ...]
+    """Engines whose copy is missing, differs from the store, or can be read by others."""
+    needless: tuple[str, ...]
+    """Files of engines that are not asked any more."""
+
+
+class Copies(FactBase[CopyState]):
+    """Compared on the machine by the shell's own builtins: no key leaves it, and none is an argument."""
+
+    def command(self, engines: dict[str, str]) -> str:
+        pairs = " ".join(f"{shlex.quote(engine)}={variable}" for engine, variable in engines.items())
+        return f"""
+stat -c "folder %a %U:%G" {KEYS} 2>/dev/null
+for pair in {pairs}; do
+  engine=${{pair%%=*}}; variable=${{pair#*=}}; own={KEYS}/$engine
+  if [ "$(stat -c "%a %U:%G" "$own" 2>/dev/null)" != "{FILE}" ] ||
+     [ "$(cat "$own")" != "$(sed -n "s/^$variable=//p" {STORE} 2>/dev/null)" ]; then echo "stale $engine"; fi
+done
+for own in {KEYS}/* {KEYS}/.new; do
+  [ -e "$own" ] || continue
+  case " {pairs} " in *" ${{own##*/}}="*) ;; *) echo "needless ${{own##*/}}" ;; esac
+done
+true
+"""
+
+    def process(self, output: list[str]) -> CopyState:
+        found: dict[str, list[str]] = {}
+        for line in output:
+            verdict, _, name = line.partition(" ")
+            found.setdefault(verdict, []).append(name)
+        return CopyState(
+            folder="".join(found.get("folder", [])),
+            stale=tuple(found.get("stale", [])),
+            needless=tuple(found.get("needless", [])),
+        )
+
+
+@dataclass(frozen=True)
+class LoadedState:
+    """What the running Prometheus has loaded."""
+
+    fingerprint: str
+    """That of the settings; empty when it does not answer yet."""
+    fresh: bool
+    """None of its files changed since it was last started or told to load them."""
+
+
+class Loaded(FactBase[LoadedState]):
+    """Its own word on the fingerprint; and the age of its files, as one that was edited and loaded has the same."""
+
+    def command(self, unit: str, port: int, files: Iterable[str]) -> str:
+        rules = f"http://127.0.0.1:{port}/api/v1/rules?type=record"
+        return f"""
+echo "Fingerprint=$(curl --silent --max-time 10 '{rules}' | grep -o '"fingerprint":"[0-9a-f]*"' | cut -d'"' -f4)"
+echo "Newest=$(stat -c %.Z {shlex.join(files)} 2>/dev/null | sort -n | tail -n 1)"
+systemctl show --property=StateChangeTimestampMonotonic {unit}
+echo "Uptime=$(cut -d" " -f1 /proc/uptime)"; echo "Now=$(date +%s.%N)"
+"""
+
+    def process(self, output: list[str]) -> LoadedState:
+        values = dict(line.split("=", 1) for line in output)
+        # The monotonic clock is the one that a clock's jump does not touch, as with every other unit.
+        told = float(values["Now"]) - float(values["Uptime"]) + int(values["StateChangeTimestampMonotonic"]) / 1e6
+        return LoadedState(values["Fingerprint"], fresh=float(values["Newest"] or 0) <= told)
+
+
+@dataclass(frozen=True)
+class TellingState:
+    """What the running Alertmanager has loaded, and how the receivers' secrets lie there."""
+
+    loaded: int | None
+    """Its name for the configuration; None when it does not answer yet."""
+    open: tuple[str, ...]
+    """Files of secrets that others than root could read, or change."""
+
+
+class Telling(FactBase[TellingState]):
+    """Alertmanager's own word, and access to files; no secret is read."""
+
+    def command(self, port: int, secrets: Iterable[str]) -> str:
+        return f"""
+curl --silent --max-time 10 http://127.0.0.1:{port}/metrics | sed -n 's/^alertmanager_config_hash /loaded /p'
+stat -c "%a %U:%G %n" {shlex.join(secrets) or "/dev/null"} 2>/dev/null | grep -v -e "^600 root:root " -e " /dev/null$"
+true
+"""
+
+    def process(self, output: list[str]) -> TellingState:
+        loaded = [int(float(line.split()[1])) for line in output if line.startswith("loaded ")]
+        opened = tuple(line.split(" ", 2)[2] for line in output if not line.startswith("loaded "))
+        return TellingState(loaded[0] if loaded else None, opened)
+
+    @staticmethod
+    def default() -> TellingState:
+        return TellingState(None, ())

@@ -1,0 +1,248 @@
+"""For every alert: figures with which it fires, and figures with which it does not, in the notation of promtool.
+
+Settings are those of all.yml with an engine `one` (container) and `two`, as in tests/unit/sample.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rig.alerts import Alert
+
+TEXTFILE = "/var/lib/prometheus/node-exporter/rig_machine.prom"
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one alert makes of some figures at a time."""
+
+    alert: str
+    figures: Mapping[str, str]
+    """Samples of each series, a minute apart: `0+1x5` is 0 to 5."""
+    at: str
+    fires: tuple[tuple[Mapping[str, str], str], ...] = ()
+    """Labels and summary of each that fires; none for a case in which it must not."""
+
+
+def disk(alert: str, free: str, at: str, fires: str = "", size: int = 100 * GIB, kind: str = "ext4") -> Case:
+    labels = {"device": "/dev/x", "fstype": kind, "mountpoint": "/mnt/models"}
+    written = ",".join(f'{name}="{value}"' for name, value in labels.items())
+    figures = {
+        f"node_filesystem_avail_bytes{{{written}}}": free,
+        f"node_filesystem_size_bytes{{{written}}}": f"{size}x1000",
+    }
+    return Case(alert, figures, at, ((labels, fires),) if fires else ())
+
+
+def engine(alert: str, up: str, wanted: str, loading: str, at: str, fires: str = "") -> Case:
+    labels = {"job": "engine", "engine": "two"}
+    figures = {
+        'up{job="engine",engine="two"}': up,
+        'rig_engine_wanted{job="node",engine="two"}': wanted,
+        'rig_engine_loading{job="node",engine="two"}': loading,
+    }
+    return Case(alert, figures, at, ((labels, fires),) if fires else ())
+
+
+DOWN = "Engine two does not run."
+UNREADY = "Engine two did not become ready in time."
+
+CASES = (
+    Case(
+        "GpuHot", {'rig_gpu_thermal_level{gpu="G"}': "0 1"}, "1m", (({"gpu": "G"}, "The graphics card is rather hot."),)
+    ),
+    Case("GpuHot", {'rig_gpu_thermal_level{gpu="G"}': "1 0"}, "1m"),
+    Case("GpuHot", {'rig_gpu_thermal_level{gpu="G"}': "1 2"}, "1m"),
+    Case(
+        "GpuTooHot",
+        {'rig_gpu_thermal_level{gpu="G"}': "1 2"},
+        "1m",
+        (({"gpu": "G"}, "The graphics card is critically hot."),),
+    ),
+    Case("GpuTooHot", {'rig_gpu_thermal_level{gpu="G"}': "2 1"}, "1m"),
+    Case(
+        "GpuThrottled",
+        {'rig_gpu_throttling{reason="hw_thermal_slowdown"}': "1x10"},
+        "5m",
+        (({"reason": "hw_thermal_slowdown"}, "The graphics card holds its clocks down (hw_thermal_slowdown)."),),
+    ),
+    Case("GpuThrottled", {'rig_gpu_throttling{reason="hw_thermal_slowdown"}': "1 1 0 1 1 1 1"}, "6m"),
+    Case("GpuThrottled", {'rig_gpu_throttling{reason="sw_power_cap"}': "1x10"}, "10m"),
+    Case(
+        "GpuXid",
+        {'rig_gpu_xid_errors_total{xid="79"}': "_ _ 1"},
+        "2m",
+        (({"xid": "79"}, "The driver reported Xid 79 of the graphics card."),),
+    ),
+    Case(
+        "GpuXid",
+        {'rig_gpu_xid_errors_total{xid="79"}': "1x120 2x10"},
+        "125m",
+        (({"xid": "79"}, "The driver reported Xid 79 of the graphics card."),),
+    ),
+    Case("GpuXid", {'rig_gpu_xid_errors_total{xid="79"}': "1x120"}, "70m"),
+    Case("GpuXid", {'rig_gpu_xid_errors_total{xid="79"}': "0x120"}, "10m"),
+    Case(
+        "GpuNotRead", {"rig_gpu_reading_success": "0x10"}, "5m", (({}, "The graphics card does not tell how it is."),)
+    ),
+    Case("GpuNotRead", {"rig_gpu_reading_success": "0 0 0 1 0 0 0"}, "6m"),
+    engine("EngineDown", up="1 0x10", wanted="1x20", loading="0x20", at="3m", fires=DOWN),
+    engine("EngineDown", up="1 0x10", wanted="1x20", loading="0x20", at="2m"),
+    engine("EngineDown", up="1x20", wanted="1x20", loading="0x20", at="10m"),
+    # Off on purpose: its unit does not start at boot.
+    engine("EngineDown", up="0x20", wanted="0x20", loading="0x20", at="15m"),
+    engine("EngineDown", up="0x20", wanted="1x20", loading="1x20", at="15m"),
+    # It loaded, and then was gone.
+    engine("EngineDown", up="0x20", wanted="1x20", loading="1x5 0x20", at="8m", fires=DOWN),
+    # It loads, or crashes again and again, for longer than its health_timeout of 15 minutes.
+    engine("EngineNotReady", up="0x30", wanted="1x30", loading="1x30", at="15m", fires=UNREADY),
+    engine(
+        "EngineNotReady", up="0x30", wanted="1x30", loading="1 0 1 0 1 0 1 0 1 0 1 0 1 0 1 0 1", at="15m", fires=UNREADY
+    ),
+    engine("EngineNotReady", up="0x13 1 0x20", wanted="1x40", loading="1x40", at="16m"),
+    engine("EngineNotReady", up="0x30", wanted="0x30", loading="0x30", at="29m"),
+    Case(
+        "EngineOnCpu",
+        {'rig_engine_on_gpu{engine="two"}': "1 0x10", 'up{job="engine",engine="two"}': "1x20"},
+        "6m",
+        (({"engine": "two"}, "Engine two computes without the graphics card."),),
+    ),
+    Case("EngineOnCpu", {'rig_engine_on_gpu{engine="two"}': "1x20", 'up{job="engine",engine="two"}': "1x20"}, "9m"),
+    # Stopped, which is another matter.
+    Case("EngineOnCpu", {'rig_engine_on_gpu{engine="two"}': "0x20", 'up{job="engine",engine="two"}': "0x20"}, "9m"),
+    Case(
+        "QueueGrowing",
+        {'llamacpp:requests_deferred{engine="one",job="engine"}': "8+1x10"},
+        "6m",
+        (({"engine": "one"}, "Requests to one come faster than they are answered; 14 wait."),),
+    ),
+    Case(
+        "QueueGrowing",
+        {'vllm:num_requests_waiting{engine="one",job="engine"}': "8+1x10"},
+        "6m",
+        (({"engine": "one"}, "Requests to one come faster than they are answered; 14 wait."),),
+    ),
+    # Long, and no longer than it was.
+    Case("QueueGrowing", {'llamacpp:requests_deferred{engine="one"}': "20x10"}, "9m"),
+    # Growing, and short.
+    Case("QueueGrowing", {'llamacpp:requests_deferred{engine="one"}': "0+1x7"}, "7m"),
+    # 15 GiB left, one less each hour.
+    disk("DiskFullInADay", f"{21 * GIB}-{GIB // 60}x360", "6h", "/mnt/models will be full within a day."),
+    # So slowly that it takes longer than a day.
+    disk("DiskFullInADay", f"{19 * GIB}-{GIB // 240}x360", "6h"),
+    # A download, and much left after it.
+    disk("DiskFullInADay", f"{90 * GIB}-{GIB // 6}x300", "5h"),
+    disk("DiskFullInADay", f"{21 * GIB}-{GIB // 60}x360", "6h", kind="tmpfs"),
+    disk("DiskNearlyFull", f"{4 * GIB}x10", "5m", "/mnt/models has 4% left."),
+    disk("DiskNearlyFull", f"{4 * GIB}x10", "4m"),
+    disk("DiskNearlyFull", f"{6 * GIB}x10", "9m"),
+    Case(
+        "ModelChanged",
+        {'rig_model_changed{model="m"}': "0 1"},
+        "1m",
+        (({"model": "m"}, "The file of model m changed on the disk."),),
+    ),
+    Case("ModelChanged", {'rig_model_changed{model="m"}': "1 0"}, "1m"),
+    Case(
+        "ModelScrubFailed",
+        {'node_systemd_unit_state{name="rig-models-scrub.service",state="failed"}': "1"},
+        "0m",
+        (
+            (
+                {"name": "rig-models-scrub.service", "state": "failed"},
+                "The models could not all be read again and verified.",
+            ),
+        ),
+    ),
+    Case("ModelScrubFailed", {'node_systemd_unit_state{name="rig-models-scrub.service",state="failed"}': "0"}, "0m"),
+    Case("ModelScrubFailed", {'node_systemd_unit_state{name="rig-models-scrub.service",state="active"}': "1"}, "0m"),
+    Case(
+        "BackupTooOld",
+        {"rig_backup_last_success_timestamp_seconds": "0x12000"},
+        "192h1m",
+        (({}, "No backup has succeeded for 8d 0h 1m 0s."),),
+    ),
+    Case("BackupTooOld", {"rig_backup_last_success_timestamp_seconds": "0x12000"}, "192h"),
+    # Time begins at 0 in these tests: the certificate ends after 14 days and an hour.
+    Case(
+        "CertificateEnds",
+        {'rig_certificate_end_timestamp_seconds{path="/c"}': f"{14 * 86400 + 3600}x100"},
+        "61m",
+        (({"path": "/c"}, "The certificate /c ends in 13d 23h 59m 0s."),),
+    ),
+    Case("CertificateEnds", {'rig_certificate_end_timestamp_seconds{path="/c"}': f"{14 * 86400 + 3600}x100"}, "60m"),
+    Case(
+        "RebootPending",
+        {"rig_reboot_pending": "1x1500"},
+        "24h",
+        (({}, "Updates are installed that only a reboot brings into force."),),
+    ),
+    Case("RebootPending", {"rig_reboot_pending": "1x1430 0 1x100"}, "24h"),
+    Case(
+        "UnitFailed",
+        {'node_systemd_unit_state{name="rig-x.service",state="failed"}': "1x10"},
+        "5m",
+        (({"name": "rig-x.service", "state": "failed"}, "rig-x.service failed."),),
+    ),
+    Case("UnitFailed", {'node_systemd_unit_state{name="rig-x.service",state="active"}': "1x10"}, "9m"),
+    # Told by alerts of their own.
+    Case("UnitFailed", {'node_systemd_unit_state{name="rig-native@two.service",state="failed"}': "1x10"}, "9m"),
+    Case("UnitFailed", {'node_systemd_unit_state{name="rig-models-scrub.service",state="failed"}': "1x10"}, "9m"),
+    Case("NotMeasured", {'up{job="node"}': "1 0x10"}, "6m", (({"job": "node"}, "node does not answer Prometheus."),)),
+    Case("NotMeasured", {'up{job="node"}': "0 0 1 0 0 0"}, "5m"),
+    Case("NotMeasured", {'up{job="engine",engine="two"}': "0x10"}, "9m"),
+    Case(
+        "FiguresTooOld",
+        {f'node_textfile_mtime_seconds{{file="{TEXTFILE}"}}': "60x30"},
+        "17m",
+        (({"file": TEXTFILE}, f"{TEXTFILE} is not there, or is not written any more."),),
+    ),
+    Case(
+        "FiguresTooOld",
+        {"up": "1x10"},
+        "5m",
+        (({"file": TEXTFILE}, f"{TEXTFILE} is not there, or is not written any more."),),
+    ),
+    Case("FiguresTooOld", {f'node_textfile_mtime_seconds{{file="{TEXTFILE}"}}': "0+60x30"}, "29m"),
+    # Written once a week.
+    Case(
+        "FiguresTooOld",
+        {
+            'node_textfile_mtime_seconds{file="/x/rig_backup.prom"}': "0x30",
+            f'node_textfile_mtime_seconds{{file="{TEXTFILE}"}}': "0+60x30",
+        },
+        "29m",
+    ),
+    Case(
+        "SettingsNotLoaded",
+        {'alertmanager_config_last_reload_successful{job="alertmanager"}': "0x10"},
+        "5m",
+        (({"job": "alertmanager"}, "alertmanager could not load its configuration."),),
+    ),
+    Case("SettingsNotLoaded", {'prometheus_config_last_reload_successful{job="prometheus"}': "1x10"}, "9m"),
+)
+
+
+def promtool_test(case: Case, alerts: tuple[Alert, ...]) -> dict[str, Any]:
+    """One test in promtool's words: all labels and both annotations must be exactly these."""
+    alert = next(alert for alert in alerts if alert.name == case.alert)
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in case.figures.items()],
+        "alert_rule_test": [
+            {
+                "eval_time": case.at,
+                "alertname": case.alert,
+                "exp_alerts": [
+                    {
+                        "exp_labels": {"severity": alert.severity, **labels},
+                        "exp_annotations": {"summary": summary, "description": alert.remedy},
+                    }
+                    for labels, summary in case.fires
+                ],
+            }
+        ],
+    }

@@ -1,0 +1,44 @@
+"""Every alert says what is wrong and what to do, and there are figures for which it fires and for which it does not."""
+
+from __future__ import annotations
+
+import re
+
+from rig.alerts import alerts, document, figures
+from rig.settings.monitoring import seconds
+from tests.lab.alert_cases import CASES
+from tests.unit.sample import settings
+
+ALERTS = alerts(settings())
+NAMES = {alert.name for alert in ALERTS}
+
+
+def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+    assert {case.alert for case in CASES if case.fires} == NAMES
+    assert {case.alert for case in CASES if not case.fires} == NAMES
+
+
+def test_every_alert_tells_in_a_sentence_what_is_wrong_and_in_another_what_to_do() -> None:
+    assert [alert.name for alert in ALERTS if not re.fullmatch(r"[^\n]{10,90}\.", alert.summary)] == []
+    assert [alert.name for alert in ALERTS if not re.fullmatch(r"[^\n]{10,120}\.", alert.remedy)] == []
+
+
+def test_what_an_engine_may_take_to_load_is_its_own_setting() -> None:
+    made = alerts(settings({"engines/one/health_timeout": 60, "engines/two/health_timeout": 700}))
+    patience = {alert.expression: alert.pending for alert in made if alert.name == "EngineNotReady"}
+    (one,) = (pending for expression, pending in patience.items() if '"one"' in expression)
+    (two,) = (pending for expression, pending in patience.items() if '"two"' in expression)
+    # Not sooner than an engine that is simply gone.
+    assert (one, two) == (seconds(settings().monitoring.alerts.engine_down), 700)
+
+
+def test_only_enabled_engines_are_named() -> None:
+    made = alerts(settings({"engines/one/enabled": False}))
+    assert [alert.expression for alert in made if '"one"' in alert.expression] == []
+
+
+def test_rules_stand_after_what_they_are_computed_from() -> None:
+    (group,) = document(settings(), "x")["groups"]
+    recorded = [rule["record"] for rule in group["rules"] if "record" in rule]
+    assert recorded == ["rig_settings_info", *(figure.name for figure in figures())]
+    assert [("record" in rule) for rule in group["rules"]] == [True] * len(recorded) + [False] * len(ALERTS)
