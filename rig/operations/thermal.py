@@ -7,6 +7,7 @@ import shlex
 from pyinfra import host
 from pyinfra.api import operation
 
+from rig.facts.models import LINKS
 from rig.facts.thermal import Thermal, ThermalState
 from rig.operations import Commands
 from rig.thermal import LINK, TARGET, UNITS, unit_path
@@ -25,7 +26,7 @@ def settled(wanted: list[str], linked: bool) -> Commands:
         names = shlex.join(surplus)
         yield f"systemctl disable --now {names} 2>/dev/null || systemctl stop {names}"
         if seen.applied and "rig-thermal-cool.service" in surplus:
-            yield "rig-thermal restore"
+            yield f"{LINKS}/rig-thermal restore"
         yield f"rm -f {shlex.join(map(unit_path, surplus))} && systemctl daemon-reload"
         yield f"systemctl reset-failed {names} 2>/dev/null || true"
     elif seen.outdated:

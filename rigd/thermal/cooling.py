@@ -67,7 +67,8 @@ def plan(hot: bool, config: Config, applied: Applied, power: dict[str, Power], r
         actions += [SetPower(uuid, watts, None) for uuid, watts in applied.power.items()]
     if applied.unit is not None and applied.unit != wanted.unit:
         actions.append(StartUnit(applied.unit))
-    if wanted.unit is not None and running:
+    # Once: whoever starts it again while it is hot, by hand or by a deploy that waits for it, wants it to run.
+    if wanted.unit is not None and running and applied.unit != wanted.unit:
         actions.append(StopUnit(wanted.unit))
     return actions
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pwd
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from rigd.thermal import journal
 from rigd.thermal.command import Command, NoAnswer
@@ -52,15 +51,15 @@ def notify(level: str) -> bool:
     try:
         listed = command.run(["loginctl", "list-sessions", "--no-legend"]).text
         names = [match[1] for match in re.finditer(r"^\s*(\S+)", listed, re.MULTILINE)]
-        show = ["loginctl", "show-session", "--property=Name,User,Type,State", *names]
+        # loginctl takes one property at a time, unlike systemctl.
+        wanted = [f"--property={name}" for name in ("Name", "User", "Type", "State")]
+        show = ["loginctl", "show-session", *wanted, *names]
         there = sessions(command.run(show).text) if names else []
     except NoAnswer as error:
         journal.send(journal.WARNING, f"nobody could be notified: {error}", {"event": "notification"})
         return False
     urgency, text = TEXTS[level]
     for session in there:
-        if not Path(f"/run/user/{session.uid}/bus").exists():
-            continue
         words = ["notify-send", f"--urgency={urgency}", "--app-name=rig-thermal", "Rig", text]
         try:
             answer = command.run([*session.command, *words])

@@ -61,7 +61,7 @@ def test_monitor_is_nobody_and_has_no_capability(machine: Machine, wanted: Therm
 
 def test_monitor_reads_the_card_as_often_as_the_settings_say(machine: Machine, wanted: Thermal) -> None:
     if wanted.enabled:
-        last = machine.json("rig-thermal status --json || true")
+        last = machine.json("/usr/local/bin/rig-thermal status --json || true")
         assert last["interval"] == wanted.interval
         age = float(machine.run("date +%s.%N")) - float(last["time"])
         assert age < 3 * wanted.interval + wanted.timeout, "the last reading is old"
@@ -69,7 +69,7 @@ def test_monitor_reads_the_card_as_often_as_the_settings_say(machine: Machine, w
 
 def test_card_can_be_read(machine: Machine, wanted: Thermal) -> None:
     if wanted.enabled:
-        last = machine.json("rig-thermal status --json || true")
+        last = machine.json("/usr/local/bin/rig-thermal status --json || true")
         assert last["problem"] is None
         assert len(last["cards"]) >= 1
         for card in last["cards"]:

@@ -353,7 +353,7 @@ POWER = {CARD: Power(300, 200)}
         (True, Applied(), {CARD: Power(300, 280)}, False, [SetPower(CARD, 280, 300)]),
         (True, Applied({CARD: 300}, "rig-native@one.service"), {CARD: Power(250, 200)}, False, []),
         (True, Applied({CARD: 300}), {CARD: Power(290, 200)}, False, [SetPower(CARD, 250, 300)]),
-        (True, Applied({}, "rig-native@one.service"), {}, True, [StopUnit("rig-native@one.service")]),
+        (True, Applied({}, "rig-native@one.service"), {}, True, []),
         (True, Applied({}, "rig-native@old.service"), {}, False, [StartUnit("rig-native@old.service")]),
         (
             False,
