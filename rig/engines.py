@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Step = Literal["daemon-reload", "enable", "restart", "wait", "disable", "stop"]
@@ -25,6 +25,13 @@ class EngineState:
     intact: bool
     """It was started from what its files and its key are now, and not from an edited version of them."""
     health: Literal["healthy", "starting", "unhealthy"]
+    """Its own word, that it lists its model, and that it is on the graphics card where it should be."""
+    crashes: int = field(default=0, compare=False)
+    """How often systemd or Docker started it again after it had ended by itself."""
+    served: str = field(default="", compare=False)
+    """SHA-256 of the record of what it served with last; empty when there is none."""
+    evidence: str = field(default="", compare=False)
+    """What its health was judged by, for people."""
 
 
 def steps(state: EngineState, fingerprint: str) -> list[Step]:

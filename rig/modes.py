@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rig.served import Served, path
 from rig.settings import Settings
 from rig.settings.engines import NativeEngine
 from rig.settings.secrets import key_variable
@@ -35,17 +37,18 @@ def exclusion(settings: Settings, name: str) -> Exclusion:
     )
 
 
-def modes(settings: Settings) -> Modes:
-    """What rig-mode reads on the machine."""
+def modes(settings: Settings, records: Mapping[str, Served]) -> Modes:
+    """What rig-mode reads on the machine. `records`: the definition of each engine, by name."""
     return Modes(
         keys=KEYS,
         groups={
-            group: tuple(_engine(settings, name) for name in names) for group, names in settings.alternatives.items()
+            group: tuple(_engine(settings, name, records[name]) for name in names)
+            for group, names in settings.alternatives.items()
         },
     )
 
 
-def _engine(settings: Settings, name: str) -> Engine:
+def _engine(settings: Settings, name: str, record: Served) -> Engine:
     engine = settings.engines[name]
     return Engine(
         name=name,
@@ -57,4 +60,6 @@ def _engine(settings: Settings, name: str) -> Engine:
         gpu=engine.on_card,
         variable=key_variable(name),
         timeout=engine.health_timeout,
+        record=path(name),
+        definition=record.text,
     )

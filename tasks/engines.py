@@ -10,6 +10,7 @@ from rig.models import markers
 from rig.operations import downloads, engines
 from rig.operations.files import written
 from rig.render import own_file, render
+from rig.served import Served
 from rig.settings import Settings
 from rig.settings.engines import Containerised, NativeEngine
 from rig.settings.secrets import key_variable
@@ -27,25 +28,26 @@ def deploy(settings: Settings) -> None:
     containers, services = compose.engines(settings), native.engines(settings)
     wanted = [f"rig-container@{name}.service" for name in containers]
     wanted += [f"rig-native@{name}.service" for name in services]
-    written(name=f"Write {config.PATH}", path=config.PATH, text=config.dump(modes.modes(settings)))
     # First, so that an engine's port and memory are free for the one that takes its place.
     engines.retired(name="Retire engines that are no longer enabled", wanted=wanted)
 
+    for name, container in containers.items():
+        # Before anything names it: an image that cannot be pulled leaves the engine as it is, after a boot too.
+        engines.image(name=f"Pull the image of {name}", reference=str(container.image))
     if containers:
         text = render(COMPOSE, compose=compose.document(settings))
         written(name=f"Write {COMPOSE}", path=COMPOSE, text=text)
         written(name=f"Write {CONTAINER_UNIT}", path=CONTAINER_UNIT, text=own_file(CONTAINER_UNIT))
-    for name, container in containers.items():
-        _container(settings, name, container)
+    records = {name: _container(settings, name, container) for name, container in containers.items()}
 
     if services:
         written(name=f"Write {NATIVE_UNIT}", path=NATIVE_UNIT, text=own_file(NATIVE_UNIT))
-    for name, service in services.items():
-        _service(settings, name, service)
+    records |= {name: _service(settings, name, service) for name, service in services.items()}
+    # Last: it says what was written above.
+    written(name=f"Write {config.PATH}", path=config.PATH, text=config.dump(modes.modes(settings, records)))
 
 
-def _container(settings: Settings, name: str, engine: Containerised) -> None:
-    assert engine.image is not None
+def _container(settings: Settings, name: str, engine: Containerised) -> Served:
     dest = f"{UNITS}/rig-container@{name}.service.d/models.conf"
     text = render(
         f"{UNITS}/rig-container@ENGINE.service.d/models.conf",
@@ -56,19 +58,15 @@ def _container(settings: Settings, name: str, engine: Containerised) -> None:
         user=vllm.USER,
     )
     written(name=f"Write {dest}", path=dest, text=text)
-    engines.image(name=f"Pull the image of {name}", reference=engine.image)
+    service = compose.service(settings, name, engine)
+    record = Served(compose.fingerprint(settings, name, engine), service, {})
     engines.container(
-        name=f"Run {name} in a container",
-        engine=name,
-        fingerprint=compose.fingerprint(settings, name, engine),
-        address=engine.address,
-        port=engine.port,
-        timeout=engine.health_timeout,
-        rivals=tuple(map(settings.unit, settings.rivals(name))),
+        name=f"Run {name} in a container", wanted=_wanted(settings, name, record), on_card=engine.on_card
     )
+    return record
 
 
-def _service(settings: Settings, name: str, engine: NativeEngine) -> None:
+def _service(settings: Settings, name: str, engine: NativeEngine) -> Served:
     assert engine.archive is not None
     downloads.archive(
         name=f"Install llama.cpp for {name}",
@@ -80,14 +78,22 @@ def _service(settings: Settings, name: str, engine: NativeEngine) -> None:
     text, fingerprint = _drop_in(settings, name, engine)
     dest = native.drop_in(name)
     written(name=f"Write {dest}", path=dest, text=text)
-    engines.native(
-        name=f"Run {name} as a service",
+    record = Served(fingerprint, None, {dest: text, NATIVE_UNIT: own_file(NATIVE_UNIT)})
+    engines.native(name=f"Run {name} as a service", wanted=_wanted(settings, name, record))
+    return record
+
+
+def _wanted(settings: Settings, name: str, record: Served) -> engines.Wanted:
+    engine = settings.engines[name]
+    return engines.Wanted(
         engine=name,
-        fingerprint=fingerprint,
-        variable=key_variable(name),
+        unit=settings.unit(name),
         address=engine.address,
         port=engine.port,
+        model=engine.model,
+        variable=key_variable(name),
         timeout=engine.health_timeout,
+        record=record,
         rivals=tuple(map(settings.unit, settings.rivals(name))),
     )
 

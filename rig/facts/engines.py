@@ -10,17 +10,23 @@ from pyinfra.api import FactBase
 
 from rig.engines import EngineState
 from rig.facts.secrets import KEYS
+from rig.served import path
 from rigd.modes.choice import Unit
 
 COMPOSE = f"docker compose --project-name rig --env-file {KEYS} --file /etc/rig/compose.yaml"
 CONFIG_HASH = "com.docker.compose.config-hash"
 UNITS = "/etc/systemd/system"
 
-# Shared by both: what systemd says, and the engine's own word on its health.
+# Shared by both: what systemd says, what the engine says of itself, and what it served with last. The key goes from its
+# file to curl through a pipe, where nobody sees it.
 _UNIT = """
-systemctl show --property=ActiveState,UnitFileState,NeedDaemonReload {unit}
-health=http://{address}:{port}/health
-echo "Http=$(curl --silent --max-time 5 --output /dev/null --write-out "%{{http_code}}" $health 2>/dev/null)"
+systemctl show --property=ActiveState,UnitFileState,NeedDaemonReload,NRestarts {unit}
+url=http://{address}:{port}
+echo "Http=$(curl --silent --max-time 5 --output /dev/null --write-out "%{{http_code}}" $url/health 2>/dev/null)"
+key=$(sed -n 's/^{variable}=\\(.*\\)/header = "Authorization: Bearer \\1"/p' {keys} 2>/dev/null)
+models=$(printf %s "$key" | curl --config - --silent --max-time 5 $url/v1/models 2>/dev/null)
+echo "Listed=$(printf %s "$models" | grep -cE '"id" ?: ?"{model}"')"
+echo "Served=$(sha256sum {record} 2>/dev/null | cut -c-64)"
 """
 
 
@@ -31,18 +37,24 @@ class ContainerEngine(FactBase[EngineState]):
     as it is, the key included: a container made from an edited file, or with another key, carries another one.
     """
 
-    def command(self, engine: str, address: str, port: int) -> str:
+    def command(self, engine: str, variable: str, address: str, port: int, model: str, on_card: bool) -> str:
         unit = shlex.quote(f"rig-container@{engine}.service")
         labels = [f'{{{{index .Config.Labels "{label}"}}}}' for label in ("rig.settings", CONFIG_HASH)]
-        shown = " ".join(["{{.State.Status}} {{.State.Health.Status}}", *labels])
-        return _UNIT.format(unit=unit, address=address, port=port) + (
+        shown = " ".join(["{{.State.Status}} {{.State.Health.Status}} {{.RestartCount}}", *labels])
+        pids = f"$(docker top rig-{engine} -eo pid 2>/dev/null | tail -n +2 | tr -d ' ')"
+        card = f'nvidia-smi --query-compute-apps=pid --format=csv,noheader 2>/dev/null | grep -cxF "{pids}"'
+        return _UNIT.format(
+            unit=unit, address=address, port=port, variable=variable, model=model, keys=KEYS, record=path(engine)
+        ) + (
             f"echo \"Container=$(docker inspect --format '{shown}' rig-{engine} 2>/dev/null)\"\n"
             f'echo "Wanted=$({COMPOSE} config --hash {engine} 2>/dev/null)"\n'
+            + (f'echo "Card=$({card})"\n' if on_card else "")
         )
 
     def process(self, output: list[str]) -> EngineState:
         values = _values(output)
-        status, health, settings, made_from = (*values["Container"].split(), "", "", "", "")[:4]
+        status, verdict, restarts, settings, made_from = (*values["Container"].split(), "", "", "", "", "")[:5]
+        health, evidence = _health(values)
         return EngineState(
             enabled=values["UnitFileState"] == "enabled",
             reload_needed=values["NeedDaemonReload"] == "yes",
@@ -51,7 +63,10 @@ class ContainerEngine(FactBase[EngineState]):
             settings=settings,
             intact=values["Wanted"].split()[1:] == [made_from],
             # Docker's verdict counts failures over time; before it has one, the engine is asked itself.
-            health="unhealthy" if health == "unhealthy" else _health(values["Http"]),
+            health="unhealthy" if verdict == "unhealthy" else health,
+            crashes=int(restarts) if restarts.isdecimal() else 0,
+            served=values["Served"],
+            evidence=evidence,
         )
 
 
@@ -62,10 +77,18 @@ class NativeEngine(FactBase[EngineState]):
     are compared on the machine, and only the verdict leaves it.
     """
 
-    def command(self, engine: str, variable: str, address: str, port: int) -> str:
+    def command(self, engine: str, variable: str, address: str, port: int, model: str) -> str:
         unit = f"rig-native@{engine}.service"
         files = f"{UNITS}/rig-native@.service {UNITS}/{unit}.d/engine.conf"
-        return _UNIT.format(unit=shlex.quote(unit), address=address, port=port) + (
+        return _UNIT.format(
+            unit=shlex.quote(unit),
+            address=address,
+            port=port,
+            variable=variable,
+            model=model,
+            keys=KEYS,
+            record=path(engine),
+        ) + (
             f"pid=$(systemctl show --property=MainPID --value {shlex.quote(unit)})\n"
             'echo "Pid=$pid"\n'
             'echo "Settings=$(tr "\\0" "\\n" 2>/dev/null <"/proc/$pid/environ" | sed -n s/^RIG_SETTINGS=//p)"\n'
@@ -78,6 +101,7 @@ class NativeEngine(FactBase[EngineState]):
 
     def process(self, output: list[str]) -> EngineState:
         values = _values(output)
+        health, evidence = _health(values)
         return EngineState(
             enabled=values["UnitFileState"] == "enabled",
             reload_needed=values["NeedDaemonReload"] == "yes",
@@ -85,7 +109,10 @@ class NativeEngine(FactBase[EngineState]):
             running=values["Pid"] not in ("", "0"),
             settings=values["Settings"],
             intact="Intact" in values,
-            health=_health(values["Http"]),
+            health=health,
+            crashes=int(values["NRestarts"] or 0),
+            served=values["Served"],
+            evidence=evidence,
         )
 
 
@@ -141,6 +168,15 @@ def _values(output: list[str]) -> dict[str, str]:
     return dict(line.split("=", 1) for line in output if "=" in line)
 
 
-def _health(code: str) -> Literal["healthy", "starting", "unhealthy"]:
-    """An engine that does not answer yet is starting: whether it runs at all is another question."""
-    return "healthy" if code == "200" else "starting"
+def _health(values: Mapping[str, str]) -> tuple[Literal["healthy", "starting", "unhealthy"], str]:
+    """The verdict, and what it rests on. An engine that does not answer yet is starting: whether it runs at all is
+    another question. One that answers without its model, or without the card that it should compute on, is unhealthy.
+    """
+    code, listed, card = values["Http"], values["Listed"] != "0", values.get("Card")
+    evidence = f"asked for its health it answers {code if code != '000' else 'nothing'}"
+    if code != "200":
+        return "starting", evidence
+    evidence += f", its model is {'' if listed else 'not '}listed"
+    if card is not None:
+        evidence += f", it is {'' if card != '0' else 'not '}on the graphics card"
+    return "healthy" if listed and card != "0" else "unhealthy", evidence

@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import time
-from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, State, operation
 
+from rig import served
 from rig.engines import EngineState, idle_steps, steps
 from rig.facts.engines import Alternatives, ContainerEngine, Engines, ImagePresent, NativeEngine
-from rig.operations import Commands
+from rig.facts.machine import FileText
+from rig.operations import Commands, shell
+from rig.served import Served
 from rigd.modes.choice import chosen
+from rigd.modes.switch import CRASHES
 
-_Fact: TypeAlias = tuple[type[ContainerEngine] | type[NativeEngine], dict[str, str | int]]
+_Fact: TypeAlias = tuple[type[ContainerEngine] | type[NativeEngine], dict[str, str | int | bool]]
 """A fact and its arguments, to be read again while an engine starts."""
 
 POLL = 1.0
 """Seconds between two looks at an engine that is starting."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An engine as it should be, whichever way it runs."""
+
+    engine: str
+    unit: str
+    address: str
+    port: int
+    model: str
+    """What it has to list."""
+    variable: str
+    """Of the file of keys, that holds its key."""
+    timeout: int
+    """Seconds it may take to become healthy."""
+    record: Served
+    """Its definition, kept as soon as it is healthy."""
+    rivals: tuple[str, ...]
+    """Units of the group of alternatives that it belongs to, its own included. Of these the one that was chosen on the
+    machine runs; the others are stopped."""
 
 
 @operation()
@@ -30,44 +57,30 @@ def image(reference: str) -> Commands:
 
 
 @operation()
-def container(
-    engine: str, fingerprint: str, address: str, port: int, timeout: int, rivals: tuple[str, ...] = ()
-) -> Commands:
-    """The engine's container runs with ``fingerprint`` and its current key, healthy within ``timeout`` seconds.
-
-    ``rivals``: units of the group of alternatives that it belongs to, its own included. Of these the one that was
-    chosen on the machine runs; the others are stopped.
-    """
-    fact: _Fact = (ContainerEngine, {"engine": engine, "address": address, "port": port})
-    logs = f"docker logs --tail 20 rig-{engine} 2>&1"
-    unit = f"rig-container@{engine}.service"
-    if _is_idle(unit, rivals):
-        yield from _idle(unit, fact, f"docker stop rig-{engine} 2>/dev/null || true")
+def container(wanted: Wanted, on_card: bool) -> Commands:
+    """The engine's container runs as wanted and with its current key, and is healthy in time; or runs as before."""
+    fact: _Fact = (ContainerEngine, {**_asked(wanted), "on_card": on_card})
+    logs = f"docker logs --tail 20 rig-{wanted.engine} 2>&1"
+    if _is_idle(wanted):
+        yield from _idle(wanted, fact, f"docker stop rig-{wanted.engine} 2>/dev/null || true")
     else:
-        yield from _converge(engine, unit, fact, fingerprint, timeout, logs)
+        yield from _converge(wanted, fact, logs)
 
 
 @operation()
-def native(
-    engine: str,
-    fingerprint: str,
-    variable: str,
-    address: str,
-    port: int,
-    timeout: int,
-    rivals: tuple[str, ...] = (),
-) -> Commands:
-    """The engine's service runs with ``fingerprint`` and its current key, healthy within ``timeout`` seconds.
-
-    ``rivals``: as of a container.
-    """
-    fact: _Fact = (NativeEngine, {"engine": engine, "variable": variable, "address": address, "port": port})
-    unit = f"rig-native@{engine}.service"
-    logs = f"journalctl --no-pager --output=cat --lines=20 --unit={shlex.quote(unit)}"
-    if _is_idle(unit, rivals):
-        yield from _idle(unit, fact)
+def native(wanted: Wanted) -> Commands:
+    """The engine's service runs as wanted and with its current key, and is healthy in time; or runs as before."""
+    fact: _Fact = (NativeEngine, _asked(wanted))
+    if _is_idle(wanted):
+        yield from _idle(wanted, fact)
     else:
-        yield from _converge(engine, unit, fact, fingerprint, timeout, logs)
+        yield from _converge(
+            wanted, fact, f"journalctl --no-pager --output=cat --lines=20 --unit={shlex.quote(wanted.unit)}"
+        )
+
+
+def _asked(wanted: Wanted) -> dict[str, str | int | bool]:
+    return {key: getattr(wanted, key) for key in ("engine", "variable", "address", "port", "model")}
 
 
 @operation()
@@ -86,59 +99,92 @@ def retired(wanted: list[str]) -> Commands:
         yield f"systemctl reset-failed {quoted} 2>/dev/null || true"
 
 
-def _is_idle(unit: str, rivals: tuple[str, ...]) -> bool:
-    """Whether an alternative to this unit is the one that is to run."""
-    return bool(rivals) and chosen(host.get_fact(Alternatives, units=rivals)) != unit
+def _is_idle(wanted: Wanted) -> bool:
+    """Whether an alternative to this engine is the one that is to run."""
+    return bool(wanted.rivals) and chosen(host.get_fact(Alternatives, units=wanted.rivals)) != wanted.unit
 
 
-def _idle(unit: str, fact: _Fact, besides: str | None = None) -> Commands:
+def _idle(wanted: Wanted, fact: _Fact, besides: str | None = None) -> Commands:
     kind, arguments = fact
     for step in idle_steps(host.get_fact(kind, **arguments)):
         if step == "daemon-reload":
             yield "systemctl daemon-reload"
         else:
-            yield f"systemctl {step} {shlex.quote(unit)}"
+            yield f"systemctl {step} {shlex.quote(wanted.unit)}"
             if step == "stop" and besides is not None:
                 # Docker itself may have started the container, without its unit.
                 yield besides
 
 
-def _converge(engine: str, unit: str, fact: _Fact, fingerprint: str, timeout: int, logs: str) -> Commands:
+def _converge(wanted: Wanted, fact: _Fact, logs: str) -> Commands:
     kind, arguments = fact
-    for step in steps(host.get_fact(kind, **arguments), fingerprint):
+    seen: EngineState = host.get_fact(kind, **arguments)
+    for step in steps(seen, wanted.record.fingerprint):
         if step == "wait":
-            yield FunctionCommand(_wait, (engine, fact, fingerprint, timeout, logs), {})
+            yield FunctionCommand(_serve, (wanted, fact, logs), {})
         elif step == "daemon-reload":
             yield "systemctl daemon-reload"
+        elif step == "restart":
+            yield _restart(wanted.unit)
         else:
-            yield f"{_forget(unit) if step == 'restart' else ''}systemctl {step} {shlex.quote(unit)}"
+            yield f"systemctl {step} {shlex.quote(wanted.unit)}"
+    # Only what is healthy gets here.
+    if seen.served != hashlib.sha256(wanted.record.text.encode()).hexdigest():
+        yield _kept(served.path(wanted.engine), wanted.record.text)
 
 
-def _forget(unit: str) -> str:
+def _restart(unit: str) -> str:
     """Starts that were asked for do not count as crashes: without this systemd refuses the sixth in ten minutes."""
-    return f"systemctl reset-failed {shlex.quote(unit)} 2>/dev/null; "
+    quoted = shlex.quote(unit)
+    return f"systemctl reset-failed {quoted} 2>/dev/null; systemctl restart {quoted}"
 
 
-def _wait(state: State, host: Host, engine: str, fact: _Fact, fingerprint: str, timeout: int, logs: str) -> bool:
-    """Poll until the engine is as it should be; its last log lines are shown when it does not become so."""
-    kind, arguments = fact
-    begin = time.monotonic()
-    while (elapsed := time.monotonic() - begin) < timeout:
-        seen: EngineState = host.get_fact(kind, **arguments)
-        if not steps(seen, fingerprint):
-            return True
-        if seen.health == "unhealthy":
-            break
-        time.sleep(POLL)
-    logger.error(
-        f"{host.print_prefix}engine {engine} did not become healthy within {elapsed:.0f} of {timeout} s; "
-        "its last lines:"
+def _kept(path: str, text: str) -> str:
+    """A command that writes a file beside its place and renames it."""
+    new = shlex.quote(f"{path}.rig-new")
+    return (
+        f"mkdir -p {shlex.quote(str(PurePosixPath(path).parent))} && printf %s {shlex.quote(text)} >{new} && "
+        f"chmod 0644 {new} && sync {new} && mv --no-target-directory {new} {shlex.quote(path)}"
     )
-    for line in _lines(host, logs):
+
+
+def _serve(state: State, host: Host, wanted: Wanted, fact: _Fact, logs: str) -> bool:
+    """Wait until the engine serves. When it does not, its last lines are shown, and what served last comes back."""
+    trouble = _wait(host, fact, wanted.record.fingerprint, wanted.timeout)
+    if trouble is None:
+        return True
+    logger.error(f"{host.print_prefix}engine {wanted.engine} did not become healthy: {trouble}; its last lines:")
+    for line in shell.run(state, host, logs)[1]:
         logger.error(f"{host.print_prefix}  {line}")
+    before = served.parse(host.get_fact(FileText, path=served.path(wanted.engine)))
+    if before is not None and before.fingerprint != wanted.record.fingerprint:
+        _take_back(state, host, wanted, fact, before)
     return False
 
 
-def _lines(host: Host, command: str) -> Iterable[str]:
-    _, output = host.run_shell_command(command, _sudo=bool(host.state.config.SUDO))
-    return output.stdout_lines
+def _take_back(state: State, host: Host, wanted: Wanted, fact: _Fact, before: Served) -> None:
+    """Let the engine run as it last served."""
+    files = before.restored(wanted.engine, host.get_fact(FileText, path=served.COMPOSE))
+    commands = [_kept(path, text) for path, text in files.items()]
+    shell.run(state, host, " && ".join([*commands, "systemctl daemon-reload", _restart(wanted.unit)]))
+    trouble = _wait(host, fact, before.fingerprint, wanted.timeout)
+    now = "serves again as before" if trouble is None else f"does not serve as before either: {trouble}"
+    logger.error(f"{host.print_prefix}engine {wanted.engine} {now}")
+
+
+def _wait(host: Host, fact: _Fact, fingerprint: str, timeout: int) -> str | None:
+    """Poll until the engine is as it should be; why it is not when it does not become so."""
+    kind, arguments = fact
+    begin = time.monotonic()
+    crashed: int | None = None
+    while True:
+        seen: EngineState = host.get_fact(kind, **arguments)
+        if not steps(seen, fingerprint):
+            return None
+        elapsed = time.monotonic() - begin
+        crashed = seen.crashes if crashed is None else crashed
+        if seen.crashes - crashed >= CRASHES:
+            return f"it ended by itself {seen.crashes - crashed} times within {elapsed:.0f} s"
+        if seen.health == "unhealthy" or elapsed >= timeout:
+            return f"{seen.evidence}, after {elapsed:.0f} s of the {timeout} s it may take"
+        time.sleep(POLL)

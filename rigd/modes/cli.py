@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rigd.models import lock
+from rigd.models import files, lock
 from rigd.models.errors import BadInput, Failed
 from rigd.modes import config, look, switch
 from rigd.modes.choice import chosen
@@ -84,6 +84,11 @@ class Machine:
 
     def disable(self, engine: Engine) -> None:
         _run("systemctl", "disable", engine.unit)
+
+    def keep(self, engine: Engine) -> None:
+        record = Path(engine.record)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(record, engine.definition)
 
     def now(self) -> float:
         return time.monotonic()

@@ -31,6 +31,10 @@ class Engine:
     """Variable of the file of keys that holds its key."""
     timeout: int
     """Seconds that it may take from start to healthy."""
+    record: str
+    """Path of the file that says with what it served last."""
+    definition: str
+    """What is written there once it serves as it is defined now."""
 
     @property
     def url(self) -> str:

@@ -28,6 +28,9 @@ class Machine(Protocol):
     def stop(self, engine: Engine) -> None: ...
     def enable(self, engine: Engine) -> None: ...
     def disable(self, engine: Engine) -> None: ...
+    def keep(self, engine: Engine) -> None:
+        """Note with what it serves."""
+
     def now(self) -> float: ...
     def sleep(self, seconds: float) -> None: ...
 
@@ -53,6 +56,7 @@ def switch(machine: Machine, group: Sequence[Engine], name: str, tell: Tell) -> 
         if before == name:
             raise Failed(f"{said}; nothing ran before it") from None
         raise Failed(f"{said}; {_back(machine, wanted, others, before, tell)}") from None
+    machine.keep(wanted)
     machine.enable(wanted)
     for other in others:
         machine.stop(other)

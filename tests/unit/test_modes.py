@@ -14,6 +14,7 @@ from hypothesis import strategies as some
 from rig import modes
 from rig.engines import idle_steps
 from rig.render import render
+from rig.served import Served
 from rigd.models.errors import BadInput, Failed
 from rigd.modes import config
 from rigd.modes.choice import Unit, chosen
@@ -65,6 +66,7 @@ class Simulated:
     dies_at: float = 1e9
     clock: float = 0.0
     said: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
 
     def look(self, engine: Engine) -> Seen:
         unit, bad = self.units[engine.name], engine.name in self.broken | self.lame
@@ -88,6 +90,9 @@ class Simulated:
     def disable(self, engine: Engine) -> None:
         self._set(engine.name, enabled=False)
 
+    def keep(self, engine: Engine) -> None:
+        self.kept.append(engine.name)
+
     def now(self) -> float:
         return self.clock
 
@@ -105,13 +110,15 @@ class PowerCut(BaseException):
     """Nothing is done any more."""
 
 
-GROUP = modes.modes(settings(BOTH)).groups["card"]
+RECORDS = {name: Served(name, None, {}) for name in ("one", "two")}
+GROUP = modes.modes(settings(BOTH), RECORDS).groups["card"]
 
 
 def test_a_switch_ends_with_the_other_alone() -> None:
     machine = Simulated({"one": ON, "two": OFF})
     assert switch(machine, GROUP, "two", machine.said.append)
     assert machine.units == {"one": OFF, "two": ON}
+    assert machine.kept == ["two"]
 
 
 def test_a_switch_to_what_runs_does_nothing() -> None:
@@ -126,6 +133,7 @@ def test_a_switch_that_fails_goes_back_and_says_so(how: str) -> None:
     with pytest.raises(Failed, match="one runs again"):
         switch(machine, GROUP, "two", machine.said.append)
     assert machine.units == {"one": ON, "two": OFF}
+    assert machine.kept == []
 
 
 def test_an_engine_that_crashes_is_not_waited_for_until_its_time_is_over() -> None:
@@ -179,7 +187,7 @@ def _engine() -> dict[str, str]:
 def test_a_group_of_which_one_engine_is_enabled_excludes_nothing() -> None:
     made = settings({**BOTH, "engines/two/enabled": False})
     assert made.alternatives == {}
-    assert modes.modes(made).groups == {}
+    assert modes.modes(made, {}).groups == {}
 
 
 def test_the_drop_in_says_what_the_start_stops() -> None:
@@ -193,7 +201,7 @@ def test_the_drop_in_says_what_the_start_stops() -> None:
 
 
 def test_what_a_deploy_writes_is_what_rig_mode_reads(tmp_path: Path) -> None:
-    written = modes.modes(settings(BOTH))
+    written = modes.modes(settings(BOTH), RECORDS)
     path = tmp_path / "modes.json"
     path.write_text(config.dump(written), encoding="utf-8")
     assert config.read(path) == written

@@ -1,0 +1,55 @@
+"""What an engine served with last, kept on the machine: a change that does not become healthy is taken back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from rig.render import render
+
+FOLDER = "/var/lib/rig/served"
+COMPOSE = "/etc/rig/compose.yaml"
+
+
+@dataclass(frozen=True)
+class Served:
+    """An engine's own definition: its service of the compose file, or the files of its unit, by path."""
+
+    fingerprint: str
+    service: Mapping[str, Any] | None
+    files: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        """What is kept; the same for the same definition."""
+        parts = {"fingerprint": self.fingerprint, "service": self.service, "files": self.files}
+        return json.dumps(parts, indent=1, sort_keys=True) + "\n"
+
+    def restored(self, engine: str, compose: str | None) -> dict[str, str]:
+        """Files, by path, with which the engine runs as it did; `compose`: the compose file as it is now.
+
+        Other engines' services stay as they are: only this engine was found wanting.
+        """
+        if self.service is None:
+            return dict(self.files)
+        document = yaml.safe_load(compose or "") or {}
+        services = {**document.get("services", {}), engine: dict(self.service)}
+        return {COMPOSE: render(COMPOSE, compose={**document, "services": services})}
+
+
+def path(engine: str) -> str:
+    """Where an engine's record lies."""
+    return f"{FOLDER}/{engine}.json"
+
+
+def parse(text: str | None) -> Served | None:
+    """The record in this text; None where it is none."""
+    try:
+        parts = json.loads(text or "")
+        return Served(parts["fingerprint"], parts["service"], parts["files"])
+    except (ValueError, KeyError, TypeError):
+        return None

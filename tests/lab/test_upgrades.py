@@ -1,0 +1,115 @@
+"""A change of an engine that does not serve is taken back: what served before serves again, and the run says why."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.machine import NAME, Lab
+from tests.lab.conftest import Machines
+from tests.lab.fingerprint import Fingerprint, differences, lives, restarted
+from tests.lab.runs import host_tests, run
+from tests.lab.traces import eventually
+
+CONTAINER, NATIVE = "llama-70b", "llama-8b"
+PORTS = {CONTAINER: 8002, NATIVE: 8003}
+BROKEN = {"arguments": ["--no-such-argument"]}
+COMMAND_LINE = {
+    CONTAINER: f"docker inspect --format '{{{{json .Args}}}}' rig-{CONTAINER}",
+    NATIVE: f"systemctl show --property=ExecStart rig-native@{NATIVE}.service",
+}
+
+
+@pytest.fixture(scope="module")
+def machine(machines: Machines) -> Lab:
+    """A deployed machine for the tests of this module."""
+    lab = machines.boot(name="upgrades")
+    assert run(lab).changes
+    return lab
+
+
+@contextmanager
+def settings(lab: Lab, engine: str, changes: dict[str, Any]) -> Iterator[None]:
+    """An engine of the lab with other settings, for as long as it takes."""
+    path: Path = lab.directory / "hosts.yml"
+    before = path.read_text()
+    hosts: dict[str, Any] = yaml.safe_load(before)
+    hosts["hosts"][NAME]["settings"]["engines"].setdefault(engine, {}).update(changes)
+    path.write_text(yaml.safe_dump(hosts))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def serves(lab: Lab, engine: str) -> str:
+    """HTTP status of a request with the engine's own key, which no argument shows."""
+    variable = f"RIG_KEY_{engine.upper().replace('-', '_')}"
+    header = f"sed -n 's/^{variable}=\\(.*\\)/header = \"Authorization: Bearer \\1\"/p' /etc/rig/keys.env"
+    ask = f"curl -s --config - -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{PORTS[engine]}/v1/models"
+    return lab.sudo(f"{header} | {ask}").stdout
+
+
+@pytest.mark.parametrize("engine", [CONTAINER, NATIVE])
+def test_an_argument_that_the_engine_does_not_know_is_taken_back(machine: Lab, engine: str) -> None:
+    before = Fingerprint.of(machine)
+    with settings(machine, engine, BROKEN):
+        failed = run(machine)
+    assert failed.code == 1
+    assert f"engine {engine} did not become healthy: it ended by itself" in failed.errors
+    # The engine's own last words.
+    assert "no-such-argument" in failed.errors.partition("its last lines:")[2]
+    assert f"engine {engine} serves again as before" in failed.errors
+    assert serves(machine, engine) == "200"
+    assert "no-such-argument" not in machine.sudo(COMMAND_LINE[engine]).stdout
+    assert "\n".join(differences(before, Fingerprint.of(machine))) == ""
+
+
+@pytest.mark.parametrize("engine", [CONTAINER, NATIVE])
+def test_a_good_change_after_it_goes_through(machine: Lab, engine: str) -> None:
+    with settings(machine, engine, {"context": 1024}):
+        assert run(machine).changes
+        assert "1024" in machine.sudo(COMMAND_LINE[engine]).stdout
+        assert run(machine).changes == set()
+        assert host_tests(machine, "tests/host/test_engines.py").code == 0
+    assert run(machine).changes
+    assert run(machine).changes == set()
+
+
+@pytest.mark.parametrize("engine", [CONTAINER, NATIVE])
+def test_a_run_that_was_killed_while_it_tried_is_mended_by_the_next_one(machine: Lab, engine: str) -> None:
+    with settings(machine, engine, BROKEN):
+        killed = machine.deploying()
+        eventually(lambda: _not_yet(machine, engine), seconds=120)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.communicate()
+        again = run(machine)
+    assert again.code == 1
+    assert f"engine {engine} serves again as before" in again.errors
+    assert serves(machine, engine) == "200"
+    assert run(machine).changes == set()
+
+
+def _not_yet(lab: Lab, engine: str) -> list[str]:
+    """The broken engine is not there yet, and nothing but it."""
+    shown = lab.sudo(COMMAND_LINE[engine], check=False).stdout
+    return [] if "no-such-argument" in shown else ["the old one runs"]
+
+
+def test_an_image_that_cannot_be_pulled_changes_nothing(machine: Lab) -> None:
+    before, lived = Fingerprint.of(machine), lives(machine)
+    shown = machine.sudo(f"docker inspect --format '{{{{.Config.Image}}}}' rig-{CONTAINER}").stdout.strip()
+    with settings(machine, CONTAINER, {"image": f"{shown.partition('@')[0]}@sha256:{'0' * 64}"}):
+        failed = run(machine)
+    assert failed.code == 1
+    assert failed.failed == {f"engines | Pull the image of {CONTAINER}"}
+    assert "\n".join(differences(before, Fingerprint.of(machine))) == ""
+    assert restarted(lived, lives(machine)) == set()
+    assert run(machine).changes == set()
