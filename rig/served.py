@@ -27,7 +27,8 @@ class Served:
     def text(self) -> str:
         """What is kept; the same for the same definition."""
         parts = {"fingerprint": self.fingerprint, "service": self.service, "files": self.files}
-        return json.dumps(parts, indent=1, sort_keys=True) + "\n"
+        # In the order of the settings, so that what is restored is the file that was there.
+        return json.dumps(parts, indent=1) + "\n"
 
     def restored(self, engine: str, compose: str | None) -> dict[str, str]:
         """Files, by path, with which the engine runs as it did; `compose`: the compose file as it is now.

@@ -185,6 +185,7 @@ def _wait(host: Host, fact: _Fact, fingerprint: str, timeout: int) -> str | None
         crashed = seen.crashes if crashed is None else crashed
         if seen.crashes - crashed >= CRASHES:
             return f"it ended by itself {seen.crashes - crashed} times within {elapsed:.0f} s"
-        if seen.health == "unhealthy" or elapsed >= timeout:
+        # Docker calls a container unhealthy that is just being started again, too.
+        if (seen.health == "unhealthy" and seen.running) or elapsed >= timeout:
             return f"{seen.evidence}, after {elapsed:.0f} s of the {timeout} s it may take"
         time.sleep(POLL)

@@ -21,7 +21,7 @@ from rig.capacity import (
 from rig.capacity.units import GB, TERA, size_bytes
 from rig.settings import Settings
 from rig.settings.demand import placed, ram_for_engines
-from rig.settings.engines import Engine, LlamaEngine, alternatives
+from rig.settings.engines import Engine, LlamaEngine, VllmEngine, alternatives
 from rig.settings.machine import Gpu, Hardware
 
 PROMPT = 512
@@ -36,7 +36,7 @@ class EnginePlan:
 
     ``gpu_layers`` of ``layers`` lie on the graphics card; ``ram`` and ``gpu``: what it takes there; ``limit``: its
     setting `memory`; ``sequences_that_fit``: of its whole context, on both sides; ``tokens_per_second``: ceiling of one
-    stream; ``first_token_seconds``: what the first token takes at least.
+    stream; ``first_token_seconds``: what the first token takes at least; None for both without the card that it needs.
     """
 
     name: str
@@ -51,7 +51,7 @@ class EnginePlan:
     context: int
     sequences: int
     sequences_that_fit: int | None
-    tokens_per_second: float
+    tokens_per_second: float | None
     first_token_seconds: float | None
 
 
@@ -128,6 +128,7 @@ def _engine(
     processor = (lies.ram, _processor(hardware, engine))
     parts = [processor] if hardware.gpu is None else [processor, (lies.card, _card(hardware.gpu, model))]
     tokens = lies.tokens_that_fit
+    nowhere = hardware.gpu is None and isinstance(engine, VllmEngine)
     return EnginePlan(
         name=name,
         model=engine.model,
@@ -141,8 +142,8 @@ def _engine(
         context=engine.context,
         sequences=engine.sequences,
         sequences_that_fit=None if tokens is None else tokens // engine.context,
-        tokens_per_second=decode_ceiling(*((share.read_per_token, device.bandwidth) for share, device in parts)),
-        first_token_seconds=_first_token(model, parts, prompt),
+        tokens_per_second=None if nowhere else _decode(parts),
+        first_token_seconds=None if nowhere else _first_token(model, parts, prompt),
     )
 
 
@@ -157,6 +158,10 @@ def _card(gpu: Gpu, model: Model) -> Device:
     """The card, at the speed of the numbers that the model is computed with."""
     compute = gpu.compute_8bit if model.in_8_bits else gpu.compute
     return Device(gpu.bandwidth * GB, compute * TERA)
+
+
+def _decode(parts: Iterable[tuple[Share, Device]]) -> float:
+    return decode_ceiling(*((share.read_per_token, device.bandwidth) for share, device in parts))
 
 
 def _first_token(model: Model, parts: Iterable[tuple[Share, Device]], prompt: int) -> float | None:

@@ -10,6 +10,7 @@ from rig.plan.figures import EnginePlan
 from rig.settings.machine import Hardware
 
 UNKNOWN = "unknown"
+NO_CARD = "no card"
 
 NOTES = (
     "< and > are what the hardware allows, for one stream and a short context; no engine can pass them. Engines that "
@@ -42,12 +43,14 @@ def sequences(engine: EnginePlan) -> str:
 
 def speed(engine: EnginePlan) -> str:
     """Tokens/s, of which there cannot be more."""
-    return f"< {engine.tokens_per_second:,.1f}"
+    return NO_CARD if engine.tokens_per_second is None else f"< {engine.tokens_per_second:,.1f}"
 
 
 def first_token(engine: EnginePlan) -> str:
     """Time, which it takes at least, with as many digits as are worth reading."""
     seconds = engine.first_token_seconds
+    if engine.tokens_per_second is None:
+        return NO_CARD
     if seconds is None:
         return UNKNOWN
     return f"> {seconds:.1f} s" if seconds >= 1 else f"> {seconds * 1000:.0f} ms"

@@ -53,7 +53,7 @@ def findings(tree: Node) -> Iterator[Finding]:
     if sound.models is not None:
         yield from _unknown_models(sound.engines, sound.models)
         yield from _unpinned_models(enabled, sound.models)
-    yield from _lonely(sound.engines)
+    yield from _lonely(enabled, _groups(tree))
     if sound.firewall is not None:
         yield from _opened_engines(enabled, sound.firewall)
         yield from _opened_in_vain(listeners, sound.firewall)
@@ -139,12 +139,19 @@ def _unknown_models(engines: Mapping[str, Engine], models: Models) -> Iterator[F
             yield ("engines", name, key), f"'{wanted}' is not in models.catalogue; {remedy}"
 
 
-def _lonely(engines: Mapping[str, Engine]) -> Iterator[Finding]:
+def _groups(tree: Node) -> list[object]:
+    """The group of alternatives of every engine that has one, also of those that are wrong in something else."""
+    engines = tree.child("engines")
+    written = engines.value if engines is not None and isinstance(engines.value, dict) else {}
+    said = [engine.child("alternatives") for engine in written.values()]
+    return [group.value for group in said if group is not None and group.value is not None]
+
+
+def _lonely(engines: Mapping[str, Engine], groups: list[object]) -> Iterator[Finding]:
     """Engines that are alternatives to nothing: the group's name is mistyped, or its other engine is gone."""
-    groups = [engine.alternatives for engine in engines.values()]
     for name, engine in engines.items():
         if engine.alternatives is not None and groups.count(engine.alternatives) == 1:
-            others = {group for group in groups if group is not None} - {engine.alternatives}
+            others = {str(group) for group in groups} - {engine.alternatives}
             meant = nearest_word(engine.alternatives, others)
             remedy = f"write '{meant}'" if meant else "write it at another engine too, or null"
             yield (
@@ -164,6 +171,9 @@ def _unpinned_models(engines: Mapping[str, Engine], models: Models) -> Iterator[
             if found is not None and found.chosen.files == ():
                 sentence = f"are not known yet, and engine {engine} needs them; run python -m rig lock {name}"
                 yield ("models", "catalogue", name, "files"), sentence
+            elif found is not None and found.files is not None and isinstance(entry, LlamaEngine):
+                sentence = f"is '{name}', a whole repository, and llama.cpp serves one GGUF file; write such a model"
+                yield ("engines", engine, "model" if name == entry.model else "projector"), sentence
 
 
 def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterator[Finding]:

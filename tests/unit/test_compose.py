@@ -94,6 +94,91 @@ def test_the_network_has_the_name_that_the_firewall_knows() -> None:
     assert len(compose.BRIDGE) < 16
 
 
+VLLM = {
+    "runtime": "vllm",
+    "image": IMAGE,
+    "model": "llama-3.1-8b-fp8",
+    "port": 8000,
+    "sequences": 32,
+    "cpus": 4,
+}
+
+
+def _vllm(**changes: Any) -> dict[str, Any]:
+    return _service({"engines/card": {**VLLM, **changes}}, "card")
+
+
+def _option(service: dict[str, Any], option: str) -> str:
+    command: list[str] = service["command"]
+    assert command.count(option) == 1
+    return command[command.index(option) + 1]
+
+
+def test_vllm_is_hardened_as_everything_else_and_has_what_it_needs_to_start() -> None:
+    service = _vllm()
+    assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    assert service["security_opt"] == ["no-new-privileges=true"]
+    # The one user that the image was made for, and places to write that are not the image.
+    assert service["user"] == "2000:0"
+    assert service["environment"]["HOME"] == "/home/vllm"
+    assert service["tmpfs"] == ["/tmp:exec,size=2g,mode=1777"]
+    assert service["shm_size"] == "2g"
+    assert [(v["source"], v["target"]) for v in service["volumes"] if not v["read_only"]] == [
+        ("/var/lib/rig/caches/card", "/home/vllm/.cache")
+    ]
+
+
+def test_vllm_serves_what_the_settings_say() -> None:
+    service = _vllm(context=4096, gpu_utilization=0.85, kv_cache="fp8", arguments=["--enforce-eager"])
+    assert service["entrypoint"] == ["vllm", "serve"]
+    assert service["command"][0] == "/models/llama-3.1-8b-fp8"
+    expected = {
+        "--served-model-name": "llama-3.1-8b-fp8",
+        "--host": "0.0.0.0",
+        "--port": "8000",
+        "--max-model-len": "4096",
+        "--max-num-seqs": "32",
+        "--gpu-memory-utilization": "0.85",
+        "--kv-cache-dtype": "fp8",
+    }
+    assert {option: _option(service, option) for option in expected} == expected
+    assert service["command"][-1] == "--enforce-eager"
+    assert "--quantization" not in service["command"]
+
+
+def test_vllms_key_is_in_its_environment_and_in_no_argument_and_it_asks_no_hub() -> None:
+    service = _vllm()
+    assert service["environment"]["VLLM_API_KEY"].startswith("${RIG_KEY_CARD:?")
+    assert not [word for word in service["command"] if "key" in word]
+    assert service["environment"]["HF_HUB_OFFLINE"] == "1"
+
+
+def test_an_engine_gets_the_graphics_card_by_its_cdi_name_exactly_when_it_computes_there() -> None:
+    asked = {"driver": "cdi", "device_ids": ["nvidia.com/gpu=all"], "capabilities": ["gpu"]}
+    for service in (_vllm(), _service({"engines/one/gpu_layers": 25})):
+        assert service["deploy"]["resources"]["reservations"]["devices"] == [asked]
+    assert "deploy" not in _service()
+
+
+def test_weights_that_are_locked_in_ram_count_against_no_limit_of_locked_memory() -> None:
+    assert "memlock" not in _service()["ulimits"]
+    assert _service({"engines/one/arguments": ["--load-mode", "mlock"]})["ulimits"]["memlock"] == -1
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--api-key=x", "is already passed, from the key that secrets generates"),
+        ("--max_model_len", "is already passed, from context"),
+        ("--quantization", "must not be passed: the checkpoint says how it is quantized"),
+        ("--trust-remote-code", "must not be passed"),
+    ],
+)
+def test_arguments_of_vllm_that_the_deploy_decides_are_refused(argument: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        _vllm(arguments=[argument])
+
+
 def test_every_service_carries_the_fingerprint_by_which_it_is_found_current() -> None:
     made = _two()
     for name in ("one", "other-one"):

@@ -45,7 +45,19 @@ def test_without_a_machine_the_one_that_all_yml_describes_is_planned(project: Pr
     assert figures["ram"] == {"taken": 80 * GIB, "there": 120 * GIB}
     assert figures["gpu"] == {"taken": sum(big["gpu"].values()), "there": 15882 * GIB // 1024}
     assert figures["disk"] == {"taken": 42_520_398_816 + 4_920_739_232, "there": None}
-    assert figures["together"] == [["llama-70b", "llama-8b", "qwen3-vl-4b"]]
+    others = ["llama-8b", "qwen3-vl-4b"]
+    assert figures["together"] == [["llama-70b", *others], ["vllm-8b", *others]]
+
+
+def test_vllm_is_planned_with_the_figures_of_the_field(project: Project) -> None:
+    card = engine(told(project), "vllm-8b")
+    assert sum(card["gpu"].values()) / GIB == pytest.approx(0.80 * 15.51, abs=0.02)
+    assert card["gpu"]["weights"] / 1e9 == pytest.approx(9.08, abs=0.005)
+    assert 2.6 * GIB < card["gpu"]["kv_cache"] < 3.2 * GIB
+    assert (card["sequences"], card["sequences_that_fit"]) == (32, 2)
+    assert card["tokens_per_second"] == pytest.approx(111, abs=1)
+    eight_bits = engine(told(project, "--data", "engines.vllm-8b.kv_cache=fp8"), "vllm-8b")
+    assert eight_bits["sequences_that_fit"] == 5
 
 
 def test_layers_on_the_card_make_it_faster_and_take_memory_there_instead_of_in_ram(project: Project) -> None:
@@ -68,6 +80,8 @@ def test_each_machine_is_planned_with_its_own_hardware(project: Project) -> None
     assert ratio == pytest.approx(102.4 / 57.6)
     assert slow["gpu"] is None
     assert sum(engine(slow, "llama-70b")["gpu"].values()) == 0
+    assert engine(slow, "vllm-8b")["tokens_per_second"] is None
+    assert "no card" in project.run("rig", "plan").stdout
 
 
 def test_a_longer_prompt_and_fewer_threads_answer_later(project: Project) -> None:

@@ -132,6 +132,74 @@ def test_layers_on_a_card_that_is_not_there_are_refused(project: Project) -> Non
     )
 
 
+VLLM = "engines.vllm-8b"
+
+
+@pytest.fixture
+def with_vllm(project: Project) -> Project:
+    """The shipped settings with vLLM switched on, as after `rig lock`, and no alternatives."""
+    files = f"      files: [{{file: model.safetensors, size: 9080000000, sha256: {'a' * 64}}}]\n"
+    project.change("all.yml", "      files: []\n", files)
+    text = project.path("all.yml").read_text(encoding="utf-8")
+    project.write("all.yml", text.replace("    alternatives: card", "    alternatives: null"))
+    return project
+
+
+ON = {f"{VLLM}.enabled": "true"}
+ALONE = {**ON, f"{BIG}.enabled": "false"}
+MISFITS_OF_VLLM = {
+    "a longer context than its part of the card": (
+        {**ALONE, f"{VLLM}.context": "32768"},
+        f"{VLLM}.context",
+        "1 sequence of 32,768 tokens needs 4.0 GiB of KV cache, 3.0 GiB are left at utilization 0.80 after 8.5 GiB of "
+        "weights and 1.0 GiB of overhead; write 24064, or 32768 with kv_cache: fp8, or gpu_utilization: 0.87",
+    ),
+    "a part that its weights do not fit into": (
+        {**ALONE, f"{VLLM}.gpu_utilization": "0.5"},
+        f"{VLLM}.gpu_utilization",
+        "utilization 0.50 is 7.8 GiB of the graphics card's 15.5 GiB, and the engine needs 10.5 GiB: 1.0 GiB of KV "
+        "cache for 1 sequence, 8.5 GiB of weights and 1.0 GiB of overhead; write 0.68",
+    ),
+    "less RAM than it takes besides": (
+        {**ALONE, f"{VLLM}.memory": "2G"},
+        f"{VLLM}.memory",
+        "is 2G, and the engine needs 4.0 GiB: 0.0 GiB of KV cache, 0.0 GiB of weights and 4.0 GiB of overhead; write "
+        "4G",
+    ),
+    "two engines on the card": (
+        ON,
+        f"{VLLM}.alternatives",
+        "13.8 GiB of llama-70b + 12.4 GiB of vllm-8b are more than the 15.5 GiB of the graphics card; write the same "
+        "name here and at llama-70b: of alternatives one runs at a time",
+    ),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS_OF_VLLM)
+def test_what_vllm_cannot_have_is_refused_with_its_arithmetic(with_vllm: Project, misfit: str) -> None:
+    data, path, sentence = MISFITS_OF_VLLM[misfit]
+    told = [problem.split(": ", 1)[1] for problem in with_vllm.problems(**data)]
+    assert told == [f"{path}: {sentence}"]
+
+
+def test_two_engines_that_do_not_fit_on_the_card_together_are_right_as_alternatives(with_vllm: Project) -> None:
+    assert with_vllm.problems(**ON, **{f"{name}.alternatives": "card" for name in (BIG, VLLM)}) == []
+
+
+def test_more_requests_at_once_than_have_their_whole_context_are_right_for_vllm(with_vllm: Project) -> None:
+    assert with_vllm.problems(**ALONE, **{f"{VLLM}.sequences": "256"}) == []
+
+
+def test_vllm_without_the_hashes_of_its_checkpoint_is_told_how_to_get_them(project: Project) -> None:
+    (problem,) = project.problems(**ON)
+    assert problem.endswith("and engine vllm-8b needs them; run python -m rig lock llama-3.1-8b-fp8")
+
+
+def test_llama_cpp_is_not_given_a_whole_repository(with_vllm: Project) -> None:
+    problems = with_vllm.problems(**{f"{SMALL}.model": "llama-3.1-8b-fp8"})
+    assert any("a whole repository, and llama.cpp serves one GGUF file" in problem for problem in problems)
+
+
 def test_engines_that_are_off_need_not_fit(project: Project) -> None:
     assert project.problems(**{"engines.qwen3-vl-4b.memory": "1G", "engines.qwen3-vl-4b.threads": "99"}) == []
 
@@ -139,7 +207,7 @@ def test_engines_that_are_off_need_not_fit(project: Project) -> None:
 def test_of_alternatives_only_the_largest_has_to_fit(project: Project) -> None:
     data = {"machine.hardware.ram": "54G", f"{BIG}.memory": "44G"}
     assert project.problems(**data) != []
-    assert project.problems(**data, **{f"{BIG}.alternatives": "ram", f"{SMALL}.alternatives": "ram"}) == []
+    assert project.problems(**data, **{f"{SMALL}.alternatives": "card"}) == []
 
 
 def test_the_projector_is_part_of_the_weights(project: Project) -> None:
