@@ -41,5 +41,12 @@ def _environment() -> Environment:
     return environment
 
 
+class _Plain(yaml.SafeDumper):
+    """Writes a value that stands in several places in each of them, instead of a reference to the first."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, sort_keys=False, width=110).rstrip("\n")
+    return yaml.dump(value, Dumper=_Plain, sort_keys=False, width=110).rstrip("\n")

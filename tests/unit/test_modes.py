@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -198,6 +199,16 @@ def test_the_drop_in_says_what_the_start_stops() -> None:
     assert "AssertPathExists=!/m.failed\nConflicts=rig-native@two.service\n" in text
     assert "[Service]" not in text
     assert "Conflicts" not in render(path, markers=[], exclusion=modes.exclusion(settings(), "one"), **plain)
+
+
+def test_an_engine_on_the_card_is_started_after_the_card_is_there_and_not_without_it() -> None:
+    path = "/etc/systemd/system/rig-container@ENGINE.service.d/models.conf"
+    values: dict[str, Any] = {"markers": [], "exclusion": modes.exclusion(settings(), "one"), "user": "2000:0"}
+    text = render(path, card="nvidia.com/gpu=all", cache=PurePosixPath("/var/lib/rig/caches/one"), **values)
+    assert "After=nvidia-persistenced.service nvidia-cdi-refresh.service\n" in text
+    assert "exit 1'\n" in text
+    assert "ExecStartPre=/usr/bin/install -d -m 0700 -o 2000 -g 0 /var/lib/rig/caches/one\n" in text
+    assert "ExecStartPre" not in render(path, card=None, cache=None, **values)
 
 
 def test_what_a_deploy_writes_is_what_rig_mode_reads(tmp_path: Path) -> None:
