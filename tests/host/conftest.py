@@ -26,6 +26,8 @@ HOW = "name one machine: --hosts=ssh://NAME, as in group_data/hosts.yml, or --ho
 # What a test can be repeated for: the name of its argument, and the names that the settings have for it.
 EACH: dict[str, Callable[[Settings], Iterable[object]]] = {
     "engine": lambda settings: settings.enabled_engines,
+    "llama": lambda settings: _running_as(settings, ContainerEngine, NativeEngine),
+    "vllm": lambda settings: _running_as(settings, VllmEngine),
     "group": lambda settings: settings.alternatives,
     "container": lambda settings: _running_as(settings, ContainerEngine, VllmEngine),
     "service": lambda settings: _running_as(settings, NativeEngine),
@@ -126,7 +128,7 @@ def machine(host: TestinfraHost) -> Machine:
 @pytest.fixture(autouse=True)
 def _only_engines_that_run(request: pytest.FixtureRequest, machine: Machine, settings: Settings) -> None:
     """An engine that is stopped because an alternative was chosen on the machine is as it should be."""
-    for argument in ("engine", "container", "service"):
+    for argument in ("engine", "llama", "vllm", "container", "service"):
         if argument in request.fixturenames:
             skip_stopped(machine, settings, request.getfixturevalue(argument))
 

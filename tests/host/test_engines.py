@@ -60,11 +60,11 @@ def test_engine_serves_the_model_of_the_settings(machine: Machine, settings: Set
     assert [model["id"] for model in json.loads(text)["data"]] == [settings.engines[engine].model]
 
 
-def test_engine_has_the_context_of_the_settings_for_each_sequence(
-    machine: Machine, settings: Settings, engine: str
+def test_llama_cpp_has_the_context_of_the_settings_for_each_sequence(
+    machine: Machine, settings: Settings, llama: str
 ) -> None:
-    wanted = settings.engines[engine]
-    code, text = _ask(machine, settings, engine, "/props", key_of=key_variable(engine))
+    wanted = settings.engines[llama]
+    code, text = _ask(machine, settings, llama, "/props", key_of=key_variable(llama))
     assert code == 200
     properties = json.loads(text)
     assert properties["total_slots"] == wanted.sequences
@@ -74,11 +74,19 @@ def test_engine_has_the_context_of_the_settings_for_each_sequence(
     assert properties["model_path"] == str(seen)
 
 
+def test_vllm_has_the_context_of_the_settings(machine: Machine, settings: Settings, vllm: str) -> None:
+    code, text = _ask(machine, settings, vllm, "/v1/models", key_of=key_variable(vllm))
+    assert code == 200
+    assert [model["max_model_len"] for model in json.loads(text)["data"]] == [settings.engines[vllm].context]
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize"])
 @pytest.mark.parametrize("key_of", [None, NOBODYS_KEY], ids=["no key", "a wrong key"])
 def test_engine_refuses_whoever_has_not_its_key(
     machine: Machine, settings: Settings, engine: str, path: str, key_of: str | None
 ) -> None:
+    if settings.engines[engine].runtime == "vllm" and not path.startswith("/v1/"):
+        pytest.skip("vLLM's key guards /v1 only; nothing but the machine itself reaches the rest")
     assert _ask(machine, settings, engine, path, key_of=key_of, body=CHAT)[0] == 401
 
 
@@ -91,7 +99,8 @@ def test_engine_refuses_the_key_of_another(machine: Machine, settings: Settings,
 
 def test_engine_says_to_everyone_that_it_is_healthy(machine: Machine, settings: Settings, engine: str) -> None:
     code, text = _ask(machine, settings, engine, "/health")
-    assert (code, json.loads(text)) == (200, {"status": "ok"})
+    assert code == 200
+    assert text == "" or json.loads(text) == {"status": "ok"}
 
 
 def test_engine_does_not_show_other_clients_prompts(machine: Machine, settings: Settings, engine: str) -> None:
