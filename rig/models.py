@@ -45,7 +45,7 @@ def manifest(settings: Settings) -> Manifest:
         records=RECORDS,
         backup=f"{settings.storage.backup.path}/models",
         token_file=TOKEN,
-        starters=(compose.PATH, *map(native.drop_in, settings.enabled_engines)),
+        starters=(compose.PATH, native.drop_in("*")),
         limits=Limits(
             parallel=wanted.parallel,
             bytes_per_second=None if wanted.rate is None else size_bytes(wanted.rate),

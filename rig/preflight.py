@@ -169,7 +169,10 @@ def _space(settings: Settings, machine: Machine) -> list[str]:
     if models.mount is None or str(models.path) in machine.mounts:
         for name in settings.needed_models:
             files = settings.model_files(name)
-            missing = sum(file.size - machine.sizes.get(str(path), 0) for path, file in files.items())
+            there = {
+                path: max(machine.sizes.get(str(place), 0) for place in _places(settings, name, path)) for path in files
+            }
+            missing = sum(max(0, file.size - there[path]) for path, file in files.items())
             ask(str(models.path), missing, f"the model {name}")
 
     found: list[str] = []
@@ -245,5 +248,16 @@ def asked_paths(settings: Settings) -> tuple[str, ...]:
 
 def asked_files(settings: Settings) -> tuple[PurePosixPath, ...]:
     """Files whose present size preflight looks up: models, and secrets that the owner has to put there."""
-    models = (path for name in settings.needed_models for path in settings.model_files(name))
+    models = (
+        place
+        for name in settings.needed_models
+        for path in settings.model_files(name)
+        for place in _places(settings, name, path)
+    )
     return (*models, *map(PurePosixPath, alertmanager.secrets(settings).values()))
+
+
+def _places(settings: Settings, model: str, path: PurePosixPath) -> tuple[PurePosixPath, ...]:
+    """Where bytes of a model file may be: at its place, begun, or put into the model's folder without a version's."""
+    folder = settings.model_folder(model)
+    return path, path.with_name(f"{path.name}.part"), folder.parent / path.relative_to(folder)

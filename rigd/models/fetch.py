@@ -122,24 +122,36 @@ class Fetcher:
     def _found(self, job: Job) -> bool:
         """Take the same bytes from the model's own folder, where people put files, or from another version of it.
 
-        An update of a repository often changes a few small files: the others are linked.
+        They get a second name, as an engine may be started by the first: an update of a repository often changes a few
+        small files and leaves the others, and an earlier layout had no folders for versions.
         """
         home = Path(self.manifest.directory) / job.model.name
-        dropped = home / job.file.path
-        for path in (dropped, *sorted(home.glob(f"*/{glob.escape(job.file.path)}"))):
-            if path == job.final or _size(path) != job.file.size or not path.is_file():
+        for path in (home / job.file.path, *sorted(home.glob(f"*/{glob.escape(job.file.path)}"))):
+            if path == job.final or _size(path) != job.file.size or not path.is_file() or self._differs(path, job):
                 continue
             job.item.begin("checking")
             if files.digest(path, job.item.advance) != job.file.sha256:
                 continue
             job.final.parent.mkdir(parents=True, exist_ok=True)
-            if path == dropped:
-                path.rename(job.final)
-            else:
+            try:
                 job.final.hardlink_to(path)
+            except OSError:
+                # The file system has no second names, or the folder is another one's.
+                continue
             files.sync_directory(job.final.parent)
             return True
         return False
+
+    def _differs(self, path: Path, job: Job) -> bool:
+        """Whether the record tells that these are other bytes, so that they need not be read."""
+        record = self.records.read(job.model.name)
+        known = record.files.get(job.file.path)
+        return (
+            known is not None
+            and path == Path(record.directory) / job.file.path
+            and known.stamp == Stamp.of(path)
+            and known.sha256 != job.file.sha256
+        )
 
     def _set_aside(self, job: Job, sha256: str, progress: Progress) -> None:
         self.records.forget(job.model.name, job.file.path)

@@ -110,7 +110,7 @@ class Manifest:
     """File with the owner's token for gated repositories; it need not be there."""
     limits: Limits = Limits()
     starters: tuple[Folder, ...] = ()
-    """Files by which engines are started: the version of a model that one of them names is in use."""
+    """Patterns of files by which engines are started: the version of a model that one of them names is in use."""
 
     def folder(self, model: Model) -> PurePosixPath:
         """Where the files of this version of a model lie."""

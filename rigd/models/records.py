@@ -52,6 +52,8 @@ class Record:
     files: dict[str, Verified] = field(default_factory=dict)
     before: str = ""
     """The folder of the version that was whole before; empty when there was none."""
+    whole: bool = True
+    """Whether all files of the version were found right at some time: only such a one may have been served."""
 
 
 class Records:
@@ -83,12 +85,14 @@ class Records:
             old = self.read(model.name)
             folder = str(manifest.folder(model))
             files = old.files if old.directory == folder else {}
+            files |= {file.path: Verified(stamp, file.sha256, now)}
             record = Record(
                 model.repository,
                 model.revision,
                 folder,
-                files | {file.path: Verified(stamp, file.sha256, now)},
-                old.before if old.directory in ("", folder) else old.directory,
+                files,
+                before=old.directory if old.whole and old.directory not in ("", folder) else old.before,
+                whole=files.keys() >= {entry.path for entry in model.files} or (old.whole and old.directory == folder),
             )
             replace(self._verified(model.name), json.dumps(asdict(record), indent=1) + "\n")
 

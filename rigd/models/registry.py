@@ -38,10 +38,17 @@ class Leftover:
     """Files that no engine uses."""
 
     what: str
+    home: Path
+    """The model's own folder, with which it ends that empty folders are deleted, too."""
     files: tuple[Path, ...]
-    size: int
     model: str | None = None
     """The model whose record goes with the files; None when they are none of a model's own."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are free without it: none for a file that has another name besides."""
+        found = [path.stat() for path in self.files if path.exists()]
+        return sum(stat.st_size for stat in found if stat.st_nlink == 1)
 
 
 def rows(manifest: Manifest, records: Records) -> list[Row]:
@@ -98,9 +105,8 @@ def delete(leftover: Leftover, records: Records) -> None:
     """Delete the files, then the folders that are empty without them, then the record."""
     for path in leftover.files:
         path.unlink(missing_ok=True)
-    folders = {folder for path in leftover.files for folder in (path.parent, path.parent.parent)}
-    for folder in sorted(folders, reverse=True):
-        if folder.is_dir() and not any(folder.iterdir()):
+    for folder in sorted({folder for path in leftover.files for folder in path.parents}, reverse=True):
+        if folder.is_relative_to(leftover.home) and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     if leftover.model is not None:
         records.forget(leftover.model)
@@ -108,37 +114,71 @@ def delete(leftover: Leftover, records: Records) -> None:
 
 def _unused_models(manifest: Manifest, records: Records) -> Iterator[Leftover]:
     unused = {model.name for model in manifest.models if not model.engines}
+    started = _started(manifest)
     for name in sorted(unused | set(_forgotten(manifest, records))):
-        record = records.read(name)
-        files = tuple(path for path in _files(record) if path.exists())
-        yield Leftover(f"the model {name}, which no engine serves", files, _sum(files), name)
+        home = Path(manifest.directory) / name
+        # A deploy that died may have taken the model from the manifest, and its engine still runs.
+        if f"{home}/" not in started:
+            record = records.read(name)
+            own = Path(record.directory)
+            others = (path for folder in _versions(home) if folder != own for path in _below(folder))
+            files = (*_files(record), *_unfinished(home), *others)
+            there = tuple(path for path in dict.fromkeys(files) if path.exists())
+            yield Leftover(f"the model {name}, which no engine serves", home, there, name)
 
 
 def _unused_versions(manifest: Manifest, records: Records, previous: bool) -> Iterator[Leftover]:
-    started = "".join(_text(Path(path)) for path in manifest.starters)
+    started = _started(manifest)
     for model in manifest.models:
         record = records.read(model.name)
-        for folder in _others(manifest, model, record):
+        for folder in _others(manifest, model, record) if model.engines else ():
             if str(folder) in started or (str(folder) == record.before and not previous):
                 continue
-            files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
-            yield Leftover(f"the version {folder.name} of {model.name}, which no engine serves", files, _sum(files))
+            what = f"the version {folder.name} of {model.name}, which no engine serves"
+            yield Leftover(what, folder.parent, tuple(_below(folder)))
+
+
+def _started(manifest: Manifest) -> str:
+    """The text of all files by which engines are started."""
+    return "\n".join(_text(Path(path)) for pattern in manifest.starters for path in _matching(pattern))
+
+
+def _matching(pattern: str) -> list[Path]:
+    return sorted(Path("/").glob(pattern.lstrip("/")))
 
 
 def _others(manifest: Manifest, model: Model, record: Record) -> list[Path]:
     """Folders of other versions of a model, the one before the present first."""
     own = Path(manifest.folder(model))
-    found = [path for path in own.parent.glob("*/") if path != own and VERSION.fullmatch(path.name)]
+    found = [path for path in _versions(own.parent) if path != own]
     return sorted(found, key=lambda path: (str(path) != record.before, path.name))
 
 
+def _versions(home: Path) -> list[Path]:
+    return sorted(path for path in home.glob("*/") if VERSION.fullmatch(path.name))
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    return sorted([*folder.rglob("*.aside"), *folder.rglob("*.part")])
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def _set_aside(manifest: Manifest, records: Records) -> Iterator[Leftover]:
+    """What was begun or set aside, and second names: of files that people put there, and of an earlier layout."""
+    started = _started(manifest)
     for model in manifest.models:
         folder = Path(manifest.folder(model))
         known = {f"{file.path}.part" for file in model.files}
-        for path in sorted([*folder.rglob("*.aside"), *folder.rglob("*.part")]):
+        for path in _unfinished(folder):
             if str(path.relative_to(folder)) not in known:
-                yield Leftover(f"{path.name} of {model.name}, which nothing names any more", (path,), _sum((path,)))
+                yield Leftover(f"{path.name} of {model.name}, which nothing names any more", folder.parent, (path,))
+        for file in model.files:
+            first, own = folder.parent / file.path, Path(manifest.path(model, file))
+            if str(first) not in started and first.is_file() and own.is_file() and first.samefile(own):
+                yield Leftover(f"a second name of {file.path} of {model.name}", folder.parent, (first,))
 
 
 def _forgotten(manifest: Manifest, records: Records) -> list[str]:
@@ -167,5 +207,3 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _sum(files: tuple[Path, ...]) -> int:
-    return sum(path.stat().st_size for path in files)

@@ -35,17 +35,26 @@ def run(manifest: Manifest, records: Records, wanted: list[Check], progress: Pro
     """Read all files. Raises Failed with a sentence for each wrong one, which is left where it is."""
     wrong: dict[str, list[str]] = {check.model.name: [] for check in wanted}
     for check in wanted:
+        awaited = _awaited(manifest, records, check)
         found = _verdict(manifest, records, check)
         if found is not None:
             wrong[check.model.name].append(found)
-            # At once: what is known to be wrong must not be started while the rest is read.
-            records.fail(check.model.name, "; ".join(wrong[check.model.name]))
             progress.say(found)
+            if not awaited:
+                # At once: what is known to be wrong must not be started while the rest is read.
+                records.fail(check.model.name, "; ".join(wrong[check.model.name]))
     for name, sentences in wrong.items():
         if not sentences:
             records.clear(name)
     if any(wrong.values()):
         raise Failed("; ".join(sentence for sentences in wrong.values() for sentence in sentences))
+
+
+def _awaited(manifest: Manifest, records: Records, check: Check) -> bool:
+    """Whether a file is only still to be fetched: until then, the version before it may well be served."""
+    record = records.read(check.model.name)
+    was_there = record.whole and record.directory == str(manifest.folder(check.model))
+    return not was_there and Stamp.of(check.path) is None
 
 
 def _verdict(manifest: Manifest, records: Records, check: Check) -> str | None:

@@ -93,6 +93,16 @@ def test_what_is_there_already_needs_no_space_again() -> None:
     assert _said(replace(FINE, free=dict.fromkeys(FINE.free, 20 * GIB), sizes={BIG: 42520398816})) == []
 
 
+@pytest.mark.parametrize("place", [f"{BIG}.part", "/mnt/models/llama-3.3-70b-q4/Llama-3.3-70B-Instruct-Q4_K_M.gguf"])
+def test_what_was_begun_or_put_there_by_hand_needs_no_space_again(place: str) -> None:
+    small = dict.fromkeys(FINE.free, 20 * GIB)
+    assert place in map(str, asked_files(settings()))
+    assert _said(replace(FINE, free=small, sizes={place: 42520398816})) == []
+    assert "4.6 GiB for the model llama-3.3-70b-q4" in _only(
+        replace(FINE, free=dict.fromkeys(FINE.free, 18 * GIB), sizes={place: 42520398816 - 46 * GIB // 10})
+    )
+
+
 def test_a_disk_of_their_own_is_measured_for_the_models_alone() -> None:
     machine = replace(
         FINE,

@@ -13,8 +13,8 @@ from pathlib import Path
 import gguf
 import pytest
 
+from rigd.models import files, state
 from rigd.models import gguf as headers
-from rigd.models import state
 from rigd.models.manifest import File, Model
 from rigd.models.state import FetchState, FileState
 from tests.unit.fetching import Place, serving
@@ -99,6 +99,15 @@ def test_a_missing_file_is_marked(place: Place) -> None:
     place.final().unlink()
     assert "is missing; get it anew with: rig-models fetch" in place.run("verify").stderr
     assert (place.records.directory / "tiny.failed").exists()
+
+
+def test_a_version_that_is_still_to_be_fetched_does_not_stop_the_one_before_it(place: Place) -> None:
+    """The manifest names the update already, and the hub is down for days: the scrub must not mark what is served."""
+    _update(place, CONTENT[::-1])
+    done = place.run("verify")
+    assert done.returncode == 1
+    assert "is missing" in done.stderr
+    assert place.ask("status")["models"]["tiny"] == {"verified": False, "failure": None}
 
 
 def test_the_first_wrong_file_does_not_hide_the_second(place: Place) -> None:
@@ -322,6 +331,58 @@ def test_the_version_before_is_pruned_only_when_that_is_asked_for(place: Place) 
     assert not second.parent.exists()
 
 
+def test_a_version_that_never_was_whole_is_none_to_go_back_to(place: Place) -> None:
+    """An update that was given up: what was served before it is still what one can go back to."""
+    first = place.final()
+    place.publish("pair", one=CONTENT, two=CONTENT[1:])
+    place.fetch()
+    served = place.final("pair", "one.gguf").parent
+    for number, content in enumerate((CONTENT[2:], CONTENT[3:])):
+        tiny, pair = place.manifest.models
+        path = place.root / "hub" / f"pair-{number}"
+        path.write_bytes(content)
+        files = tuple(File(file.path, len(content), hashlib.sha256(content).hexdigest()) for file in pair.files)
+        place.change(models=(tiny, replace(pair, files=files)))
+        place.hub.state.published = [entry for entry in place.hub.state.published if "pair" not in entry.path.name]
+        place.hub.publish(path, "one.gguf")
+        if number:
+            place.hub.publish(path, "two.gguf")
+        assert place.run("fetch").returncode == (0 if number else 1)
+    place.run("prune", "--yes")
+    assert (first.exists(), served.exists()) == (True, True)
+    assert len([path for path in served.parent.iterdir() if path.is_dir()]) == 2
+
+
+def test_a_model_with_all_its_versions_goes_when_no_engine_serves_it(place: Place) -> None:
+    _update(place, CONTENT[::-1])
+    place.fetch()
+    place.change(models=())
+    place.run("prune", "--yes")
+    assert not (place.models / "tiny").exists()
+
+
+def test_a_model_whose_record_is_damaged_goes_and_nothing_else_does(place: Place) -> None:
+    stranger = place.models / "other" / "half.part"
+    place.put(stranger, b"mine")
+    (place.records.directory / "tiny.verified").write_text("{")
+    place.change(models=())
+    place.run("prune", "--yes")
+    assert not (place.models / "tiny").exists()
+    assert stranger.exists()
+
+
+def test_a_model_that_a_running_engine_is_started_with_outlives_the_manifest(place: Place) -> None:
+    """A deploy that died after it wrote the manifest, and before it retired the engine."""
+    served, unit = place.final(), place.root / "rig-native@old.service.d"
+    unit.mkdir()
+    (unit / "engine.conf").write_text(f"[Service]\nExecStart=llama-server --model {served}\n")
+    place.change(models=(), starters=(f"{place.root}/rig-native@*.service.d/engine.conf",))
+    assert place.run("prune", "--yes").stdout == "there is nothing that no engine uses\n"
+    (unit / "engine.conf").unlink()
+    place.run("prune", "--yes")
+    assert not served.exists()
+
+
 def test_a_version_by_which_an_engine_is_started_is_never_pruned(place: Place) -> None:
     served = place.final()
     unit = place.root / "engine.conf"
@@ -365,11 +426,46 @@ def test_a_changed_file_of_another_version_is_not_linked(place: Place) -> None:
     assert place.final("sharded", "one.gguf").read_bytes() == CONTENT
 
 
-def test_a_file_put_into_the_models_own_folder_takes_its_place(place: Place) -> None:
+def test_a_file_put_into_the_models_own_folder_is_not_fetched_and_keeps_its_name(place: Place) -> None:
+    """By hand, or by an earlier version of this program, whose engines still look for it there."""
     content = place.final().read_bytes()
     place.final().unlink()
     dropped = place.models / "tiny" / "tiny.gguf"
     place.put(dropped, content)
     sent = place.hub.sent
     place.fetch()
-    assert (place.hub.sent, place.final().read_bytes(), dropped.exists()) == (sent, content, False)
+    assert (place.hub.sent, place.final().read_bytes(), dropped.samefile(place.final())) == (sent, content, True)
+
+
+def test_a_second_name_is_pruned_once_no_engine_is_started_by_it(place: Place) -> None:
+    unit = place.root / "engine.conf"
+    dropped = place.models / "tiny" / "tiny.gguf"
+    dropped.hardlink_to(place.final())
+    unit.write_text(f"ExecStart=llama-server --model {dropped}\n")
+    place.change(starters=(str(unit),))
+    place.run("prune", "--yes")
+    assert dropped.exists()
+    unit.unlink()
+    assert "0 B  a second name of tiny.gguf of tiny" in place.run("prune", "--yes").stdout
+    assert (dropped.exists(), place.final().read_bytes()) == (False, CONTENT)
+
+
+def test_the_old_version_is_not_read_to_know_that_it_is_not_the_new_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _update(place, CONTENT[::-1])
+    monkeypatch.setattr(files, "digest", lambda *_: pytest.fail("a file was read whose hash is on record"))
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT[::-1]
+
+
+def test_where_files_cannot_have_two_names_they_are_fetched(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.final().rename(place.models / "tiny" / "tiny.gguf")
+
+    def hardlink_to(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", hardlink_to)
+    sent = place.hub.sent
+    place.fetch()
+    assert place.hub.sent - sent == len(CONTENT)
