@@ -12,6 +12,8 @@ import click
 
 from rig import lock as locking
 from rig.capacity import Model
+from rig.capacity.checkpoint import read_checkpoint
+from rig.capacity.model import NotAModel
 from rig.plan import figures, page, terminal
 from rig.settings import Host, HostsFile, Inventory, Problem, Settings, SettingsError, load_local, preview
 from rig.settings.schema import editor_schema
@@ -52,8 +54,9 @@ def check(as_json: bool, data: tuple[str, ...]) -> None:
     "--file",
     "files",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A model file that is here: its header beats the catalogue's figures for the file of that name.",
+    type=click.Path(exists=True, path_type=Path),
+    help="A model that is here, as a file, or as the folder of a checkpoint named like the entry or its repository: "
+    "what its headers say beats the catalogue's figures.",
 )
 @click.option(
     "--prompt",
@@ -107,25 +110,37 @@ def _planned(data: dict[str, str]) -> dict[str, Settings]:
 
 
 def _headers(settings: Settings, files: tuple[Path, ...]) -> dict[str, Model]:
-    """What the files' headers say, by the catalogue names whose file they are."""
-    if not files:
-        return {}
-    # Only here: reading headers needs numpy, which takes longer to load than everything else does.
-    from rig.capacity.header import NotAModel, read_header
-
+    """What the files' headers say, by the catalogue names of the models that they are."""
     catalogue = settings.models.catalogue.items()
+    single = {name: model.chosen.file for name, model in catalogue if model.chosen.file is not None}
+    # A folder has the name of the entry or of its repository; on a machine it is that of a version, below the entry's.
+    whole = {name: {name, model.repository.split("/")[1]} for name, model in catalogue if model.files is not None}
     found: dict[str, Model] = {}
-    for path in files:
-        names = [name for name, model in catalogue if path.name in {pin.file for pin in model.chosen.pinned}]
+    for path in (path.resolve() for path in files):
+        if path.is_dir():
+            kind, known = "repository", [known for names in whole.values() for known in sorted(names)]
+            names = [name for name, own in whole.items() if path.name in own or path.parent.name == name]
+        else:
+            kind, known = "file", list(single.values())
+            names = [name for name, file in single.items() if file == path.name]
         if not names:
-            known = ", ".join(pin.file for _, model in catalogue for pin in model.chosen.pinned)
-            sentence = f"the catalogue has no file '{path.name}'; give one of {known}"
+            sentence = f"the catalogue has no {kind} '{path.name}'; give one of {', '.join(known)}"
             raise click.BadParameter(sentence, param_hint="--file")
         try:
-            found |= dict.fromkeys(names, read_header(path))
+            found |= dict.fromkeys(names, _header(path))
         except (NotAModel, OSError) as error:
             raise click.BadParameter(str(error), param_hint="--file") from None
     return found
+
+
+def _header(path: Path) -> Model:
+    """What a GGUF file or the folder of a checkpoint says. Raises NotAModel, OSError."""
+    if path.is_dir():
+        return read_checkpoint(path)
+    # Only here: reading this header needs numpy, which takes longer to load than everything else does.
+    from rig.capacity.header import read_header
+
+    return read_header(path)
 
 
 def _write_plans(into: Path, plans: list[figures.Plan]) -> None:

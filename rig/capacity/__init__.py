@@ -1,8 +1,9 @@
 """What fits and how fast it can be: arithmetic on sizes and speeds, without settings, machines or networks.
 
 Units are bytes, seconds, tokens, bytes a second and floating-point operations a second throughout; nothing here rounds
-for people except `rig.capacity.units`. Reading a model file's header (`rig.capacity.header`) is left out of this list,
-because it needs the gguf library.
+for people except `rig.capacity.units`. Reading the headers of model files is left out of this list: that of a GGUF file
+(`rig.capacity.header`) needs the gguf library, and those of a checkpoint (`rig.capacity.checkpoint`) are needed as
+rarely.
 """
 
 from rig.capacity.fit import largest_at_once, sequences_that_fit, sets_that_fit, tokens_that_fit

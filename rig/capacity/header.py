@@ -6,13 +6,9 @@ from pathlib import Path
 
 from gguf import GGUFReader
 
-from rig.capacity.model import Architecture, Model, Weights
+from rig.capacity.model import Architecture, Model, NotAModel, Weights
 
 INPUT, OUTPUT, BLOCK = "token_embd.weight", "output.weight", "blk."
-
-
-class NotAModel(Exception):
-    """The file is no GGUF file of a language model; its text says what is wrong and what to give instead."""
 
 
 def read_header(path: Path) -> Model:

@@ -66,6 +66,10 @@ class Model:
         return self.architecture is not None and self.weights.total * 8 <= 12 * self.architecture.parameters
 
 
+class NotAModel(Exception):
+    """What was given is no language model; the text says what is wrong and what to give instead."""
+
+
 def estimated_weights(size: int, architecture: Architecture, table_bits: int | None = None) -> Weights:
     """Weights of `size` bytes, before their header can be read.
 

@@ -9,7 +9,8 @@ import numpy
 import pytest
 
 from rig.capacity import Architecture, Weights, kv_bytes_per_token
-from rig.capacity.header import NotAModel, read_header
+from rig.capacity.header import read_header
+from rig.capacity.model import NotAModel
 
 LAYERS, WIDTH, HEADS, KV_HEADS, VOCABULARY = 3, 64, 4, 2, 96
 HALF, FULL = numpy.float16, numpy.float32

@@ -10,6 +10,7 @@ import pytest
 
 from rig.capacity.units import GIB
 from tests.unit.project import ROOT, WORKSTATION, Project
+from tests.unit.test_capacity_checkpoint import checkpoint, shapes
 from tests.unit.test_capacity_header import write_model
 
 ALONE = "group_data/all.yml"
@@ -116,6 +117,26 @@ def test_a_file_that_is_here_beats_the_figures_of_the_catalogue(project: Project
     assert engine(after, "llama-8b")["layers"] == 3
     assert engine(after, "llama-8b")["ram"]["weights"] < file.stat().st_size
     assert engine(after, "llama-70b") == engine(before, "llama-70b")
+
+
+@pytest.mark.parametrize("name", ["whole", "Up-8B", "whole/0123456789ab"])
+def test_a_checkpoint_that_is_here_beats_the_figures_of_the_catalogue(
+    project: Project, tmp_path: Path, name: str
+) -> None:
+    entry = "    whole: {repository: made/Up-8B, revision: main, size: 9080934400, files: []}\n"
+    project.change("all.yml", "  catalogue:\n", f"  catalogue:\n{entry}")
+    folder = tmp_path / name
+    folder.parent.mkdir(exist_ok=True)
+    checkpoint(folder, shapes())
+    done = project.run("rig", "plan", "--json", "--file", str(folder))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_checkpoint_that_the_catalogue_does_not_name_is_told(project: Project, tmp_path: Path) -> None:
+    done = project.run("rig", "plan", "--file", str(checkpoint(tmp_path / "x", shapes())))
+    assert done.returncode == 2
+    assert "the catalogue has no repository 'x'; give one of" in done.stderr
+    assert "Meta-Llama-3.1-8B-Instruct-FP8" in done.stderr
 
 
 def test_a_file_that_the_catalogue_does_not_name_is_told(project: Project, tmp_path: Path) -> None:
