@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.cache import Cache
-from lab.recipes import engine, model, registry, vendor
+from lab.recipes import checkpoint, engine, model, registry, vendor
 from lab.recipes.packing import sha256
 from lab.spec import HUB_PORT, REGISTRY_PORT, Network
 
@@ -20,6 +20,7 @@ class Goods:
     archive: Path
     image: Path
     model: Path
+    checkpoint: Path
     vendor: Path
     registry: Path
     build: str
@@ -32,6 +33,7 @@ class Goods:
             archive=engine.archive(cache, tree),
             image=engine.image(cache, tree),
             model=model.model(cache),
+            checkpoint=checkpoint.checkpoint(cache),
             vendor=vendor.repository(cache),
             registry=registry.program(cache),
             build=engine.build_number(tree),
@@ -59,10 +61,19 @@ class Goods:
 
     def hub_arguments(self) -> list[str]:
         about = json.loads((self.model / "about.json").read_text())
+        models = [(model.REPOSITORY, about["revision"], model.FILE, str(self.model / model.FILE))]
+        models += [
+            (model.REPOSITORY, revision, model.FILE, str(self.model / revision / model.FILE))
+            for revision in (model.UPDATE, model.SPOILT)
+        ]
+        models += [
+            (checkpoint.REPOSITORY, checkpoint.REVISION, name, str(self.checkpoint / name))
+            for name in (*checkpoint.SERVED, *checkpoint.OTHERS)
+        ]
         archives = ("--static", f"/archives/{self.archive_name}", str(self.archive / "llama.cpp.tar.gz"))
         return [
             f"--port={HUB_PORT}",
-            *("--publish", model.REPOSITORY, about["revision"], model.FILE, str(self.model / model.FILE)),
+            *(word for each in models for word in ("--publish", *each)),
             *archives,
             *("--static", f"/{vendor.ROOT}/", str(self.vendor / vendor.ROOT)),
         ]
@@ -82,7 +93,11 @@ class Goods:
             },
             "models": {
                 "hub": hub,
-                "catalogue": {"tiny": {"repository": model.REPOSITORY, "file": model.FILE, **about}},
+                "catalogue": {
+                    "tiny": {"repository": model.REPOSITORY, "file": model.FILE, **about},
+                    # Served by nobody here; the tests fetch it.
+                    "tiny-checkpoint": checkpoint.entry(self.checkpoint),
+                },
             },
             "engines": {
                 "llama-70b": {"image": f"{registry_address}/{(self.image / 'reference').read_text()}"},

@@ -31,6 +31,8 @@ from urllib.parse import parse_qs, urlsplit
 
 CHUNK = 64 * 1024
 ADDRESS_SECONDS = 60
+PAGE = 1000
+"""Files in one answer of the tree API."""
 SMALL = (".json", ".txt", ".md", ".py")
 """Endings of files that the hub keeps in git itself, and sends without a redirect."""
 _RESOLVE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
@@ -128,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         if match := _RESOLVE.fullmatch(url.path):
             self._resolve(match["repository"], match["revision"], match["file"])
         elif match := _TREE.fullmatch(url.path):
-            self._tree(match["repository"], match["revision"])
+            self._tree(match["repository"], match["revision"], parse_qs(url.query))
         elif url.path.startswith("/blob/"):
             self._blob(url.path.removeprefix("/blob/"), parse_qs(url.query))
         elif url.path == "/admin/counters":
@@ -163,8 +165,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _resolve(self, repository: str, revision: str, file: str) -> None:
         """As the real hub: the address of the bytes, and in this answer's own headers what they must be."""
-        for entry in self.state.published:
-            if (entry.repository, entry.file) == (repository, file) and revision in (entry.revision, "main"):
+        for entry in self._at(repository, revision):
+            if entry.file == file:
                 break
         else:
             self._refuse(HTTPStatus.NOT_FOUND, f"no {file} in {repository} at {revision}")
@@ -185,7 +187,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _tree(self, repository: str, revision: str) -> None:
+    def _at(self, repository: str, revision: str) -> list[Published]:
+        """The files of a repository; its main branch is where the first of them is."""
+        found = [entry for entry in self.state.published if entry.repository == repository]
+        wanted = found[0].revision if found and revision == "main" else revision
+        return [entry for entry in found if entry.revision == wanted]
+
+    def _tree(self, repository: str, revision: str, query: dict[str, list[str]]) -> None:
+        """A page of the list, with a link to the next one."""
         files = [
             {
                 "type": "file",
@@ -194,13 +203,15 @@ class Handler(BaseHTTPRequestHandler):
                 "oid": entry.blob,
                 **({"lfs": {"oid": entry.sha256, "size": entry.size, "pointerSize": 134}} if entry.large else {}),
             }
-            for entry in self.state.published
-            if entry.repository == repository and revision in (entry.revision, "main")
+            for entry in self._at(repository, revision)
         ]
-        if files:
-            self._json(files)
-        else:
+        if not files:
             self._refuse(HTTPStatus.NOT_FOUND, f"no {repository} at {revision}")
+            return
+        start = int(query.get("cursor", ["0"])[0])
+        following = f"http://{self.headers['Host']}{urlsplit(self.path).path}?recursive=true&cursor={start + PAGE}"
+        more = {"Link": f'<{following}>; rel="next"'} if start + PAGE < len(files) else {}
+        self._json(files[start : start + PAGE], more)
 
     def _blob(self, digest: str, query: dict[str, list[str]]) -> None:
         expires = int(query.get("expires", ["0"])[0])
@@ -260,9 +271,11 @@ class Handler(BaseHTTPRequestHandler):
         if fault.cut is not None and fault.cut < end - start:
             self.close_connection = True
 
-    def _json(self, content: Any) -> None:
+    def _json(self, content: Any, headers: Mapping[str, str] | None = None) -> None:
         data = json.dumps(content).encode()
         self.send_response(HTTPStatus.OK)
+        for header, value in (headers or {}).items():
+            self.send_header(header, value)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import requests
 
-from rig.settings.problems import show
+from rig.settings.problems import SettingsError, show
 from rig.settings.tree import Node, parse, plain
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -20,8 +20,10 @@ TIMEOUT = 30
 """Seconds that the hub may take to answer."""
 PAGES = 100
 """Pages of a list of files, at most."""
-NEEDED = (".safetensors", ".json", ".jinja", ".model", ".txt")
+NEEDED = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
 """Endings of files that an engine reads: weights, configurations, the chat template, vocabularies."""
+TWICE = "consolidated"
+"""How names begin of the same weights in their maker's own layout, beside the others."""
 VERSION_KEYS = ("revision", "file", "size", "sha256", "files")
 
 
@@ -87,7 +89,21 @@ def locked(text: str, shown: str, pins: Mapping[str, Pin]) -> str:
         # Read anew each time, as a line that is added moves those below it.
         (entry,) = entries(parse(text, shown), [name])
         text = edited(text, entry, pin)
+        _require_said(text, shown, name, pin)
     return text
+
+
+def _require_said(text: str, shown: str, name: str, pin: Pin) -> None:
+    """Lines are edited as text: what they say afterwards must be the pin. Raises CannotLock."""
+    try:
+        (entry,) = entries(parse(text, shown), [name])
+    except SettingsError as error:
+        raise CannotLock(f"the lines of {name} in {shown} cannot be edited; write a line for each key") from error
+    said = plain(entry.node)
+    files = [{"file": file.file, "size": file.size, "sha256": file.sha256} for file in pin.files]
+    found = said.get("files") if entry.whole else [{key: said.get(key) for key in ("file", "size", "sha256")}]
+    if (said.get("revision"), said.get("size"), found) != (pin.revision, pin.size, files):
+        raise CannotLock(f"{_place(entry)} cannot be edited as it is written; write a line for each of its keys")
 
 
 def entries(tree: Node, names: Sequence[str]) -> list[Entry]:
@@ -145,7 +161,10 @@ class _Asked:
         path = str(entry["path"])
         large = entry.get("lfs")
         if large:
-            return Pinned(path, int(large["size"]), str(large["oid"]))
+            size, digest = large.get("size"), str(large.get("oid"))
+            if not isinstance(size, int) or not SHA256.fullmatch(digest):
+                raise CannotAsk(f"the hub does not say size and hash of {self._url(path)}; write them yourself")
+            return Pinned(path, size, digest)
         content = self._request("GET", self._url(path), path, follow=True).content
         # The name of a blob in git: SHA-1 of a header and the content.
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
@@ -161,8 +180,17 @@ class _Asked:
             if url is None:
                 break
             answer = self._request("GET", url, "the list of files", follow=True)
-            found += answer.json()
+            try:
+                page = answer.json()
+            except ValueError:
+                page = None
+            if not isinstance(page, list) or not all(isinstance(entry, dict) for entry in page):
+                raise CannotAsk(f"{self.hub} answers with no list of files; is models.hub the address of a hub?")
+            found += page
             url = answer.links.get("next", {}).get("url")
+            if url is not None and not url.startswith(f"{self.hub}/"):
+                # The token is for the hub alone.
+                raise CannotAsk(f"{self.hub} leads elsewhere for the list of files; set HF_ENDPOINT to that address")
         return found
 
     def _promise(self, file: str) -> tuple[str, Mapping[str, str]]:
@@ -203,7 +231,7 @@ def needed(path: str) -> bool:
 
     Not what is in folders: there other formats of the same weights lie (original/, onnx/).
     """
-    return "/" not in path and path.endswith(NEEDED)
+    return "/" not in path and path.endswith(NEEDED) and not path.startswith(TWICE)
 
 
 # What is written
@@ -263,9 +291,7 @@ class _Block:
         match = re.fullmatch(rf"( *{key}: *)([^\s#]*)(.*\n?)", self.lines[start])
         if match is None or end > start + 1:
             shown = show(self.lines[start].strip())
-            raise CannotLock(
-                f"{_place(self._entry)}.{key} is written as {shown}; write '{key}: value' on a line"
-            )
+            raise CannotLock(f"{_place(self._entry)}.{key} is written as {shown}; write '{key}: value' on a line")
         self.lines[start] = f"{match[1]}{value}{match[3]}"
 
     def put_lines(self, key: str, below: Sequence[str]) -> None:

@@ -15,6 +15,8 @@ from lab.recipes.packing import sha256
 REPOSITORY = "rig-lab/tiny-GGUF"
 FILE = "tiny.gguf"
 SEED = 20250117
+UPDATE, SPOILT = "1" * 40, "2" * 40
+"""Further revisions of the same file: another model that works, and as many bytes that are none."""
 END = 2
 LAYERS, WIDTH, HEADS, FEED, CONTEXT = 2, 64, 4, 128, 4096
 TEMPLATE = (
@@ -25,12 +27,16 @@ Weights = numpy.typing.NDArray[numpy.float32]
 
 
 def model(cache: Cache) -> Path:
-    """A directory with the model file and `about.json`: revision, size and SHA-256."""
+    """A directory with the model file and `about.json`: revision, size, SHA-256. Further revisions have folders."""
 
     def make(target: Path, note: Note) -> None:
         target.mkdir()
         file = target / FILE
-        _write(file)
+        _write(file, SEED)
+        for revision in (UPDATE, SPOILT):
+            (target / revision).mkdir()
+        _write(target / UPDATE / FILE, SEED + 1)
+        (target / SPOILT / FILE).write_bytes(numpy.random.default_rng(SEED).bytes(file.stat().st_size))
         digest = sha256(file)
         about = {"revision": digest[:40], "size": file.stat().st_size, "sha256": digest}
         (target / "about.json").write_text(json.dumps(about))
@@ -38,7 +44,7 @@ def model(cache: Cache) -> Path:
     return cache.artefact("model", "Make a tiny model", recipe_source("model"), make)
 
 
-def _write(file: Path) -> None:
+def _write(file: Path, seed: int) -> None:
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_name("tiny")
     writer.add_context_length(CONTEXT)
@@ -52,7 +58,7 @@ def _write(file: Path) -> None:
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     tokens, types = _vocabulary()
     _add_vocabulary(writer, tokens, types)
-    numbers = numpy.random.default_rng(SEED)
+    numbers = numpy.random.default_rng(seed)
 
     def random(*shape: int) -> Weights:
         return (numbers.standard_normal(shape) * 0.08).astype(numpy.float32)

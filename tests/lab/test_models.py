@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import yaml
 
 from lab.machine import CHECKOUT, NAME, Lab
+from lab.recipes import checkpoint, model
 from lab.spec import HUB_PORT
 from rig.settings import load
+from rigd.models.manifest import File, Limits, Manifest, Model, dump
 from tests.lab.runs import host_tests, run
 from tests.lab.traces import eventually
 
 PROGRAM = "/usr/local/bin/rig-models"
 MARKER = "/var/lib/rig/models/tiny.failed"
 UNITS = ("rig-container@llama-70b.service", "rig-native@llama-8b.service")
+RUNS = {"engines | Run llama-70b in a container", "engines | Run llama-8b as a service"}
+WHOLE = "/root/whole"
 SLOW = 20_000
 """Bytes a second: the lab's model of half a megabyte takes longer than all else on a machine that has the rest."""
 
@@ -29,19 +37,32 @@ class Hub:
     """The lab's hub, as the machine sees it."""
 
     def __init__(self, lab: Lab) -> None:
-        self._address = f"http://{lab.network.services}:{HUB_PORT}"
+        self.address = f"http://{lab.network.services}:{HUB_PORT}"
 
     def fault(self, **fault: Any) -> None:
-        requests.post(f"{self._address}/admin/faults", json=fault, timeout=10).raise_for_status()
+        requests.post(f"{self.address}/admin/faults", json=fault, timeout=10).raise_for_status()
 
     def reset(self) -> None:
-        requests.post(f"{self._address}/admin/reset", timeout=10).raise_for_status()
+        requests.post(f"{self.address}/admin/reset", timeout=10).raise_for_status()
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """What was sent of each file of a model."""
+        counters = requests.get(f"{self.address}/admin/counters", timeout=10).json()
+        ours = (".gguf", ".json", ".safetensors", ".md", ".pth")
+        return {path: entry["bytes"] for path, entry in counters.items() if path.endswith(ours) and path[0] != "/"}
 
     @property
     def sent(self) -> int:
-        """Bytes of the model."""
-        counters = requests.get(f"{self._address}/admin/counters", timeout=10).json()
-        return sum(entry["bytes"] for path, entry in counters.items() if path.endswith(".gguf") and "/" not in path)
+        """Bytes of all of them."""
+        return sum(self.bytes.values())
+
+    def pin(self, revision: str) -> dict[str, Any]:
+        """What it has of the model's file at a revision, as the settings have it."""
+        answer = requests.head(f"{self.address}/{model.REPOSITORY}/resolve/{revision}/{model.FILE}", timeout=10)
+        said = answer.headers
+        size, sha256 = int(said["X-Linked-Size"]), said["X-Linked-Etag"].strip('"')
+        return {"revision": revision, "file": model.FILE, "size": size, "sha256": sha256}
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +151,7 @@ def test_a_model_that_rotted_is_found_by_the_scrub_and_served_by_nobody(machine:
 def test_the_next_run_fetches_it_anew_and_starts_the_engines(machine: Lab, hub: Hub) -> None:
     changes = run(machine).changes
     assert "models | Start to fetch the models" in changes
-    assert {"engines | Run llama-70b in a container", "engines | Run llama-8b as a service"} <= changes
+    assert changes >= RUNS
     assert machine.sudo(f"ls {MARKER}", check=False).stdout == ""
     assert host_tests(machine, "tests/host/test_models.py", "tests/host/test_engines.py").code == 0
     assert run(machine).changes == set()
@@ -149,6 +170,138 @@ def test_a_fetch_cut_by_the_power_goes_on_where_it_was(machine: Lab, hub: Hub) -
     hub.reset()
     assert run(machine).changes
     assert hub.sent == _status(machine)["fetch"]["files"][0]["total"] - there
+
+
+# A whole repository
+
+
+@pytest.fixture
+def whole(machine: Lab, hub: Hub) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """rig-models on the machine, with the checkpoint as its only model, in folders of its own."""
+    folders = (f"{WHOLE}/models", f"{WHOLE}/records")
+    manifest = Manifest(hub.address, *folders, (_checkpoint(machine),), limits=Limits(parallel=1))
+    machine.sudo(f"mkdir -p {WHOLE} && printf %s {shlex.quote(dump(manifest))} >{WHOLE}/models.json")
+
+    def program(command: str) -> subprocess.CompletedProcess[str]:
+        return machine.sudo(f"{PROGRAM} {command} --manifest {WHOLE}/models.json", check=False)
+
+    yield program
+    machine.sudo(f"rm -r {WHOLE}")
+
+
+def _checkpoint(lab: Lab) -> Model:
+    entry = load(CHECKOUT, lab=lab.directory).machine(NAME).settings.models.catalogue["tiny-checkpoint"]
+    files = tuple(File(file.file, file.size, file.sha256) for file in entry.pinned)
+    return Model("checkpoint", entry.repository, entry.revision, files, ("an-engine",))
+
+
+def _wrong(lab: Lab) -> set[str]:
+    """Files of the checkpoint that are missing on the machine, or not what is pinned."""
+    wanted = _checkpoint(lab)
+    folder = f"{WHOLE}/models/checkpoint/{wanted.version}"
+    said = lab.sudo(f"cd {folder} && sha256sum -- *", check=False).stdout
+    found = dict(reversed(line.split()) for line in said.splitlines())
+    return {file.path for file in wanted.files if found.get(file.path) != file.sha256}
+
+
+def test_a_whole_repository_is_fetched_and_a_wrong_or_cut_file_costs_no_other(
+    machine: Lab, hub: Hub, whole: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    sizes = {file.path: file.size for file in _checkpoint(machine).files}
+    assert set(sizes) == set(checkpoint.SERVED)
+    hub.fault(wrong=True, times=1)
+    done = whole("fetch")
+    assert done.returncode == 1
+    (refused,) = _wrong(machine)
+    assert f"checkpoint/{refused}: {hub.address} sent {sizes[refused]} bytes with SHA-256" in done.stderr
+    assert hub.bytes == sizes
+
+    shard = checkpoint.SERVED[3]
+    machine.sudo(f"rm {WHOLE}/models/checkpoint/*/{shard}")
+    hub.reset()
+    hub.fault(cut=100_000, times=3)
+    assert whole("fetch").returncode == 0
+    assert _wrong(machine) == set()
+    # The cut one went on from where it was; nothing was asked for that is right already.
+    assert hub.bytes == {name: sizes[name] for name in (refused, shard)}
+
+    machine.sudo(
+        f"printf X | dd of=$(echo {WHOLE}/models/checkpoint/*/{shard}) bs=1 seek=9999 conv=notrunc status=none"
+    )
+    assert f"{shard} has SHA-256" in whole("verify").stderr
+    hub.reset()
+    assert whole("fetch").returncode == 0
+    assert (_wrong(machine), hub.bytes) == (set(), {shard: sizes[shard]})
+    assert '"verified": true' in whole("status --json").stdout
+
+
+# Another version
+
+
+@contextmanager
+def _pinned(lab: Lab, **changes: Any) -> Iterator[None]:
+    """The lab with other pins of its model, for as long as it takes."""
+    path = lab.directory / "hosts.yml"
+    before = path.read_text()
+    hosts: dict[str, Any] = yaml.safe_load(before)
+    hosts["hosts"][NAME]["settings"]["models"]["catalogue"]["tiny"].update(changes)
+    path.write_text(yaml.safe_dump(hosts))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def _current(lab: Lab) -> dict[str, Any]:
+    entry = load(CHECKOUT, lab=lab.directory).machine(NAME).settings.models.catalogue["tiny"]
+    return entry.model_dump(include={"revision", "file", "size", "sha256"})
+
+
+def _sha256(lab: Lab, path: str) -> str:
+    return lab.sudo(f"sha256sum {path}").stdout.split()[0]
+
+
+def test_an_update_is_served_and_one_key_goes_back_without_a_download(machine: Lab, hub: Hub) -> None:
+    old, first, update = _current(machine), _file(machine), hub.pin(model.UPDATE)
+    with _pinned(machine, **update, previous=old):
+        assert run(machine).changes >= RUNS
+        second = _file(machine)
+        assert hub.bytes == {model.FILE: update["size"]}
+        assert (_sha256(machine, second), _sha256(machine, first)) == (update["sha256"], old["sha256"])
+        assert host_tests(machine, "tests/host/test_models.py", "tests/host/test_engines.py").code == 0
+        assert run(machine).changes == set()
+        (row,) = json.loads(machine.sudo(f"{PROGRAM} list --json").stdout)
+        assert row["others"] == [Path(first).parent.name]
+        machine.sudo(f"{PROGRAM} prune --yes")
+        hub.reset()
+        with _pinned(machine, use="previous"):
+            assert run(machine).changes >= RUNS
+            assert _file(machine) == first
+            assert host_tests(machine, "tests/host/test_models.py", "tests/host/test_engines.py").code == 0
+            assert run(machine).changes == set()
+            machine.sudo(f"{PROGRAM} prune --yes")
+        assert run(machine).changes >= RUNS
+        assert _file(machine) == second
+        assert hub.bytes == {}
+    assert run(machine).changes >= RUNS
+    assert hub.bytes == {}
+
+
+def test_a_version_that_serves_nobody_leaves_the_one_before_it_to_go_back_to(machine: Lab, hub: Hub) -> None:
+    """The hub has exactly the bytes that are pinned, and they are no model."""
+    old, first, spoilt = _current(machine), _file(machine), hub.pin(model.SPOILT)
+    with _pinned(machine, **spoilt, previous=old):
+        failed = run(machine)
+        assert failed.code == 1
+        assert "did not become healthy" in failed.errors
+        assert _sha256(machine, first) == old["sha256"]
+        machine.sudo(f"{PROGRAM} prune --yes --previous")
+        hub.reset()
+        with _pinned(machine, use="previous"):
+            assert run(machine).changes
+            assert host_tests(machine, "tests/host/test_models.py", "tests/host/test_engines.py").code == 0
+            assert hub.bytes == {}
+    assert run(machine).code == 0
 
 
 def _smaller(lab: Lab, path: str, size: int) -> list[str]:

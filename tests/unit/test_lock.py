@@ -244,6 +244,67 @@ def test_a_small_file_that_is_not_what_the_hub_lists_is_refused(
     assert "config.json is not what the hub lists" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("model-00001-of-00002.safetensors", True),
+        ("model.safetensors.index.json", True),
+        ("tokenizer.model", True),
+        ("chat_template.jinja", True),
+        ("merges.txt", True),
+        ("qwen.tiktoken", True),
+        ("consolidated.safetensors", False),
+        ("consolidated.00.pth", False),
+        ("original/params.json", False),
+        ("onnx/model.safetensors", False),
+        ("pytorch_model.bin", False),
+        ("README.md", False),
+        (".gitattributes", False),
+    ],
+)
+def test_only_what_an_engine_reads_is_taken_and_weights_once(path: str, wanted: bool) -> None:
+    assert lock.needed(path) == wanted
+
+
+def test_a_list_of_several_pages_is_read_to_its_end(
+    project: Project, repository: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.hub.PAGE", 2)
+    done = _lock(project, repository, "--yes", text=REPO)
+    assert done.returncode == 0, done.stderr
+    entry = yaml.safe_load(_written(project))["models"]["catalogue"]["checkpoint"]
+    assert [file["file"] for file in entry["files"]] == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_an_answer_that_is_no_list_of_files_is_told(
+    project: Project, repository: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.hub.Handler._tree", lambda self, *_: self._file(__file__, "page"))
+    monkeypatch.setattr("lab.hub.Handler._file", lambda self, *_: self._json({"error": "maintenance"}))
+    done = _lock(project, repository, "--yes", text=REPO)
+    assert done.returncode == 1
+    assert "answers with no list of files" in done.stderr
+
+
+def test_a_list_that_goes_on_elsewhere_is_refused_and_the_token_stays_here(
+    project: Project, repository: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {"Link": '<http://127.0.0.2:1/next>; rel="next"'}
+    monkeypatch.setattr("lab.hub.Handler._tree", lambda self, *_: self._json([], elsewhere))
+    done = _lock(project, repository, "--yes", text=REPO, HF_TOKEN="hf_secret")
+    assert done.returncode == 1
+    assert "leads elsewhere" in done.stderr
+    assert "hf_secret" not in done.stderr + done.stdout
+
+
+def test_lines_that_cannot_be_edited_are_refused_and_nothing_is_written(project: Project, repository: Hub) -> None:
+    text = REPO.replace("      files: []\n", "      files: [\n      ]\n")
+    done = _lock(project, repository, "--yes", text=text)
+    assert done.returncode == 2
+    assert "write a line for each" in done.stderr
+    assert _written(project) == text.replace("HUB", repository.address)
+
+
 def test_a_repository_without_weights_is_refused(project: Project, hub: Hub) -> None:
     done = _lock(project, hub, "--yes", text=REPO)
     assert done.returncode == 1
