@@ -63,18 +63,18 @@ class Bench:
     sha256: str
 
     @property
-    def final(self) -> Path:
-        return self.root / "models" / "big" / "big.bin"
+    def whole(self) -> Manifest:
+        model = Model("big", "made/up", REVISION, (File("big.bin", self.size, self.sha256),), ("engine",))
+        return Manifest(self.hub, str(self.root / "models"), str(self.root / "records"), (model,), limits=Limits())
 
     @property
     def part(self) -> Path:
-        return self.final.with_name("big.bin.part")
+        (model,) = self.whole.models
+        return Path(self.whole.folder(model)) / "big.bin.part"
 
     def manifest(self) -> Path:
-        model = Model("big", "made/up", REVISION, (File("big.bin", self.size, self.sha256),), ("engine",))
-        whole = Manifest(self.hub, str(self.root / "models"), str(self.root / "records"), (model,), limits=Limits())
         path = self.root / "models.json"
-        path.write_text(manifest.dump(whole), encoding="utf-8")
+        path.write_text(manifest.dump(self.whole), encoding="utf-8")
         return path
 
     def fetch_command(self) -> list[str]:
@@ -204,7 +204,10 @@ def hashing(made: Bench, turns: int, fetch_cpu: float) -> dict[str, float]:
 
 
 def constant_time(turns: int) -> dict[str, float]:
-    """The check of 20 verified files of 1 GB: in this process, as a program, and what reading them would take."""
+    """The check of 20 verified files of 1 GB: in this process, as a program, and what reading them would take.
+
+    The files are sparse, which the check, that reads none, cannot tell; zeros take as long to hash as anything.
+    """
     with tempfile.TemporaryDirectory(prefix="rig-check-") as folder:
         root = Path(folder)
         names = [f"model{number}" for number in range(VERIFIED)]
@@ -309,7 +312,7 @@ def table(found: dict[str, Any]) -> str:
     lines += [
         f"processor time of a fetch: {cpu['fetch_cpu_seconds']:.2f} s",
         f"  sha256sum alone: {cpu['sha256sum_cpu_seconds']:.2f} s, ratio {cpu['ratio']:.2f}",
-        f"check of {VERIFIED} verified files of 1 GB: {check['check_seconds'] * 1e3:.1f} ms "
+        f"check of {VERIFIED} verified files of 1 GB (sparse): {check['check_seconds'] * 1e3:.1f} ms "
         f"(aim {AIM_CHECK * 1e3:.0f} ms)",
         f"  as a program {check['program_seconds'] * 1e3:.0f} ms, an empty Python "
         f"{check['empty_python_seconds'] * 1e3:.0f} ms; reading them all: {check['sha256sum_of_all_seconds']:.0f} s",

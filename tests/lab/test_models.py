@@ -7,8 +7,9 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,18 +176,27 @@ def test_a_fetch_cut_by_the_power_goes_on_where_it_was(machine: Lab, hub: Hub) -
 # A whole repository
 
 
-@pytest.fixture
-def whole(machine: Lab, hub: Hub) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+class Whole:
     """rig-models on the machine, with the checkpoint as its only model, in folders of its own."""
-    folders = (f"{WHOLE}/models", f"{WHOLE}/records")
-    manifest = Manifest(hub.address, *folders, (_checkpoint(machine),), limits=Limits(parallel=1))
-    machine.sudo(f"mkdir -p {WHOLE} && printf %s {shlex.quote(dump(manifest))} >{WHOLE}/models.json")
 
-    def program(command: str) -> subprocess.CompletedProcess[str]:
-        return machine.sudo(f"{PROGRAM} {command} --manifest {WHOLE}/models.json", check=False)
+    def __init__(self, lab: Lab, hub: Hub) -> None:
+        self._lab = lab
+        folders = (f"{WHOLE}/models", f"{WHOLE}/records")
+        self.manifest = Manifest(hub.address, *folders, (_checkpoint(lab),), limits=Limits(parallel=1))
+        self.change()
 
-    yield program
-    machine.sudo(f"rm -r {WHOLE}")
+    def change(self, **values: Any) -> None:
+        self.manifest = replace(self.manifest, **values)
+        self._lab.sudo(f"mkdir -p {WHOLE} && printf %s {shlex.quote(dump(self.manifest))} >{WHOLE}/models.json")
+
+    def __call__(self, command: str) -> subprocess.CompletedProcess[str]:
+        return self._lab.sudo(f"{PROGRAM} {command} --manifest {WHOLE}/models.json", check=False)
+
+
+@pytest.fixture
+def whole(machine: Lab, hub: Hub) -> Iterator[Whole]:
+    yield Whole(machine, hub)
+    machine.sudo(f"umount {WHOLE}/models {WHOLE}/disk 2>/dev/null; rm -r {WHOLE}")
 
 
 def _checkpoint(lab: Lab) -> Model:
@@ -200,12 +210,12 @@ def _wrong(lab: Lab) -> set[str]:
     wanted = _checkpoint(lab)
     folder = f"{WHOLE}/models/checkpoint/{wanted.version}"
     said = lab.sudo(f"cd {folder} && sha256sum -- *", check=False).stdout
-    found = dict(reversed(line.split()) for line in said.splitlines())
-    return {file.path for file in wanted.files if found.get(file.path) != file.sha256}
+    right = {f"{file.sha256}  {file.path}": file.path for file in wanted.files}
+    return set(right.values()) - {right.get(line) for line in said.splitlines()}
 
 
 def test_a_whole_repository_is_fetched_and_a_wrong_or_cut_file_costs_no_other(
-    machine: Lab, hub: Hub, whole: Callable[..., subprocess.CompletedProcess[str]]
+    machine: Lab, hub: Hub, whole: Whole
 ) -> None:
     sizes = {file.path: file.size for file in _checkpoint(machine).files}
     assert set(sizes) == set(checkpoint.SERVED)
@@ -225,14 +235,55 @@ def test_a_whole_repository_is_fetched_and_a_wrong_or_cut_file_costs_no_other(
     # The cut one went on from where it was; nothing was asked for that is right already.
     assert hub.bytes == {name: sizes[name] for name in (refused, shard)}
 
-    machine.sudo(
-        f"printf X | dd of=$(echo {WHOLE}/models/checkpoint/*/{shard}) bs=1 seek=9999 conv=notrunc status=none"
-    )
+    place = f"{WHOLE}/models/checkpoint/*/{shard}"
+    machine.sudo(f"printf X | dd of=$(echo {place}) bs=1 seek=9999 conv=notrunc status=none")
     assert f"{shard} has SHA-256" in whole("verify").stderr
     hub.reset()
     assert whole("fetch").returncode == 0
     assert (_wrong(machine), hub.bytes) == (set(), {shard: sizes[shard]})
     assert '"verified": true' in whole("status --json").stdout
+
+
+def test_a_disk_that_others_fill_meanwhile_leaves_right_files_and_the_rest_goes_on_later(
+    machine: Lab, hub: Hub, whole: Whole
+) -> None:
+    machine.sudo(f"mkdir {WHOLE}/models && mount -t tmpfs -o size=3m tmpfs {WHOLE}/models")
+    hub.fault(bytes_per_second=400_000)
+    fetching = f"{PROGRAM} fetch --manifest {WHOLE}/models.json 2>{WHOLE}/said"
+    first = f"{WHOLE}/models/checkpoint/*/{checkpoint.SERVED[2]}"
+    # The second shard is begun when the first one is there.
+    filled = machine.sudo(
+        f"{fetching} & until ls {first}; do kill -0 $! || exit 9; sleep 0.1; done >/dev/null 2>&1; "
+        f"dd if=/dev/zero of={WHOLE}/models/others bs=16k 2>/dev/null; wait $!",
+        check=False,
+    )
+    said = machine.sudo(f"cat {WHOLE}/said").stdout
+    assert filled.returncode == 1, said
+    assert f"checkpoint/{checkpoint.SERVED[3]}: the disk is full; free " in said
+    assert checkpoint.SERVED[2] not in _wrong(machine)
+    machine.sudo(f"rm {WHOLE}/models/others")
+    hub.reset()
+    assert whole("fetch").returncode == 0
+    assert _wrong(machine) == set()
+    assert checkpoint.SERVED[2] not in hub.bytes
+
+
+def test_the_backup_shares_its_blocks_where_the_file_system_can(machine: Lab, hub: Hub, whole: Whole) -> None:
+    machine.sudo(
+        "DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends btrfs-progs >/dev/null && "
+        f"truncate -s 200M {WHOLE}/image && mkfs.btrfs -q {WHOLE}/image && "
+        f"mkdir {WHOLE}/disk && mount -o loop {WHOLE}/image {WHOLE}/disk"
+    )
+    whole.change(directory=f"{WHOLE}/disk/models")
+    assert whole("fetch").returncode == 0
+    machine.sudo(f"mv {WHOLE}/disk/models {WHOLE}/disk/backup && rm -r {WHOLE}/records")
+    whole.change(backup=f"{WHOLE}/disk/backup")
+    hub.reset()
+    assert whole("fetch").returncode == 0
+    assert hub.bytes == {}
+    shard = f"checkpoint/{_checkpoint(machine).version}/{checkpoint.SERVED[3]}"
+    assert "shared" in machine.sudo(f"sync && filefrag -v {WHOLE}/disk/models/{shard}").stdout
+    assert machine.sudo(f"cmp {WHOLE}/disk/models/{shard} {WHOLE}/disk/backup/{shard}").returncode == 0
 
 
 # Another version
@@ -295,7 +346,7 @@ def test_a_version_that_serves_nobody_leaves_the_one_before_it_to_go_back_to(mac
         assert failed.code == 1
         assert "did not become healthy" in failed.errors
         assert _sha256(machine, first) == old["sha256"]
-        machine.sudo(f"{PROGRAM} prune --yes --previous")
+        machine.sudo(f"{PROGRAM} prune --yes")
         hub.reset()
         with _pinned(machine, use="previous"):
             assert run(machine).changes

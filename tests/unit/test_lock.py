@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 import yaml
 
+import lab.hub
 from rig import lock
 from rig.lock import CannotLock, Pin, Pinned
 from rig.settings.tree import parse
@@ -108,6 +110,28 @@ def test_a_hub_that_does_not_answer_is_told(project: Project, hub: Hub) -> None:
     done = _lock(project, hub, text=TEXT.replace("HUB", "http://127.0.0.1:1"))
     assert done.returncode == 1
     assert "does not answer" in done.stderr
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN])
+def test_a_gated_repository_is_told_with_its_licence_and_locked_with_a_token(
+    project: Project, hub: Hub, monkeypatch: pytest.MonkeyPatch, status: HTTPStatus
+) -> None:
+    resolve = lab.hub.Handler._resolve
+
+    def gated(self: lab.hub.Handler, *asked: str) -> None:
+        if self.headers.get("Authorization") == "Bearer hf_secret":
+            resolve(self, *asked)
+        else:
+            self._refuse(status, "gated")
+
+    monkeypatch.setattr(lab.hub.Handler, "_resolve", gated)
+    done = _lock(project, hub, "--yes")
+    assert done.returncode == 1
+    assert f"accept its licence at {hub.address}/{REPOSITORY}, and set HF_TOKEN" in done.stderr
+    done = _lock(project, hub, "--yes", HF_TOKEN="hf_secret")
+    assert done.returncode == 0
+    assert SHA in _written(project)
+    assert "hf_secret" not in done.stdout + done.stderr + _written(project)
 
 
 def test_an_entry_on_one_line_is_refused_with_its_place() -> None:

@@ -11,13 +11,14 @@ import zipfile
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rig import models
 from rig.facts.models import DESCRIPTION, Models
 from rig.models import ModelsState, Step
-from rig.operations.models import install
+from rig.operations.models import _Teller, install
 from rig.wheel import SOURCE, build
 from rigd.models import manifest as manifests
 from rigd.models.manifest import File
@@ -122,6 +123,28 @@ def test_a_fetch_that_vanished_is_told_as_such(state: ModelsState) -> None:
     assert models.causes(state, WANTED) == [
         "the fetch ended before it was done, perhaps killed; run the deploy again, and it goes on from there"
     ]
+
+
+# What a person sees
+
+
+@pytest.mark.parametrize(("terminal", "told"), [(True, 4), (False, 2)])
+def test_progress_is_kept_current_on_a_terminal_and_is_a_line_a_minute_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, told: int
+) -> None:
+    lines: list[str] = []
+    # Asked when a line is said, and when one may be left out.
+    clock = iter([0.0, 2.0, 59.0, 61.0, 61.0])
+    monkeypatch.setattr("rig.operations.models.logger.info", lines.append)
+    monkeypatch.setattr("rig.operations.models.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    machine = SimpleNamespace(print_prefix="[rig] ", state=SimpleNamespace(inventory=["rig"]))
+    teller = _Teller(machine)  # type: ignore[arg-type]
+    for number in range(4):
+        teller.tell(f"{number} of 4 files")
+    assert len(lines) == told
+    assert lines[0] == "[rig] 0 of 4 files"
+    assert lines[-1] == "[rig] 3 of 4 files"
 
 
 # What is seen

@@ -47,6 +47,38 @@ def test_files_land_whole_readable_and_recorded(place: Place) -> None:
     assert place.hub.sent == len(CONTENT) + 2 * len(OTHER)
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_so_is_the_name(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[tuple[str, str]] = []
+    synced, renamed = os.fsync, Path.rename
+
+    def fsync(descriptor: int) -> None:
+        order.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+        synced(descriptor)
+
+    def rename(path: Path, target: Path) -> Path:
+        order.append(("rename", path.name))
+        return renamed(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    place.fetch()
+    assert [step for step in order if step[1] in ("tiny.gguf.part", place.final().parent.name)] == [
+        ("fsync", "tiny.gguf.part"),
+        ("rename", "tiny.gguf.part"),
+        ("fsync", place.final().parent.name),
+    ]
+
+
+def test_a_mirror_that_the_environment_names_is_asked_instead(place: Place) -> None:
+    mirror = place.hub.address
+    place.change(hub="http://127.0.0.1:1")
+    done = place.run("fetch", env={**os.environ, "HF_ENDPOINT": f"{mirror}/"})
+    assert done.returncode == 0, done.stderr
+    assert place.final().read_bytes() == CONTENT
+
+
 def test_a_second_run_neither_asks_the_network_nor_reads_a_model(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.fetch()
     monkeypatch.setattr(files, "digest", lambda *_: pytest.fail("a verified file was read"))

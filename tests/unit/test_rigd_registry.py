@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -273,6 +274,19 @@ def test_nothing_is_deleted_where_nobody_can_be_asked(place: Place) -> None:
     assert done.returncode == 2
     assert "add --yes" in done.stderr
     assert final.exists()
+
+
+@pytest.mark.parametrize(("answer", "deleted"), [("y", True), ("n", False), ("", False)])
+def test_a_person_is_asked_before_something_is_deleted(place: Place, answer: str, deleted: bool) -> None:
+    final = place.final()
+    place.change(models=())
+    terminal, end = pty.openpty()
+    os.write(terminal, f"{answer}\n".encode())
+    done = place.run("prune", stdin=end)
+    os.close(terminal)
+    os.close(end)
+    assert "delete 16.4 kB? [y/N]" in done.stdout
+    assert (done.returncode, final.exists()) == (0 if deleted else 1, not deleted)
 
 
 def test_help_explains_every_command_and_the_exit_codes(place: Place) -> None:
