@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from rig import compose, native
+from rig import compose, native, served
 from rig.settings import Settings, size_bytes
 from rigd.models.manifest import File, Limits, Manifest, Model
 from rigd.models.state import FetchState
@@ -45,7 +45,7 @@ def manifest(settings: Settings) -> Manifest:
         records=RECORDS,
         backup=f"{settings.storage.backup.path}/models",
         token_file=TOKEN,
-        starters=(compose.PATH, native.drop_in("*")),
+        starters=(compose.PATH, native.drop_in("*"), served.path("*")),
         limits=Limits(
             parallel=wanted.parallel,
             bytes_per_second=None if wanted.rate is None else size_bytes(wanted.rate),

@@ -94,6 +94,10 @@ def retired(wanted: list[str]) -> Commands:
         yield f"systemctl disable --now {quoted}"
         if kind == "rig-container":
             yield f"docker rm --force rig-{engine}"
+            if not any(other.startswith("rig-container@") for other in wanted):
+                # Models that it names count as served.
+                yield f"rm -f {served.COMPOSE}"
+        yield f"rm -f {shlex.quote(served.path(engine))}"
         yield f"rm -rf {shlex.quote(f'/etc/systemd/system/{unit}.d')} && systemctl daemon-reload"
         # A failed unit stays listed until it is forgotten.
         yield f"systemctl reset-failed {quoted} 2>/dev/null || true"
