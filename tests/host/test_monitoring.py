@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -149,17 +150,31 @@ def ask(machine: Machine, settings: Settings) -> Callable[[str], Any]:
     return asked
 
 
+def _soon(settings: Settings, look: Callable[[], Any], wanted: Callable[[Any], bool]) -> Any:
+    """What `look` sees, as soon as it is `wanted`; after a start Prometheus finds its targets only at the second look.
+
+    That is after five seconds, and then each is asked within an interval.
+    """
+    end = time.monotonic() + 10 + 2 * seconds(settings.monitoring.scrape_interval)
+    while not wanted(found := look()) and time.monotonic() < end:
+        time.sleep(0.5)
+    return found
+
+
 def test_prometheus_asks_everybody_and_is_answered(
     machine: Machine, ask: Callable[[str], Any], settings: Settings, monitored: bool
 ) -> None:
     """Besides engines that are stopped because an alternative was chosen."""
     if monitored:
         running = machine.running(settings)
-        targets = ask("targets?state=active")["activeTargets"]
-        seen = {(target["labels"]["job"], target["labels"].get("engine"), target["health"]) for target in targets}
         engines = {("engine", name, "up" if name in running else "down") for name in settings.enabled_engines}
-        own = {(job, None, "up") for job in ("node", "prometheus", "alertmanager")}
-        assert seen == own | engines
+        wanted = {(job, None, "up") for job in ("node", "prometheus", "alertmanager")} | engines
+
+        def seen() -> set[tuple[str, str | None, str]]:
+            targets = ask("targets?state=active")["activeTargets"]
+            return {(target["labels"]["job"], target["labels"].get("engine"), target["health"]) for target in targets}
+
+        assert _soon(settings, seen, lambda found: bool(found == wanted)) == wanted
 
 
 def test_prometheus_asks_as_often_as_the_settings_say(
@@ -197,9 +212,12 @@ def test_prometheus_forgets_when_the_settings_say(
         assert flags["storage.tsdb.retention.time"] == wanted.retention_time
 
 
-def test_figures_of_an_engine_are_kept_under_its_name(ask: Callable[[str], Any], monitored: bool, engine: str) -> None:
+def test_figures_of_an_engine_are_kept_under_its_name(
+    ask: Callable[[str], Any], settings: Settings, monitored: bool, engine: str
+) -> None:
     if monitored:
-        (found,) = ask(f"query?query=llamacpp:requests_processing{{engine=%22{engine}%22}}")["result"]
+        query = f"query?query=llamacpp:requests_processing{{engine=%22{engine}%22}}"
+        (found,) = _soon(settings, lambda: ask(query)["result"], bool)
         assert float(found["value"][1]) >= 0
 
 
