@@ -238,7 +238,8 @@ def state(subnet: str) -> Found:
         if subnet.encode() not in content:
             return content
         replaced = content.replace(subnet.encode(), b"SUBNET.")
-        return re.sub(rb"(rig\.settings: *\"?)[0-9a-f]{64}", rb"\1HASH", replaced)
+        # An engine's hash of its definition, which names the lab's registry: a label, and the record of what served.
+        return re.sub(rb"((rig\.settings|\"fingerprint)\"?: *\"?)[0-9a-f]{64}", rb"\1HASH", replaced)
 
     return {
         **packages(),
