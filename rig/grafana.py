@@ -55,6 +55,9 @@ def compose(settings: Settings) -> dict[str, Any]:
             "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
             "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
             "GF_NEWS_NEWS_FEED_ENABLED": "false",
+            # Since 11.5 it installs plugins at each start, which nothing pins, and updates them.
+            "GF_PLUGINS_PREINSTALL_DISABLED": "true",
+            "GF_PLUGINS_PREINSTALL_AUTO_UPDATE": "false",
         },
         "user": USER,
         "read_only": True,

@@ -60,7 +60,6 @@ def findings(tree: Node) -> Iterator[Finding]:
     if sound.monitoring is not None:
         yield from _thermal(sound.monitoring.thermal, enabled)
         yield from _impossible_logins(sound.monitoring)
-        yield from _unpinned_dashboards(sound.monitoring)
     yield from misfits(enabled, sound.models, sound.hardware)
     if sound.storage is not None and sound.storage.models.path == sound.storage.backup.path:
         yield ("storage", "backup", "path"), "is the folder of the models too; write another one"
@@ -184,13 +183,6 @@ def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterat
             owner = holders[allowed.port]
             sentence = f"{allowed.port} is the port of engine '{owner}', which must not be opened; remove it"
             yield ("firewall", "allow", rule, "port"), sentence
-
-
-def _unpinned_dashboards(monitoring: Monitoring) -> Iterator[Finding]:
-    """Dashboards without the pinned image that shows them."""
-    if monitoring.grafana.enabled and monitoring.grafana.image is None:
-        sentence = "is missing although Grafana is enabled; write repository:tag@sha256:..., or enabled: false"
-        yield ("monitoring", "grafana", "image"), sentence
 
 
 def _impossible_logins(monitoring: Monitoring) -> Iterator[Finding]:

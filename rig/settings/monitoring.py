@@ -128,9 +128,7 @@ class Grafana(Section):
     """Dashboards, in a container."""
 
     enabled: bool = Field(description="Whether there are dashboards, true or false.")
-    image: Image | None = Field(
-        description="Container image with tag and digest, repository:tag@sha256:...; needed when enabled."
-    )
+    image: Image = Field(description="Container image with tag and digest, repository:tag@sha256:....")
     port: LocalPort = Field(description="TCP port it listens on at 127.0.0.1, 1024 to 65535.")
     memory: Size = Field(description="Memory it may take before it is killed, as a size such as 512M.")
 
