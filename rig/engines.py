@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Step = Literal["daemon-reload", "enable", "restart", "wait", "disable", "stop"]
+Step = Literal["daemon-reload", "enable", "serve", "wait", "disable", "stop"]
+"""`serve` starts an engine anew and waits until it is healthy; `wait` only waits."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def steps(state: EngineState, fingerprint: str) -> list[Step]:
         wanted.append("enable")
     current = state.active and state.running and state.settings == fingerprint and state.intact
     if not current or state.health == "unhealthy":
-        wanted += ["restart", "wait"]
+        wanted.append("serve")
     elif state.health != "healthy":
         wanted.append("wait")
     return wanted

@@ -20,13 +20,15 @@ class Served:
     """An engine's own definition: its service of the compose file, or the files of its unit, by path."""
 
     fingerprint: str
+    asked: Mapping[str, str | int | bool]
+    """By what it is known to serve: address, port, model, and whether it is on the graphics card."""
     service: Mapping[str, Any] | None
     files: Mapping[str, str]
 
     @property
     def text(self) -> str:
         """What is kept; the same for the same definition."""
-        parts = {"fingerprint": self.fingerprint, "service": self.service, "files": self.files}
+        parts = {"fingerprint": self.fingerprint, "asked": self.asked, "service": self.service, "files": self.files}
         # In the order of the settings, so that what is restored is the file that was there.
         return json.dumps(parts, indent=1) + "\n"
 
@@ -51,6 +53,6 @@ def parse(text: str | None) -> Served | None:
     """The record in this text; None where it is none."""
     try:
         parts = json.loads(text or "")
-        return Served(parts["fingerprint"], parts["service"], parts["files"])
+        return Served(parts["fingerprint"], parts["asked"], parts["service"], parts["files"])
     except (ValueError, KeyError, TypeError):
         return None

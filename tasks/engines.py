@@ -12,7 +12,7 @@ from rig.operations.files import written
 from rig.render import own_file, render
 from rig.served import Served
 from rig.settings import Settings
-from rig.settings.engines import Containerised, NativeEngine
+from rig.settings.engines import CommonEngine, Containerised, NativeEngine
 from rig.settings.secrets import key_variable
 from rigd.modes import config
 
@@ -59,10 +59,9 @@ def _container(settings: Settings, name: str, engine: Containerised) -> Served:
     )
     written(name=f"Write {dest}", path=dest, text=text)
     service = compose.service(settings, name, engine)
-    record = Served(compose.fingerprint(settings, name, engine), service, {})
-    engines.container(
-        name=f"Run {name} in a container", wanted=_wanted(settings, name, record), on_card=engine.on_card
-    )
+    asked = _asked(engine) | {"on_card": engine.on_card}
+    record = Served(compose.fingerprint(settings, name, engine), asked, service, {})
+    engines.serving(name=f"Run {name} in a container", wanted=_wanted(settings, name, record))
     return record
 
 
@@ -78,9 +77,13 @@ def _service(settings: Settings, name: str, engine: NativeEngine) -> Served:
     text, fingerprint = _drop_in(settings, name, engine)
     dest = native.drop_in(name)
     written(name=f"Write {dest}", path=dest, text=text)
-    record = Served(fingerprint, None, {dest: text, NATIVE_UNIT: own_file(NATIVE_UNIT)})
-    engines.native(name=f"Run {name} as a service", wanted=_wanted(settings, name, record))
+    record = Served(fingerprint, _asked(engine), None, {dest: text, NATIVE_UNIT: own_file(NATIVE_UNIT)})
+    engines.serving(name=f"Run {name} as a service", wanted=_wanted(settings, name, record))
     return record
+
+
+def _asked(engine: CommonEngine) -> dict[str, str | int | bool]:
+    return {"address": engine.address, "port": engine.port, "model": engine.model}
 
 
 def _wanted(settings: Settings, name: str, record: Served) -> engines.Wanted:
@@ -88,9 +91,6 @@ def _wanted(settings: Settings, name: str, record: Served) -> engines.Wanted:
     return engines.Wanted(
         engine=name,
         unit=settings.unit(name),
-        address=engine.address,
-        port=engine.port,
-        model=engine.model,
         variable=key_variable(name),
         timeout=engine.health_timeout,
         record=record,

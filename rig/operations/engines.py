@@ -7,7 +7,6 @@ import shlex
 import time
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TypeAlias
 
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, State, operation
@@ -21,9 +20,6 @@ from rig.served import Served
 from rigd.modes.choice import chosen
 from rigd.modes.switch import CRASHES
 
-_Fact: TypeAlias = tuple[type[ContainerEngine] | type[NativeEngine], dict[str, str | int | bool]]
-"""A fact and its arguments, to be read again while an engine starts."""
-
 POLL = 1.0
 """Seconds between two looks at an engine that is starting."""
 
@@ -34,10 +30,6 @@ class Wanted:
 
     engine: str
     unit: str
-    address: str
-    port: int
-    model: str
-    """What it has to list."""
     variable: str
     """Of the file of keys, that holds its key."""
     timeout: int
@@ -57,30 +49,10 @@ def image(reference: str) -> Commands:
 
 
 @operation()
-def container(wanted: Wanted, on_card: bool) -> Commands:
-    """The engine's container runs as wanted and with its current key, and is healthy in time; or runs as before."""
-    fact: _Fact = (ContainerEngine, {**_asked(wanted), "on_card": on_card})
-    logs = f"docker logs --tail 20 rig-{wanted.engine} 2>&1"
-    if _is_idle(wanted):
-        yield from _idle(wanted, fact, f"docker stop rig-{wanted.engine} 2>/dev/null || true")
-    else:
-        yield from _converge(wanted, fact, logs)
-
-
-@operation()
-def native(wanted: Wanted) -> Commands:
-    """The engine's service runs as wanted and with its current key, and is healthy in time; or runs as before."""
-    fact: _Fact = (NativeEngine, _asked(wanted))
-    if _is_idle(wanted):
-        yield from _idle(wanted, fact)
-    else:
-        yield from _converge(
-            wanted, fact, f"journalctl --no-pager --output=cat --lines=20 --unit={shlex.quote(wanted.unit)}"
-        )
-
-
-def _asked(wanted: Wanted) -> dict[str, str | int | bool]:
-    return {key: getattr(wanted, key) for key in ("engine", "variable", "address", "port", "model")}
+def serving(wanted: Wanted) -> Commands:
+    """The engine runs as wanted and with its current key, and is healthy in time; or runs as before."""
+    seen = _look(host, wanted, wanted.record)
+    yield from _idle(wanted, seen) if _is_idle(wanted) else _converge(wanted, seen)
 
 
 @operation()
@@ -108,39 +80,35 @@ def _is_idle(wanted: Wanted) -> bool:
     return bool(wanted.rivals) and chosen(host.get_fact(Alternatives, units=wanted.rivals)) != wanted.unit
 
 
-def _idle(wanted: Wanted, fact: _Fact, besides: str | None = None) -> Commands:
-    kind, arguments = fact
-    for step in idle_steps(host.get_fact(kind, **arguments)):
+def _look(host: Host, wanted: Wanted, record: Served) -> EngineState:
+    """The engine as it is now, asked where `record` has it."""
+    kind = NativeEngine if record.service is None else ContainerEngine
+    state: EngineState = host.get_fact(kind, engine=wanted.engine, variable=wanted.variable, **record.asked)
+    return state
+
+
+def _idle(wanted: Wanted, seen: EngineState) -> Commands:
+    for step in idle_steps(seen):
         if step == "daemon-reload":
             yield "systemctl daemon-reload"
         else:
             yield f"systemctl {step} {shlex.quote(wanted.unit)}"
-            if step == "stop" and besides is not None:
+            if step == "stop" and wanted.record.service is not None:
                 # Docker itself may have started the container, without its unit.
-                yield besides
+                yield f"docker stop rig-{wanted.engine} 2>/dev/null || true"
 
 
-def _converge(wanted: Wanted, fact: _Fact, logs: str) -> Commands:
-    kind, arguments = fact
-    seen: EngineState = host.get_fact(kind, **arguments)
+def _converge(wanted: Wanted, seen: EngineState) -> Commands:
     for step in steps(seen, wanted.record.fingerprint):
-        if step == "wait":
-            yield FunctionCommand(_serve, (wanted, fact, logs), {})
-        elif step == "daemon-reload":
+        if step == "daemon-reload":
             yield "systemctl daemon-reload"
-        elif step == "restart":
-            yield _restart(wanted.unit)
+        elif step == "enable":
+            yield f"systemctl enable {shlex.quote(wanted.unit)}"
         else:
-            yield f"systemctl {step} {shlex.quote(wanted.unit)}"
+            yield FunctionCommand(_serve, (wanted, step == "serve"), {})
     # Only what is healthy gets here.
     if seen.served != hashlib.sha256(wanted.record.text.encode()).hexdigest():
         yield _kept(served.path(wanted.engine), wanted.record.text)
-
-
-def _restart(unit: str) -> str:
-    """Starts that were asked for do not count as crashes: without this systemd refuses the sixth in ten minutes."""
-    quoted = shlex.quote(unit)
-    return f"systemctl reset-failed {quoted} 2>/dev/null; systemctl restart {quoted}"
 
 
 def _kept(path: str, text: str) -> str:
@@ -152,44 +120,64 @@ def _kept(path: str, text: str) -> str:
     )
 
 
-def _serve(state: State, host: Host, wanted: Wanted, fact: _Fact, logs: str) -> bool:
-    """Wait until the engine serves. When it does not, its last lines are shown, and what served last comes back."""
-    trouble = _wait(host, fact, wanted.record.fingerprint, wanted.timeout)
+def _serve(state: State, host: Host, wanted: Wanted, anew: bool) -> bool:
+    """Wait until the engine serves. When it does not, its last lines are shown, and what served last comes back.
+
+    `anew`: it is started first. A start that systemd or Docker refuses is trouble like any other.
+    """
+    trouble = _trouble(state, host, wanted, wanted.record, anew)
     if trouble is None:
         return True
     logger.error(f"{host.print_prefix}engine {wanted.engine} did not become healthy: {trouble}; its last lines:")
-    for line in shell.run(state, host, logs)[1]:
+    for line in shell.run(state, host, _last_lines(wanted))[1]:
         logger.error(f"{host.print_prefix}  {line}")
     before = served.parse(host.get_fact(FileText, path=served.path(wanted.engine)))
     if before is not None and before.fingerprint != wanted.record.fingerprint:
-        _take_back(state, host, wanted, fact, before)
+        _take_back(state, host, wanted, before)
     return False
 
 
-def _take_back(state: State, host: Host, wanted: Wanted, fact: _Fact, before: Served) -> None:
+def _take_back(state: State, host: Host, wanted: Wanted, before: Served) -> None:
     """Let the engine run as it last served."""
     files = before.restored(wanted.engine, host.get_fact(FileText, path=served.COMPOSE))
     commands = [_kept(path, text) for path, text in files.items()]
-    shell.run(state, host, " && ".join([*commands, "systemctl daemon-reload", _restart(wanted.unit)]))
-    trouble = _wait(host, fact, before.fingerprint, wanted.timeout)
+    shell.run(state, host, " && ".join([*commands, "systemctl daemon-reload"]))
+    trouble = _trouble(state, host, wanted, before, anew=True)
     now = "serves again as before" if trouble is None else f"does not serve as before either: {trouble}"
     logger.error(f"{host.print_prefix}engine {wanted.engine} {now}")
 
 
-def _wait(host: Host, fact: _Fact, fingerprint: str, timeout: int) -> str | None:
+def _trouble(state: State, host: Host, wanted: Wanted, record: Served, anew: bool) -> str | None:
+    """Why the engine does not become healthy as `record` has it; None when it does."""
+    unit = shlex.quote(wanted.unit)
+    # Starts that were asked for do not count as crashes: without this systemd refuses the sixth in ten minutes.
+    restart = f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}"
+    if anew and not shell.run(state, host, restart)[0]:
+        return "its start failed"
+    return _wait(host, wanted, record)
+
+
+def _last_lines(wanted: Wanted) -> str:
+    """A command that prints the last of what the engine and its unit said: a start may fail before the engine."""
+    of_the_unit = f"journalctl --no-pager --output=cat --unit={shlex.quote(wanted.unit)}"
+    if wanted.record.service is None:
+        return f"{of_the_unit} --lines=20"
+    return f"{of_the_unit} --lines=5; docker logs --tail 20 rig-{wanted.engine} 2>&1"
+
+
+def _wait(host: Host, wanted: Wanted, record: Served) -> str | None:
     """Poll until the engine is as it should be; why it is not when it does not become so."""
-    kind, arguments = fact
     begin = time.monotonic()
     crashed: int | None = None
     while True:
-        seen: EngineState = host.get_fact(kind, **arguments)
-        if not steps(seen, fingerprint):
+        seen = _look(host, wanted, record)
+        if not steps(seen, record.fingerprint):
             return None
         elapsed = time.monotonic() - begin
         crashed = seen.crashes if crashed is None else crashed
         if seen.crashes - crashed >= CRASHES:
             return f"it ended by itself {seen.crashes - crashed} times within {elapsed:.0f} s"
         # Docker calls a container unhealthy that is just being started again, too.
-        if (seen.health == "unhealthy" and seen.running) or elapsed >= timeout:
-            return f"{seen.evidence}, after {elapsed:.0f} s of the {timeout} s it may take"
+        if (seen.health == "unhealthy" and seen.running) or elapsed >= wanted.timeout:
+            return f"{seen.evidence}, after {elapsed:.0f} s of the {wanted.timeout} s it may take"
         time.sleep(POLL)

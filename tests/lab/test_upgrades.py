@@ -20,7 +20,13 @@ from tests.lab.traces import eventually
 
 CONTAINER, NATIVE = "llama-70b", "llama-8b"
 PORTS = {CONTAINER: 8002, NATIVE: 8003}
-BROKEN = {"arguments": ["--no-such-argument"]}
+# The port too: what comes back is asked where it was.
+BROKEN = {"arguments": ["--no-such-argument"], "port": 8020}
+UNITS = {
+    CONTAINER: (f"rig-container@{CONTAINER}.service", "/etc/rig/compose.yaml"),
+    NATIVE: (f"rig-native@{NATIVE}.service", f"/etc/systemd/system/rig-native@{NATIVE}.service.d/engine.conf"),
+}
+"""The unit of each, and the file that holds its arguments."""
 COMMAND_LINE = {
     CONTAINER: f"docker inspect --format '{{{{json .Args}}}}' rig-{CONTAINER}",
     NATIVE: f"systemctl show --property=ExecStart rig-native@{NATIVE}.service",
@@ -70,6 +76,24 @@ def test_an_argument_that_the_engine_does_not_know_is_taken_back(machine: Lab, e
     assert serves(machine, engine) == "200"
     assert "no-such-argument" not in machine.sudo(COMMAND_LINE[engine]).stdout
     assert "\n".join(differences(before, Fingerprint.of(machine))) == ""
+
+
+@pytest.mark.parametrize("engine", [CONTAINER, NATIVE])
+def test_a_start_that_is_refused_is_taken_back(machine: Lab, engine: str) -> None:
+    """As where Docker cannot give a container what it asks for: there is no process to be asked for its health."""
+    unit, definition = UNITS[engine]
+    own = f"/etc/systemd/system/{unit}.d/own.conf"
+    refusal = f"[Service]\nExecStartPre=+/bin/sh -c '! grep -q no-such-argument {definition}'\n"
+    machine.sudo(f"cat >{own} && systemctl daemon-reload", input=refusal)
+    before = Fingerprint.of(machine)
+    with settings(machine, engine, BROKEN):
+        failed = run(machine)
+    assert failed.code == 1
+    assert f"engine {engine} did not become healthy: its start failed; its last lines:" in failed.errors
+    assert f"engine {engine} serves again as before" in failed.errors
+    assert serves(machine, engine) == "200"
+    assert "\n".join(differences(before, Fingerprint.of(machine))) == ""
+    machine.sudo(f"rm {own} && systemctl daemon-reload")
 
 
 @pytest.mark.parametrize("engine", [CONTAINER, NATIVE])

@@ -53,7 +53,7 @@ def test_an_engine_that_is_not_to_run_is_stopped_and_does_not_start_at_boot() ->
         steps = idle_steps(state)
         assert ("disable" in steps) == state.enabled
         assert ("stop" in steps) == (state.active or state.running)
-        assert not {"enable", "restart", "wait"} & set(steps)
+        assert not {"enable", "serve", "wait"} & set(steps)
 
 
 @dataclass
@@ -111,7 +111,7 @@ class PowerCut(BaseException):
     """Nothing is done any more."""
 
 
-RECORDS = {name: Served(name, None, {}) for name in ("one", "two")}
+RECORDS = {name: Served(name, {}, None, {}) for name in ("one", "two")}
 GROUP = modes.modes(settings(BOTH), RECORDS).groups["card"]
 
 

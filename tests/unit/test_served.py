@@ -17,14 +17,15 @@ def _record(changes: dict[str, object]) -> tuple[Served, str]:
     """The record of `one`, and the compose file of the same settings."""
     made = settings({"engines/other": OTHER, **changes})
     engine = compose.engines(made)["one"]
-    record = Served(compose.fingerprint(made, "one", engine), compose.service(made, "one", engine), {})
+    asked: dict[str, str | int | bool] = {"address": "127.0.0.1", "port": 8001, "on_card": False}
+    record = Served(compose.fingerprint(made, "one", engine), asked, compose.service(made, "one", engine), {})
     return record, render(served.COMPOSE, compose=compose.document(made))
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
     record, _ = _record({})
     assert served.parse(record.text) == record
-    unit = Served("f", None, {"/etc/systemd/system/x.conf": "[Unit]\n"})
+    unit = Served("f", {}, None, {"/etc/systemd/system/x.conf": "[Unit]\n"})
     assert served.parse(unit.text) == unit
 
 
@@ -51,7 +52,7 @@ def test_other_engines_keep_their_new_settings() -> None:
 
 def test_a_service_of_the_machine_gets_its_files_back() -> None:
     files = {"/etc/systemd/system/rig-native@two.service.d/engine.conf": "[Service]\n"}
-    assert Served("f", None, files).restored("two", None) == files
+    assert Served("f", {}, None, files).restored("two", None) == files
 
 
 def test_no_key_is_kept() -> None:
