@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rigd import priority
 from rigd.models import lock, manifest, progress, records, registry, state, verify
 from rigd.models.errors import BadInput, Failed
 from rigd.models.manifest import Manifest, Model
@@ -111,8 +111,7 @@ def _fetch(options: argparse.Namespace, wanted: Manifest, records: Records) -> N
 def _verify(options: argparse.Namespace, wanted: Manifest, records: Records) -> None:
     models = _chosen(wanted, options.models)
     if options.low_priority:
-        os.nice(19)
-        subprocess.run(["ionice", "--class", "idle", "--pid", str(os.getpid())], check=False)
+        priority.lowest()
     with lock.held(records.directory, options.wait):
         checks = verify.checks(wanted, models)
         with progress.Progress([check.item for check in checks]) as shown:

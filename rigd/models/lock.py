@@ -16,6 +16,10 @@ _FLOCK = "hhqqi0q"
 """struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, pid."""
 
 
+class Held(Failed):
+    """Another one is at work."""
+
+
 @contextmanager
 def held(
     records: Path,
@@ -23,7 +27,7 @@ def held(
     program: str = "rig-models",
     look: str = "wait for it with --wait, or look: rig-models status",
 ) -> Iterator[None]:
-    """Hold the lock in this folder. Raises Failed with the holder's PID when another has it and `wait` is false.
+    """Hold the lock in this folder. Raises Held with the holder's PID when another has it and `wait` is false.
 
     `program` and `look` are what is said then: who holds it, and what to do.
     """
@@ -33,14 +37,14 @@ def held(
             fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except (BlockingIOError, PermissionError):
             holder = _holder(descriptor)
-            raise Failed(f"another {program} is at work (PID {holder}); {look}") from None
+            raise Held(f"another {program} is at work (PID {holder}); {look}") from None
         yield
     finally:
         os.close(descriptor)
 
 
 def holder(records: Path) -> int | None:
-    """PID of the rig-models that is at work, or None."""
+    """PID of the program that is at work, or None."""
     try:
         descriptor = os.open(records / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

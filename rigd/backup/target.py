@@ -1,0 +1,75 @@
+"""The disk that backups are written to: it may be missing, full, or taken away at any moment."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from rigd.backup.config import Config
+from rigd.models.errors import Failed
+
+MODELS = Path("models")
+"""Below the target, in the layout that rig-models asks before it asks the hub."""
+REPOSITORY = Path("restic")
+"""Below the target: the encrypted part."""
+
+SYSTEM_RESERVE = 2 << 30
+"""Bytes that stay free on the system's own disk."""
+
+
+def problem(config: Config, to_write: bool = True, mounts: str | None = None) -> str | None:
+    """Why the target cannot be used, and what to do; None when it can. `mounts`: what /proc/self/mountinfo says."""
+    path = config.target
+    if not Path(path).is_dir():
+        return f"there is no folder {path}; mount the backup disk, or let a deploy make the folder"
+    if config.must_be_mount and path not in _mount_points(mounts):
+        return f"{path} is not mounted, and storage.backup asks for a disk; connect it, and: systemctl start {path}"
+    if to_write and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return (
+            f"{path} is mounted read-only, as a disk becomes that fails; look for its errors (journalctl -k), check "
+            "it (fsck), and mount it again"
+        )
+    return None
+
+
+def enter(config: Config, to_write: bool = True) -> None:
+    """Make the target the working directory. Raises Failed when it cannot be used.
+
+    Everything is named relative to it from then on: when the disk is unmounted in the middle, the same names do not
+    begin to lead to the folder under the mount point, on the system's disk.
+    """
+    try:
+        found = problem(config, to_write)
+        if found is None:
+            os.chdir(config.target)
+    except OSError as error:
+        found = f"{config.target}: {error.strerror}"
+    if found is not None:
+        raise Failed(found)
+
+
+def still_there(config: Config) -> bool:
+    """Whether the working directory is still what everybody sees under the target's name."""
+    with suppress(OSError):
+        return os.path.samestat(Path().stat(), Path(config.target).stat())
+    return False
+
+
+def free() -> int:
+    """Bytes that may be written to the working directory; the system's own disk is not filled to its end."""
+    found = os.statvfs(".")
+    reserve = SYSTEM_RESERVE if Path().stat().st_dev == Path("/").stat().st_dev else 0
+    return max(0, found.f_bavail * found.f_frsize - reserve)
+
+
+def shared_with_system(config: Config) -> bool:
+    """Whether the backup lies on the disk that it should replace."""
+    with suppress(OSError):
+        return Path(config.target).stat().st_dev == Path("/").stat().st_dev
+    return False
+
+
+def _mount_points(mounts: str | None) -> set[str]:
+    text = Path("/proc/self/mountinfo").read_text(encoding="utf-8") if mounts is None else mounts
+    return {line.split()[4] for line in text.splitlines()}

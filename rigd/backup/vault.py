@@ -1,0 +1,149 @@
+"""The encrypted part of the backup, by restic: what it is asked is computed by plain functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rigd.backup import command, password
+from rigd.backup.config import Keep
+from rigd.backup.target import REPOSITORY
+from rigd.models.errors import Failed
+
+TAG = "rig"
+"""Snapshots of others in the same repository are none of our business."""
+WRONG_PASSWORD = ("wrong password or no key found", "unable to open config file: Stat: ciphertext verification failed")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One state of the encrypted files."""
+
+    id: str
+    time: str
+    """ISO 8601."""
+    paths: tuple[str, ...]
+
+
+def backup_words(sources: Iterable[str], left_out: str) -> list[str]:
+    """A snapshot of these files and folders, without one."""
+    return ["backup", "--json", "--tag", TAG, "--exclude", left_out, "--", *sources]
+
+
+def forget_words(keep: Keep) -> list[str]:
+    """Which snapshots stay; the space of the others is given back.
+
+    Not by host and path, as restic does it otherwise: a machine that got another name, or another folder to back up,
+    would keep the snapshots from before that for ever.
+    """
+    kept = {"daily": keep.daily, "weekly": keep.weekly, "monthly": keep.monthly, "yearly": keep.yearly}
+    limits = [word for name, count in kept.items() if count for word in (f"--keep-{name}", str(count))]
+    return ["forget", "--quiet", "--tag", TAG, "--group-by", "", *limits, "--prune"]
+
+
+def check_words(run: int, parts: int) -> list[str]:
+    """The whole structure, and one of `parts` of the data itself: another one in each run."""
+    return ["check", "--quiet", f"--read-data-subset={run % parts + 1}/{parts}"]
+
+
+CHECK_ALL = ("check", "--quiet", "--read-data")
+
+
+class WrongPassword(Failed):
+    """The password is not that of the repository."""
+
+
+class Vault:
+    """The repository in the working directory, with its password."""
+
+    def __init__(self, secret: str, read_only: bool = False) -> None:
+        """`read_only`: nothing is written, not even a lock, so that a disk that fails can still be read."""
+        self._secret = secret
+        self._read_only = read_only
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one, whoever can open it."""
+        return (REPOSITORY / "config").exists()
+
+    def make(self) -> None:
+        """An empty repository."""
+        self._run(["init", "--quiet"])
+
+    def open(self) -> None:
+        """Raises WrongPassword. Locks of runs that died are taken away.
+
+        Only those whose process is gone, or that are old: restic looks.
+        """
+        locked = not self._read_only and any((REPOSITORY / "locks").glob("*"))
+        self._run(["unlock", "--quiet"] if locked else ["cat", "config", "--quiet"])
+
+    def save(self, sources: Sequence[str], left_out: str) -> str:
+        """A new snapshot, by its id. Raises Failed; also when something could not be read."""
+        done = self._run(backup_words(sources, left_out), fine=(0, 3))
+        if done.code == 3:
+            raise Failed(f"not everything could be encrypted: {done.cause}")
+        return str(_last(done.output).get("snapshot_id", ""))[:8]
+
+    def tidy(self, keep: Keep) -> None:
+        """Only the snapshots that are to be kept are left."""
+        self._run(forget_words(keep))
+
+    def check(self, words: Sequence[str]) -> None:
+        """Raises Failed when something is broken."""
+        self._run(words)
+
+    def snapshots(self) -> list[Snapshot]:
+        """All of ours, the oldest first."""
+        found = json.loads(self._run(["snapshots", "--json", "--tag", TAG]).output) or []
+        return sorted(
+            (Snapshot(entry["short_id"], entry["time"], tuple(entry["paths"])) for entry in found),
+            key=lambda snapshot: snapshot.time,
+        )
+
+    def extract(self, snapshot: Snapshot, folder: Path) -> None:
+        """Everything of a snapshot, below a folder."""
+        self._run(["restore", snapshot.id, "--quiet", "--target", str(folder)])
+
+    def _run(self, words: Sequence[str], fine: Sequence[int] = (0,)) -> command.Done:
+        with password.handed(self._secret) as descriptor:
+            environment = {
+                "RESTIC_REPOSITORY": str(REPOSITORY),
+                # Its own view of what it inherited; read anew by each that opens it.
+                "RESTIC_PASSWORD_FILE": f"/proc/self/fd/{descriptor}",
+                "RESTIC_PROGRESS_FPS": "0",
+            }
+            # A lock is a file: a disk that is full has no room for it, and the cause would not be told.
+            options = ["--no-cache", *(["--no-lock"] if self._read_only or words[0] == "cat" else [])]
+            done = command.run(["restic", *options, *words], environment, (descriptor,))
+        if any(sign in done.errors for sign in WRONG_PASSWORD):
+            raise WrongPassword(f"the password does not open {_where()}")
+        if done.code not in fine:
+            raise Failed(_failure(words[0], done))
+        return done
+
+
+def _failure(what: str, done: command.Done) -> str:
+    if done.disk_is_full:
+        return f"{_where()}: the disk is full; free some space (rig-backup prune names old models)"
+    return f"restic {what} of {_where()} failed: {done.cause}"
+
+
+def _where() -> str:
+    try:
+        return f"{Path.cwd()}/{REPOSITORY}"
+    except OSError:
+        # The disk was taken away.
+        return str(REPOSITORY)
+
+
+def _last(output: str) -> dict[str, Any]:
+    """The summary, which restic prints as the last of its lines."""
+    for line in reversed(output.splitlines()):
+        if line.startswith("{"):
+            found: dict[str, Any] = json.loads(line)
+            return found
+    return {}
