@@ -3,7 +3,7 @@
 from pyinfra import config, host, state
 
 from rig import connection, progress
-from tasks import containers, engines, firewall, machine, models, monitoring, preflight, secrets, storage
+from tasks import backup, containers, engines, firewall, machine, models, monitoring, preflight, secrets, storage
 
 connection.tune(host)
 progress.show(state)
@@ -13,6 +13,8 @@ settings, found = preflight.check(host, config)
 monitoring.prepare(settings=settings)
 machine.deploy(settings=settings)
 storage.deploy(settings=settings)
+models.install()
+backup.prepare(settings=settings)
 models.start(settings=settings)
 containers.deploy(settings=settings, found=found)
 secrets.deploy(settings=settings)
@@ -20,3 +22,4 @@ models.deploy(settings=settings)
 engines.deploy(settings=settings)
 firewall.deploy(settings=settings)
 monitoring.deploy(settings=settings)
+backup.deploy(settings=settings)

@@ -17,10 +17,15 @@ TIMER = "/etc/systemd/system/rig-models-scrub.timer"
 
 
 @concern("models")
-def start(settings: Settings) -> None:
-    """The programs of rigd, what rig-models is told, and a fetch that goes on while the other concerns are deployed."""
-    manifest = wanted.manifest(settings)
+def install() -> None:
+    """The programs of rigd: rig-models and the others."""
     models.programs(name="Install the programs of rigd", wheel=wheel.build())
+
+
+@concern("models")
+def start(settings: Settings) -> None:
+    """What rig-models is told, and a fetch that goes on while the other concerns are deployed."""
+    manifest = wanted.manifest(settings)
     written(name=f"Write {PATH}", path=PATH, text=dump(manifest))
     models.started(name="Start to fetch the models", manifest=manifest)
 

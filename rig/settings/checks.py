@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from rig.settings.backup import Backup
 from rig.settings.engines import ContainerEngine, Engine, LlamaEngine, NativeEngine, VllmEngine
 from rig.settings.firewall import Firewall
 from rig.settings.fitting import Finding, misfits
@@ -23,6 +25,7 @@ from rig.settings.words import nearest_word
 Part = TypeVar("Part")
 
 UNPINNED = "is missing although the engine is enabled"
+BACKUP = TypeAdapter(Backup)
 ENGINE: TypeAdapter[Engine] = TypeAdapter(Engine)
 FIREWALL = TypeAdapter(Firewall)
 HARDWARE = TypeAdapter(Hardware)
@@ -35,6 +38,7 @@ STORAGE = TypeAdapter(Storage)
 class _Sound:
     """The parts of the settings that are right in themselves; rules about wrong parts have to wait."""
 
+    backup: Backup | None
     engines: dict[str, Engine]
     firewall: Firewall | None
     hardware: Hardware | None
@@ -61,6 +65,8 @@ def findings(tree: Node) -> Iterator[Finding]:
         yield from _thermal(sound.monitoring.thermal, enabled)
         yield from _impossible_logins(sound.monitoring)
     yield from misfits(enabled, sound.models, sound.hardware)
+    if sound.storage is not None and sound.backup is not None:
+        yield from _backup_of_itself(sound.backup, sound.storage)
     if sound.storage is not None and sound.storage.models.path == sound.storage.backup.path:
         yield ("storage", "backup", "path"), "is the folder of the models too; write another one"
 
@@ -71,6 +77,7 @@ def _sound_parts(tree: Node) -> _Sound:
     written = engines.value if engines is not None and isinstance(engines.value, dict) else {}
     judged = {name: _sound(ENGINE, node) for name, node in written.items()}
     return _Sound(
+        backup=_sound(BACKUP, tree.child("backup")),
         engines={name: engine for name, engine in judged.items() if engine is not None},
         firewall=_sound(FIREWALL, tree.child("firewall")),
         hardware=_sound(HARDWARE, tree.at(("machine", "hardware"))),
@@ -86,6 +93,15 @@ def _sound(kind: TypeAdapter[Part], node: Node | None) -> Part | None:
         return None if node is None else kind.validate_json(json.dumps(plain(node)))
     except ValidationError:
         return None
+
+
+def _backup_of_itself(backup: Backup, storage: Storage) -> Iterator[Finding]:
+    """Folders to be backed up that hold the backup, or lie in it."""
+    folder = PurePosixPath(storage.backup.path)
+    for number, path in enumerate(backup.paths):
+        if folder.is_relative_to(path) or PurePosixPath(path).is_relative_to(folder):
+            sentence = f"{path} and the backup in {folder} hold each other; write folders that are apart from it"
+            yield ("backup", "paths", str(number)), sentence
 
 
 def _thermal(thermal: Thermal, engines: Mapping[str, Engine]) -> Iterator[Finding]:

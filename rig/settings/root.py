@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from pydantic import Field
 
+from rig.settings.backup import Backup
 from rig.settings.containers import Containers
 from rig.settings.engines import Engine, NativeEngine, alternatives
 from rig.settings.firewall import Firewall
@@ -29,6 +30,7 @@ class Settings(Section):
     engines: dict[Name, Engine] = Field(description="The llama.cpp servers, by name.")
     firewall: Firewall = Field(description="The packet filter.")
     monitoring: Monitoring = Field(description="What is measured on the machine, kept and told.")
+    backup: Backup = Field(description="What is copied to another disk, and when.")
 
     @property
     def enabled_engines(self) -> dict[str, Engine]:

@@ -36,7 +36,9 @@ BY_NATURE = {
     "/etc/ld.so.cache": "rebuilt by package scripts, in the order of the disk",
     "/var/lib/rig/models/fetch.json": "how long the last fetch took",
 }
-KEYS = re.compile(r"/etc/rig/(keys\.env|keys/.*|prometheus-keys/.*)")
+BACKUPS = re.compile(r"/mnt/backup/.+|/var/lib/rig/backup(/.*)?")
+"""When cron last found one to be due."""
+KEYS = re.compile(r"/etc/rig/(backup-password|keys\.env|keys/.*|prometheus-keys/.*)")
 COMPILED = re.compile(r"/opt/rig/rigd/.*\.pyc")
 """Python writes the time of the source into them."""
 RECORD = re.compile(r"/var/lib/rig/models/.*\.verified")
@@ -76,7 +78,7 @@ def files(normal: Callable[[bytes], bytes]) -> Iterator[tuple[str, str]]:
     """Every file of the folders: kind, mode, owner and content."""
     for folder in FOLDERS:
         for path in (Path(folder), *sorted(Path(folder).rglob("*"))):
-            if str(path) not in BY_NATURE and not COMPILED.fullmatch(str(path)):
+            if not (str(path) in BY_NATURE or COMPILED.fullmatch(str(path)) or BACKUPS.fullmatch(str(path))):
                 yield f"file {path}", _file(path, normal)
 
 

@@ -108,6 +108,22 @@ DRIFTS = {
         seen_by={"storage": ("test_folder_has_owner_and_permissions",)},
         told={"storage | Create /mnt/backup"},
     ),
+    "backups nobody asks for": Drift(
+        command="rm /etc/cron.d/rig-backup",
+        seen_by={"backup": ("test_cron_asks_at_the_time_of_the_settings_or_never",)},
+        told={"backup | Write what rig-backup and cron are told"},
+    ),
+    "cron stopped for good": Drift(
+        command="systemctl disable --now cron.service",
+        seen_by={"backup": ("test_cron_runs_now_and_after_a_boot",)},
+        told={"backup | Run cron"},
+        restarted={"cron.service"},
+    ),
+    "the password of the backup readable by everyone": Drift(
+        command="chmod 0644 /etc/rig/backup-password",
+        seen_by={"backup": ("test_password_is_roots_alone_and_long",)},
+        told={"backup | Write /etc/rig/backup-password"},
+    ),
     "the key ring replaced by another key": Drift(
         command="cat /usr/share/keyrings/debian-archive-keyring.gpg > /etc/apt/keyrings/docker.asc",
         seen_by={"containers": ("test_key_ring_holds_the_pinned_keys_and_no_other",)},

@@ -20,6 +20,7 @@ from lab.machine import CHECKOUT, NAME, Lab, program
 from tests.lab.conftest import Machines
 
 KEYS = "/etc/rig/keys.env"
+PASSWORD = "/etc/rig/backup-password"
 LARGEST = 64 << 20
 """Bytes beyond which a file of the operator's is no trace of a run: disks of labs, which do hold the keys."""
 
@@ -28,6 +29,7 @@ TALKATIVE = ("-y", "-vvv", "--diff", "--debug")
 # The files that hold keys because a service needs them there; each must be closed to everybody else.
 RIGHTFUL = (
     r"/etc/rig/keys\.env",
+    r"/etc/rig/backup-password",
     r"/etc/rig/keys/llama-8b",
     r"/etc/rig/prometheus-keys/llama-(70b|8b)",
     r"/var/lib/docker/containers/[0-9a-f]{64}/config\.v2\.json",
@@ -56,8 +58,8 @@ class Watched:
 
 
 def keys_of(lab: Lab) -> dict[str, str]:
-    """The keys of a machine, by variable; in the memory of this test only."""
-    lines = lab.sudo(f"grep -v '^#' {KEYS}").stdout.splitlines()
+    """The keys of a machine, by variable, and the password of its backup; in the memory of this test only."""
+    lines = lab.sudo(f"grep -v '^#' {KEYS}; sed 's/^/BACKUP_PASSWORD=/' {PASSWORD}").stdout.splitlines()
     return dict(line.split("=", 1) for line in lines)
 
 
@@ -237,6 +239,15 @@ def test_copies_of_keys_are_closed_to_everybody_but_their_reader_from_their_firs
     named = {path.rpartition("/")[2] for event, path, _ in events if event in ("moved to", "there")}
     assert {"llama-70b", "llama-8b"} <= named, "the watcher missed what it had to see"
     assert {mode for _, _, mode in events} <= {"0o600", "0o640", "gone"}
+
+
+def test_the_password_of_the_backup_is_0600_from_its_first_byte_and_made_once(
+    first: Watched, rotation: Watched
+) -> None:
+    events = [(event, mode) for event, path, mode in first.seen["files"] if path.startswith(PASSWORD)]
+    assert {"created", "written", "moved from", "moved to"} <= {event for event, _ in events}
+    assert {mode for _, mode in events} <= {"0o600", "gone"}
+    assert [event for event, path, _ in rotation.seen["files"] if path.startswith(PASSWORD)] == ["there"]
 
 
 # On the machine, afterwards

@@ -5,28 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab.machine import Lab
+from tests.lab import disks
 from tests.lab.overrides import altered
 
 DISK = {"storage": {"models": {"mount": {"source": "LABEL=models"}, "must_be_mount": True}}}
 
-# A machine in a container has no udev: its device nodes, and the link by label, are made by hand. The loop device is
-# detached while it is mounted, so that the kernel frees it with the mount, also when this test is killed.
-PLUG = """set -e
-truncate --size 64M /disk.img
-mkfs.ext4 -q -L models /disk.img
-mknod /dev/loop-control c 10 237
-for number in $(seq 0 63); do mknod /dev/loop$number b 7 $number; done
-device=$(losetup --find --show /disk.img)
-mkdir -p /dev/disk/by-label
-ln -s $device /dev/disk/by-label/models
-mkdir -p /run/held
-mount $device /run/held
-losetup --detach $device
-"""
-
 
 def test_a_disk_is_mounted_by_its_label_and_missed_without_stopping_the_boot(bare: Lab, tmp_path: Path) -> None:
-    bare.sudo(PLUG)
+    disks.make(bare, "models", "64M")
     settings = altered(bare, tmp_path / "disk", settings=DISK)
 
     first = bare.deploy("-y", environment=settings)

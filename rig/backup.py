@@ -1,0 +1,51 @@
+"""What rig-backup is told, and what it needs on a machine: plain functions of the settings."""
+
+from __future__ import annotations
+
+from rig.settings import Settings
+from rigd.backup.config import Config, Keep
+from rigd.backup.schedule import Schedule, crontab_minutes
+from rigd.backup.target import REPOSITORY
+from rigd.metrics.config import TEXTFILES
+
+CRON = "/etc/cron.d/rig-backup"
+CRON_UNIT = "cron.service"
+
+
+def packages(settings: Settings) -> tuple[str, ...]:
+    """Packages of the distribution that the settings ask for."""
+    return ("cron", "restic", "rsync", "tzdata") if settings.backup.enabled else ()
+
+
+def config(settings: Settings) -> Config:
+    """The contents of /etc/rig/backup.json."""
+    wanted, folder = settings.backup, settings.storage.backup
+    return Config(
+        target=folder.path,
+        # A disk that the settings name is meant, not the folder under it.
+        must_be_mount=folder.must_be_mount or folder.mount is not None,
+        timezone=settings.machine.timezone,
+        metrics=TEXTFILES,
+        schedule=_schedule(settings),
+        models=wanted.models,
+        paths=wanted.paths,
+        keep=Keep(**wanted.keep.model_dump()),
+        check_parts=wanted.check_parts,
+    )
+
+
+def cron_values(settings: Settings) -> dict[str, object]:
+    """What cron's file is rendered with."""
+    schedule = settings.backup.schedule
+    return {"days": schedule.days, "time": schedule.time, "minutes": crontab_minutes(_schedule(settings))}
+
+
+def repository(settings: Settings) -> str:
+    """Where the encrypted part is."""
+    return f"{settings.storage.backup.path}/{REPOSITORY}"
+
+
+def _schedule(settings: Settings) -> Schedule:
+    schedule = settings.backup.schedule
+    hour, minute = schedule.hour_and_minute
+    return Schedule(schedule.weekdays, hour, minute)

@@ -1,0 +1,53 @@
+"""What is on a machine of its backup, in one round trip; never the password."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pyinfra.api import FactBase
+
+from rigd.backup.config import PASSWORD
+
+
+@dataclass(frozen=True)
+class BackupState:
+    """Verdicts."""
+
+    password: str
+    """Mode and owner of the password's file, such as ``600 root:root``; empty when it is missing."""
+    repository: bool
+    """Whether a backup was encrypted to the disk that is there now, by whomever."""
+
+
+class Backup(FactBase[BackupState]):
+    """The password, and what it would open."""
+
+    def command(self, repository: str) -> str:
+        return (
+            f'stat -c "password %a %U:%G" {PASSWORD} 2>/dev/null; '
+            f"[ ! -e {shlex.quote(repository)}/config ] || echo repository; true"
+        )
+
+    @staticmethod
+    def default() -> BackupState:
+        return BackupState("", False)
+
+    def process(self, output: list[str]) -> BackupState:
+        found = [line.removeprefix("password ") for line in output if line.startswith("password ")]
+        return BackupState("".join(found), "repository" in output)
+
+
+class Present(FactBase[list[str]]):
+    """Those of some files that are there."""
+
+    @staticmethod
+    def default() -> list[str]:
+        return []
+
+    def command(self, paths: Iterable[str]) -> str:
+        return f"ls -1d {shlex.join(paths)} 2>/dev/null || true"
+
+    def process(self, output: list[str]) -> list[str]:
+        return output

@@ -1,0 +1,33 @@
+"""Concern backup: cron asks rig-backup whether to copy keys, settings and models to another disk."""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy as concern
+
+from rig import backup as wanted
+from rig.operations import backup, units
+from rig.operations.files import written_together
+from rig.render import render
+from rig.settings import Settings
+from rigd.backup.config import PASSWORD, PATH, dump
+
+
+@concern("backup")
+def prepare(settings: Settings) -> None:
+    """Before keys are made and models fetched: on the machine of an earlier life they are brought back instead."""
+    if not settings.backup.enabled:
+        backup.retired(name="Make no backups", files=[wanted.CRON, PATH])
+        return
+    texts = {
+        PATH: dump(wanted.config(settings)),
+        wanted.CRON: render(wanted.CRON, **wanted.cron_values(settings)),
+    }
+    written_together(name="Write what rig-backup and cron are told", texts=texts)
+    backup.password(name=f"Write {PASSWORD}", repository=wanted.repository(settings))
+
+
+@concern("backup")
+def deploy(settings: Settings) -> None:
+    """Cron runs."""
+    if settings.backup.enabled:
+        units.running(name="Run cron", unit=wanted.CRON_UNIT)
