@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from rigd import configuration
 from rigd.alerts import trial
 from rigd.alerts.alertmanager import Alertmanager, Silent
 from rigd.metrics import config
+from rigd.models.errors import BadInput
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 CODES = "Exits with 0 when all is well, 1 when something fires or a receiver refused, 2 when nothing could be asked."
@@ -18,9 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        wanted = config.load(Path(options.config).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        print(f"rig-alert: {options.config}: {error}; run the deploy, which writes it", file=sys.stderr)
+        wanted = configuration.read(options.config, config.parse)
+    except BadInput as error:
+        print(f"rig-alert: {error}", file=sys.stderr)
         return BAD_INPUT
     try:
         alertmanager = Alertmanager(wanted.alertmanager)

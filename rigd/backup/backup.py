@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rigd import configuration
 from rigd.backup import copies, metrics, password, schedule, state, target, vault
 from rigd.backup.config import Config
 from rigd.backup.copies import Outcome
 from rigd.backup.state import Run, State
 from rigd.models import manifest
-from rigd.models.errors import BadInput, Failed
+from rigd.models.errors import Failed
 from rigd.models.manifest import File, Manifest
 from rigd.models.progress import Progress
 from rigd.models.state import size
@@ -139,9 +140,4 @@ def turn(number: int, parts: int) -> Callable[[File], bool]:
 
 def read_manifest(config: Config) -> Manifest:
     """Which models there are. Raises BadInput."""
-    try:
-        return manifest.parse(Path(config.manifest).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"there is no manifest {config.manifest}; a deploy writes it") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"the manifest {config.manifest} is not UTF-8 text; write it anew with a deploy") from None
+    return configuration.read(config.manifest, manifest.parse)

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from rigd import priority
+from rigd import configuration, priority
 from rigd.backup import config as configs
 from rigd.backup import copies, password, report, restore, state, target, vault
 from rigd.backup.backup import Backup, read_manifest
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     run: Callable[[argparse.Namespace, Config], int] = options.run
     os.umask(0o022)
     try:
-        return run(options, configs.read(options.config))
+        return run(options, configuration.read(options.config, configs.parse))
     except BadInput as error:
         _say(f"rig-backup: {error}")
         return BAD_INPUT

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -76,21 +75,8 @@ def dump(config: Config) -> str:
 
 
 def parse(text: str) -> Config:
-    """What `dump` wrote. Raises BadInput."""
-    try:
-        found: dict[str, Any] = json.loads(text)
-        schedule = {**found["schedule"], "days": tuple(found["schedule"]["days"])}
-        nested = {"schedule": Schedule(**schedule), "keep": Keep(**found["keep"]), "paths": tuple(found["paths"])}
-        return Config(**{**found, **nested})
-    except (ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"its configuration cannot be read ({error}); write it anew with a deploy") from None
-
-
-def read(path: str) -> Config:
-    """Raises BadInput where there is none, or one that cannot be used."""
-    try:
-        return parse(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"there is no configuration {path}; a deploy writes it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read ({error}); write it anew with a deploy") from None
+    """What `dump` wrote. Raises ValueError, TypeError or KeyError where it is something else."""
+    found: dict[str, Any] = json.loads(text)
+    schedule = {**found["schedule"], "days": tuple(found["schedule"]["days"])}
+    nested = {"schedule": Schedule(**schedule), "keep": Keep(**found["keep"]), "paths": tuple(found["paths"])}
+    return Config(**{**found, **nested})

@@ -6,7 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from rigd import configuration
 from rigd.metrics import config, look, text
+from rigd.models.errors import BadInput
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -15,9 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Look once; the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        wanted = config.load(Path(options.config).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        print(f"rig-metrics: {options.config}: {error}; run the deploy, which writes it", file=sys.stderr)
+        wanted = configuration.read(options.config, config.parse)
+    except BadInput as error:
+        print(f"rig-metrics: {error}", file=sys.stderr)
         return BAD_INPUT
     content = text.text(look.gauges(wanted))
     if options.print:

@@ -48,12 +48,9 @@ def dump(config: Config) -> str:
     return json.dumps(asdict(config), indent=1) + "\n"
 
 
-def load(text: str) -> Config:
-    """The configuration in the file's text; ValueError when it holds none."""
+def parse(text: str) -> Config:
+    """What `dump` wrote. Raises ValueError, TypeError, KeyError or AttributeError where it is something else."""
     values: Any = json.loads(text)
-    try:
-        engines = tuple(Engine(**engine) for engine in values.pop("engines"))
-        models, certificates = tuple(values.pop("models")), tuple(values.pop("certificates"))
-        return Config(**values, engines=engines, models=models, certificates=certificates)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"is not what the deploy writes ({error})") from error
+    engines = tuple(Engine(**engine) for engine in values.pop("engines"))
+    models, certificates = tuple(values.pop("models")), tuple(values.pop("certificates"))
+    return Config(**values, engines=engines, models=models, certificates=certificates)

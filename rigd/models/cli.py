@@ -8,10 +8,11 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rigd import priority
+from rigd import configuration, priority
 from rigd.models import lock, manifest, progress, records, registry, state, verify
 from rigd.models.errors import BadInput, Failed
 from rigd.models.manifest import Manifest, Model
@@ -78,13 +79,8 @@ def _command(commands: Any, name: str, run: Any, help: str) -> argparse.Argument
 
 
 def _read(name: str) -> Manifest:
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BadInput(f"there is no manifest {name}; a deploy writes it") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"the manifest {name} is not UTF-8 text; write it anew with a deploy") from None
-    return manifest.parse(text, hub=os.environ.get("HF_ENDPOINT"))
+    parse = partial(manifest.parse, hub=os.environ.get("HF_ENDPOINT"))
+    return parse(sys.stdin.read()) if name == "-" else configuration.read(name, parse)
 
 
 def _chosen(wanted: Manifest, names: list[str]) -> list[Model]:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rigd import configuration
 from rigd.models import files, lock
 from rigd.models.errors import BadInput, Failed
 from rigd.modes import config, look, switch
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if os.geteuid() != 0:
             raise BadInput("only root may look at engines and their keys; run it with sudo")
-        modes = config.read(Path(options.config))
+        modes = configuration.read(options.config, config.parse)
         if options.engine is None:
             return _show(modes, options.json)
         return _switch(modes, options.engine, options.json)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from rigd.models.errors import BadInput
 
@@ -67,13 +66,8 @@ def dump(modes: Modes) -> str:
     return json.dumps(asdict(modes), indent=2) + "\n"
 
 
-def read(path: Path) -> Modes:
-    """What the file says. Raises BadInput."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        groups = {name: tuple(Engine(**engine) for engine in group) for name, group in values["groups"].items()}
-        return Modes(keys=values["keys"], groups=groups)
-    except FileNotFoundError:
-        raise BadInput(f"there is no {path}; a deploy writes it") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise BadInput(f"{path} is not what this version of rig-mode reads; write it anew with a deploy") from None
+def parse(text: str) -> Modes:
+    """What `dump` wrote. Raises ValueError, TypeError, KeyError or AttributeError where it is something else."""
+    values = json.loads(text)
+    groups = {name: tuple(Engine(**engine) for engine in group) for name, group in values["groups"].items()}
+    return Modes(keys=values["keys"], groups=groups)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from rigd import configuration
 from rigd.models.errors import BadInput, Failed
 from rigd.thermal import config as configs
 from rigd.thermal import report
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from rigd.thermal import monitor
 
-    config = configs.read(options.config)
+    config = configuration.read(options.config, configs.parse)
     return monitor.run(monitor.Monitor(config, options.places), config, monitor.card_devices)
 
 
@@ -80,7 +81,7 @@ def _status(options: argparse.Namespace) -> int:
 def _once(options: argparse.Namespace) -> int:
     from rigd.thermal.smi import Smi
 
-    config = configs.read(options.config)
+    config = configuration.read(options.config, configs.parse)
     cards = Smi(config.smi, config.timeout).cards()
     last = {"cards": [{**asdict(card), "level": None} for card in cards], "xids": [], "cooling": {}}
     return _show(options, last, None)
@@ -113,7 +114,7 @@ def _restore(options: argparse.Namespace) -> int:
 def _reconcile(options: argparse.Namespace, hot: bool) -> int:
     from rigd.thermal.cooling import Hand
 
-    return OK if Hand(configs.read(options.config), options.places).reconcile(hot) else FAILED
+    return OK if Hand(configuration.read(options.config, configs.parse), options.places).reconcile(hot) else FAILED
 
 
 def _notify(options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from rig import modes
 from rig.engines import idle_steps
 from rig.render import render
 from rig.served import Served
+from rigd import configuration
 from rigd.models.errors import BadInput, Failed
 from rigd.modes import config
 from rigd.modes.choice import Unit, chosen
@@ -215,19 +216,9 @@ def test_what_a_deploy_writes_is_what_rig_mode_reads(tmp_path: Path) -> None:
     written = modes.modes(settings(BOTH), RECORDS)
     path = tmp_path / "modes.json"
     path.write_text(config.dump(written), encoding="utf-8")
-    assert config.read(path) == written
+    assert configuration.read(path, config.parse) == written
     assert [engine.name for engine in written.group_of("two")] == ["one", "two"]
     assert json.loads(path.read_text())["groups"]["card"][0]["container"] == "rig-one"
     assert written.group_of("two")[1].container is None
     with pytest.raises(BadInput, match="there is no alternative three; choose one of one, two"):
         written.group_of("three")
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"groups": {"a": [{}]}, "keys": ""}', '{"groups": []}', "null"])
-def test_what_rig_mode_cannot_read_is_told(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "modes.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(BadInput, match="write it anew with a deploy"):
-        config.read(path)
-    with pytest.raises(BadInput, match="a deploy writes it"):
-        config.read(tmp_path / "missing")

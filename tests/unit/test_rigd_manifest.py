@@ -98,7 +98,7 @@ def test_the_program_ends_with_2_for_a_manifest_that_is_missing_or_wrong(
 ) -> None:
     path = tmp_path / "models.json"
     assert main(["list", "--manifest", str(path)]) == 2
-    assert capsys.readouterr().err == f"rig-models: there is no manifest {path}; a deploy writes it\n"
+    assert capsys.readouterr().err == f"rig-models: there is no {path}; a deploy writes it\n"
     path.write_bytes(b"\xff")
     assert main(["list", "--manifest", str(path)]) == 2
     path.write_text("{")

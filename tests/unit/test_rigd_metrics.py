@@ -145,7 +145,9 @@ def test_a_missing_or_broken_configuration_is_told_in_a_sentence(
     assert cli.main(["--config", str(config)]) == 2
     config.write_text(json.dumps({"engines": 1}))
     assert cli.main(["--config", str(config)]) == 2
-    assert capsys.readouterr().err.count("run the deploy, which writes it\n") == 2
+    missing, broken = capsys.readouterr().err.splitlines()
+    assert missing == f"rig-metrics: there is no {config}; a deploy writes it"
+    assert broken.startswith(f"rig-metrics: {config} cannot be used (")
 
 
 def test_a_folder_that_is_not_there_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
