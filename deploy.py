@@ -3,7 +3,7 @@
 from pyinfra import config, host, state
 
 from rig import connection, progress
-from tasks import backup, containers, engines, firewall, machine, models, monitoring, preflight, secrets, storage
+from tasks import backup, containers, engines, firewall, gpu, machine, models, monitoring, preflight, secrets, storage
 
 connection.tune(host)
 progress.show(state)
@@ -15,6 +15,8 @@ machine.deploy(settings=settings)
 storage.deploy(settings=settings)
 models.install()
 backup.prepare(settings=settings)
+# Before the fetch of the models, which a reboot would cut short.
+gpu.deploy(settings=settings, found=found)
 models.start(settings=settings)
 containers.deploy(settings=settings, found=found)
 secrets.deploy(settings=settings)

@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name in ("up", "build"):
             command.add_argument("--release", choices=RELEASES, default=RELEASES[0], help="the machine's Debian")
+        if name == "up":
+            command.add_argument("--gpu", action="store_true", help="with a graphics card, as far as programs look")
         if name == "down":
             command.add_argument("--purge", action="store_true", help="remove disk, keys and artefacts too")
         if name == "ssh":
@@ -59,7 +61,7 @@ def _up(options: argparse.Namespace) -> int:
         print(f"The lab in {options.dir} stands.")
     else:
         authorise()
-        lab = Lab.boot(options.dir, options.release)
+        lab = Lab.boot(options.dir, options.release, gpu=options.gpu)
         lab.ssh("true")
         lab.keep()
     print(f"Log in: ssh -F {_relative(options.dir / 'ssh_config')} {NAME}")

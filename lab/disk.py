@@ -14,6 +14,18 @@ from lab.spec import APT_PROXY_PORT, Network, Spec
 RESOLVER = "10.0.2.3"
 HOSTNAME = "rig-lab"
 UNMOUNT_ATTEMPTS = 200
+STANDINS = Path(__file__).parent / "standins"
+HARDWARE = "lab-hardware.service"
+_HARDWARE = """[Unit]
+Description=What programs see of firmware, PCI bus and kernel
+DefaultDependencies=no
+Before=sysinit.target systemd-modules-load.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/local/sbin/lab-hardware boot
+"""
 
 
 def copy(image: Path, target: Path) -> None:
@@ -64,6 +76,22 @@ def prepare(spec: Spec, network: Network) -> None:
     for path in (keys.parent, keys):
         shutil.chown(path, owner.st_uid, owner.st_gid)
     keys.parent.chmod(0o700)
+    if spec.gpu:
+        _give_card(spec.root)
+
+
+def _give_card(root: Path) -> None:
+    """What stands in for the card's surroundings; the packages that belong to it are in the vendor's repository."""
+    _write(root / "usr/local/sbin/lab-hardware", (STANDINS / "hardware.py").read_text(), mode=0o755)
+    for name in ("modprobe", "mokutil", "update-initramfs", "journalctl"):
+        link = root / "usr/local/sbin" / name
+        link.unlink(missing_ok=True)
+        link.symlink_to("lab-hardware")
+    _write(root / "etc/systemd/system" / HARDWARE, _HARDWARE)
+    wanted = root / "etc/systemd/system/sysinit.target.wants" / HARDWARE
+    wanted.parent.mkdir(exist_ok=True)
+    wanted.unlink(missing_ok=True)
+    wanted.symlink_to(f"/etc/systemd/system/{HARDWARE}")
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.cache import Cache
-from lab.recipes import checkpoint, engine, model, registry, vendor
+from lab.recipes import checkpoint, driver, engine, model, registry, vendor
 from lab.recipes.packing import sha256
 from lab.spec import HUB_PORT, REGISTRY_PORT, Network
 
@@ -22,6 +22,7 @@ class Goods:
     model: Path
     checkpoint: Path
     vendor: Path
+    driver: Path
     registry: Path
     build: str
 
@@ -35,6 +36,7 @@ class Goods:
             model=model.model(cache),
             checkpoint=checkpoint.checkpoint(cache),
             vendor=vendor.repository(cache),
+            driver=driver.repository(cache),
             registry=registry.program(cache),
             build=engine.build_number(tree),
         )
@@ -76,6 +78,8 @@ class Goods:
             *(word for each in models for word in ("--publish", *each)),
             *archives,
             *("--static", f"/{vendor.ROOT}/", str(self.vendor / vendor.ROOT)),
+            *("--static", f"/{driver.CUDA}/", str(self.driver / driver.CUDA)),
+            *("--static", f"/{driver.TOOLKIT}/", str(self.driver / driver.TOOLKIT)),
         ]
 
     def settings(self, network: Network) -> dict[str, Any]:
@@ -84,6 +88,16 @@ class Goods:
         registry_address = f"{network.services}:{REGISTRY_PORT}"
         about = json.loads((self.model / "about.json").read_text())
         return {
+            "gpu": {
+                "driver": {
+                    "repository": f"{hub}/{driver.CUDA}",
+                    "key_fingerprints": [(self.driver / "fingerprint").read_text()],
+                },
+                "toolkit": {
+                    "repository": f"{hub}/{driver.TOOLKIT}",
+                    "key_fingerprints": [(self.driver / "fingerprint-toolkit").read_text()],
+                },
+            },
             "containers": {
                 "vendor": {
                     "repository": f"{hub}/docker/linux",

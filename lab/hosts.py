@@ -25,6 +25,7 @@ class Remembered:
 
     release: str
     index: int
+    gpu: bool = False
 
 
 def remembered(directory: Path) -> Remembered | None:
@@ -50,9 +51,9 @@ def forget(directory: Path) -> None:
     (directory / "hosts.yml").unlink(missing_ok=True)
 
 
-def write(directory: Path, release: str, network: Network, settings: dict[str, Any]) -> None:
+def write(directory: Path, release: str, network: Network, settings: dict[str, Any], gpu: bool) -> None:
     """Everything that names the running machine; hosts.yml last, because it is what others look for."""
-    _place(directory / "state.json", json.dumps({"release": release, "index": network.index}) + "\n")
+    _place(directory / "state.json", json.dumps({"release": release, "index": network.index, "gpu": gpu}) + "\n")
     host_key = " ".join((directory / "ssh_host_ed25519_key.pub").read_text().split()[:2])
     _place(directory / "known_hosts", f"{network.machine} {host_key}\n")
     _place(directory / "ssh_config", _ssh_config(directory, network))
@@ -62,7 +63,7 @@ def write(directory: Path, release: str, network: Network, settings: dict[str, A
         "user": "rig",
         "identity_file": str(directory / "id_ed25519"),
         "known_hosts_file": str(directory / "known_hosts"),
-        "groups": ["lab"],
+        "groups": ["lab", "lab-gpu"] if gpu else ["lab"],
         "settings": settings,
     }
     text = yaml.safe_dump({"hosts": {"rig-lab": host}}, sort_keys=False)

@@ -81,12 +81,13 @@ class Lab:
         index: int | None = None,
         leash: bool = True,
         show: Show | None = None,
+        gpu: bool = False,
     ) -> Lab:
         """Boot a machine whose state lives in `directory`: the disk that is there, or a new one.
 
         `index`: the network 10.77.INDEX.0/24, or the next free one; by default one that follows from the
         directory's name, so that labs seldom meet. A disk that was used before stays on the network it had.
-        `show` hears of each step.
+        `show` hears of each step. `gpu`: the machine has the graphics card, as far as programs can look.
         """
         directory = directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
@@ -96,6 +97,11 @@ class Lab:
         if before is not None and disk_of(directory).exists() and before.release != release:
             raise LabFailed(
                 f"{directory} holds a machine with Debian {before.release}; "
+                f"choose another directory or remove that machine first: python -m lab down --purge"
+            )
+        if before is not None and disk_of(directory).exists() and before.gpu != gpu:
+            raise LabFailed(
+                f"{directory} holds a machine {'with' if before.gpu else 'without'} the graphics card; "
                 f"choose another directory or remove that machine first: python -m lab down --purge"
             )
         hosts.keys(directory)
@@ -108,12 +114,13 @@ class Lab:
             gid=os.getgid(),
             index=before.index if settled and before else _index(directory) if index is None else index,
             settled=settled,
+            gpu=gpu,
         )
         hosts.forget(directory)
         line = _start(spec)
         ready = _follow(line, show or Display(sys.stderr).show, "ready")
         network = Network(ready["index"])
-        hosts.write(directory, release, network, ready.get("settings", {}))
+        hosts.write(directory, release, network, ready.get("settings", {}), gpu)
         lab = cls(directory, network, release, line)
         if not leash:
             lab.keep()

@@ -28,6 +28,8 @@ class Spec:
     """The network to take; the next free one after it where it is in use."""
     settled: bool
     """The disk has been used on that network and may let nobody in from another."""
+    gpu: bool = False
+    """The machine finds the card on its bus, as far as programs can look."""
     only_build: bool = False
 
     def encode(self) -> str:

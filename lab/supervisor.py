@@ -33,6 +33,8 @@ BOOT_SECONDS = 120.0
 STOP_SECONDS = 40.0
 SERVICE_SECONDS = 30.0
 POWER_OFF = signal.SIGRTMIN + 4
+REBOOT_ASKED = 133
+"""How systemd-nspawn ends when the machine reboots: whoever started it is to start it again."""
 
 
 class Supervisor:
@@ -253,7 +255,21 @@ class Supervisor:
                 start_new_session=True,
             )
             console.close()
+            threading.Thread(target=self._boot_again, args=[self._machine], daemon=True).start()
             self._wait_for_boot(self._machine)
+
+    def _boot_again(self, machine: subprocess.Popen[bytes]) -> None:
+        """A machine that asks for a reboot gets it."""
+        asked = machine.wait() == REBOOT_ASKED
+        with self._lock:
+            if asked and self._machine is machine:
+                self._machine = None
+                self._unplug()
+                disk.unmount(self.spec)
+                try:
+                    self.boot()
+                except LabError as problem:
+                    print(problem, file=sys.stderr)
 
     def _wait_for_boot(self, machine: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + BOOT_SECONDS

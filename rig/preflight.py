@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from rig import alertmanager, monitoring
+from rig.gpu.cards import CannotDrive, Card
+from rig.gpu.driver import selection
 from rig.settings import Settings, size_bytes
 from rig.settings.firewall import Ssh
 
@@ -68,6 +70,12 @@ class Machine:
     """Process that holds a lock of apt or dpkg."""
     daemon: str = ""
     """Text of /etc/docker/daemon.json; empty when it is missing."""
+    cards: tuple[Card, ...] = ()
+    """NVIDIA's cards on the PCI bus."""
+    kernel: str = ""
+    """Release of the kernel that runs."""
+    secure_boot: bool = False
+    """Firmware lets only signed modules into the kernel."""
     malformed_keys: tuple[str, ...] = ()
     """Variables of /etc/rig/keys.env that stand there without a key, or twice."""
 
@@ -120,6 +128,7 @@ def problems(settings: Settings, machine: Machine) -> list[str]:
         *_storage(settings, machine),
         *_space(settings, machine),
         *_ports(settings, machine),
+        *_cards(settings, machine),
         *_owners_files(machine),
         *_secrets(settings, machine),
     ]
@@ -209,6 +218,24 @@ def _ports(settings: Settings, machine: Machine) -> list[str]:
             if listener.port == port and listener.unit != unit and listener.process != "grafana"
         ]
     return list(dict.fromkeys(found))
+
+
+def _cards(settings: Settings, machine: Machine) -> list[str]:
+    """Cards that the settings cannot drive, and engines without the card that they compute on."""
+    if not settings.gpu.enabled:
+        return []
+    if not machine.cards:
+        return [
+            f"engine {name} computes on a graphics card, and no NVIDIA card is on the PCI bus; seat it, or write "
+            f"'engines.{name}.enabled: false'"
+            for name, engine in settings.enabled_engines.items()
+            if engine.on_card
+        ]
+    try:
+        selection(settings, machine.cards, (machine.os_id, machine.os_version), machine.kernel)
+    except CannotDrive as error:
+        return [str(error)]
+    return []
 
 
 def _who(listener: Listener) -> str:

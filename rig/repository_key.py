@@ -27,8 +27,11 @@ def is_pinned(text: str | None, fingerprints: Sequence[str]) -> bool:
         return False
 
 
-def fetch(url: str, fingerprints: Sequence[str]) -> str:
-    """The armoured key ring at ``url``. Raises KeyRefused when it cannot be had or holds any key that is not pinned."""
+def fetch(url: str, fingerprints: Sequence[str], setting: str) -> str:
+    """The armoured key ring at ``url``. Raises KeyRefused when it cannot be had or holds any key that is not pinned.
+
+    ``setting``: the mapping of the settings that pins it, such as containers.vendor.
+    """
     try:
         answer = requests.get(url, timeout=30, stream=True)
         answer.raise_for_status()
@@ -38,10 +41,10 @@ def fetch(url: str, fingerprints: Sequence[str]) -> str:
     try:
         found = openpgp.fingerprints(data)
     except openpgp.NotAKey as error:
-        raise KeyRefused(f"what {url} serves is no signing key: {error}; check containers.vendor.repository") from error
+        raise KeyRefused(f"what {url} serves is no signing key: {error}; check {setting}.repository") from error
     if not set(found) <= set(fingerprints):
         raise KeyRefused(
-            f"the signing key at {url} has the fingerprint {', '.join(found)}, and containers.vendor.key_fingerprints "
+            f"the signing key at {url} has the fingerprint {', '.join(found)}, and {setting}.key_fingerprints "
             f"pins {', '.join(fingerprints)}; do not go on before the vendor's own pages confirm the new one"
         )
     try:
@@ -49,7 +52,7 @@ def fetch(url: str, fingerprints: Sequence[str]) -> str:
     except UnicodeDecodeError:
         raise KeyRefused(
             f"the signing key at {url} is binary, and apt would take it for armour; "
-            "write a containers.vendor.repository that serves it armoured"
+            f"write a {setting}.repository that serves it armoured"
         ) from None
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pyinfra import host
-from pyinfra.api import DeployError
 from pyinfra.api.deploy import deploy as concern
 from pyinfra.operations import files
 
-from rig import repository_key
+from rig import keyring
 from rig.facts.containers import DAEMON
-from rig.facts.machine import FileText
+from rig.gpu import driver as gpu
 from rig.operations import containers, packages, units
 from rig.operations.files import written
 from rig.preflight import Machine
@@ -38,25 +36,19 @@ def deploy(settings: Settings, found: Machine) -> None:
         files.file(name=f"Remove {SOURCES}", path=SOURCES, present=False)
         packages.absent(name="Remove the vendor's container engine", packages=VENDOR)
         packages.present(name="Install the container engine", packages=DISTRIBUTION[found.os_id])
-    containers.daemon(name=f"Merge {DAEMON}", wanted=settings.containers.daemon)
+    daemon = settings.containers.daemon
+    if gpu.handled(settings, found.cards):
+        # Docker has it on by itself from 28.2 on, and takes the key all the same.
+        daemon = containers.merged({"features": {"cdi": True}}, daemon)
+    containers.daemon(name=f"Merge {DAEMON}", wanted=daemon)
     units.running(name="Run the container engine", unit="docker.service", files=[DAEMON])
 
 
 def _from_vendor(vendor: Vendor, found: Machine) -> None:
-    repository = f"{vendor.repository}/{found.os_id}"
-    written(name=f"Write {KEYRING}", path=KEYRING, text=_key(repository, vendor))
-    sources = render(SOURCES, repository=repository, codename=found.os_codename, keyring=KEYRING)
+    address = f"{vendor.repository}/{found.os_id}"
+    repository = keyring.Repository(address, KEYRING, f"{address}/gpg", vendor.key_fingerprints, "containers.vendor")
+    written(name=f"Write {KEYRING}", path=KEYRING, text=keyring.text(repository))
+    sources = render(SOURCES, repository=address, codename=found.os_codename, keyring=KEYRING)
     written(name=f"Write {SOURCES}", path=SOURCES, text=sources)
     packages.absent(name="Remove conflicting packages", packages=CONFLICTING)
     packages.present(name="Install the container engine", packages=VENDOR)
-
-
-def _key(repository: str, vendor: Vendor) -> str:
-    """The key ring that is there when it is the pinned one; else the vendor's, refused before anything is changed."""
-    there = host.get_fact(FileText, path=KEYRING)
-    if there is not None and repository_key.is_pinned(there, vendor.key_fingerprints):
-        return str(there) + "\n"
-    try:
-        return repository_key.fetch(f"{repository}/gpg", vendor.key_fingerprints)
-    except repository_key.KeyRefused as error:
-        raise DeployError(f"{host.name} cannot be deployed, and nothing was changed: {error}") from error

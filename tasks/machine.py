@@ -6,6 +6,7 @@ from pyinfra.api.deploy import deploy as concern
 from pyinfra.operations import server
 
 from rig import backup, monitoring
+from rig.gpu.driver import KEPT
 from rig.operations import machine, packages, units
 from rig.operations.files import written
 from rig.render import render
@@ -60,4 +61,4 @@ def deploy(settings: Settings) -> None:
 
     updates = wanted.security_updates
     written(name=f"Write {PERIODIC}", path=PERIODIC, text=render(PERIODIC, enabled=updates.enabled))
-    written(name=f"Write {UNATTENDED}", path=UNATTENDED, text=render(UNATTENDED, blocklist=updates.blocklist))
+    written(name=f"Write {UNATTENDED}", path=UNATTENDED, text=render(UNATTENDED, blocklist=(*KEPT, *updates.blocklist)))

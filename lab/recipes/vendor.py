@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import os
 import re
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from lab.cache import BuildError, Cache, Note, recipe_source, run
+from lab.cache import Cache, Note, recipe_source, run
+from lab.recipes import signing
 from lab.recipes.packages import download
-from lab.recipes.packing import sha256
 from lab.spec import RELEASES
 
 ROOT = "docker/linux/debian"
-# Long ago: a signature is no good on a machine whose clock is behind the one that made it.
-SIGNED = datetime(2025, 1, 1, tzinfo=UTC)
 NUMBERS = {"trixie": "13", "bookworm": "12"}
 
 
@@ -109,7 +104,7 @@ def repository(cache: Cache) -> Path:
         for leftover in (*RELEASES, *(f".apt-{release}" for release in RELEASES), "work"):
             shutil.rmtree(target / leftover, ignore_errors=True)
 
-    recipe = recipe_source("vendor", "packages")
+    recipe = recipe_source("vendor", "packages", "signing")
     return cache.artefact("vendor", "Repackage the container engine as the vendor's", recipe, make)
 
 
@@ -156,59 +151,18 @@ def _field(deb: Path, name: str) -> str:
 
 def _index(base: Path, release: str) -> None:
     """Packages and Release, as apt reads them."""
-    stanzas = []
-    for deb in sorted((base / f"dists/{release}/pool/stable").glob("*.deb")):
-        stanzas.append(
-            run(["dpkg-deb", "--field", deb]).strip()
-            + f"\nFilename: {deb.relative_to(base)}\nSize: {deb.stat().st_size}\nSHA256: {sha256(deb)}\n"
-        )
     architecture = run(["dpkg", "--print-architecture"]).strip()
     dist = base / "dists" / release
     listing = dist / f"stable/binary-{architecture}"
-    listing.mkdir(parents=True)
-    text = "\n".join(stanzas).encode()
-    (listing / "Packages").write_bytes(text)
-    (listing / "Packages.gz").write_bytes(gzip.compress(text, mtime=0))
-    sums = []
-    for file in sorted(listing.iterdir()):
-        content = file.read_bytes()
-        sums.append(f" {hashlib.sha256(content).hexdigest()} {len(content)} {file.relative_to(dist)}")
-    (dist / "Release").write_text(
-        f"Origin: Docker\nLabel: Docker CE\nSuite: {release}\nCodename: {release}\n"
-        f"Date: {SIGNED:%a, %d %b %Y %H:%M:%S} UTC\nArchitectures: {architecture}\nComponents: stable\nSHA256:\n"
-        + "\n".join(sums)
-        + "\n"
-    )
+    signing.packages(listing, sorted((dist / "pool/stable").glob("*.deb")), base)
+    about = {"Origin": "Docker", "Label": "Docker CE", "Suite": release, "Codename": release}
+    signing.release(dist, {**about, "Architectures": architecture, "Components": "stable"}, listing)
 
 
 def _sign(target: Path, base: Path, note: Note) -> None:
-    """Sign with a key that exists for this only; its private half is thrown away afterwards."""
-    home = target / "work-gnupg"
-    home.mkdir(mode=0o700)
-    gpg: list[str | Path] = [
-        "gpg",
-        "--homedir",
-        home,
-        "--batch",
-        "--yes",
-        "--quiet",
-        f"--faked-system-time={SIGNED:%Y%m%dT%H%M%S}!",
-        "--pinentry-mode",
-        "loopback",
-        "--passphrase",
-        "",
-    ]
     note("signing")
-    run([*gpg, "--quick-generate-key", "The lab's package repository", "rsa3072", "sign", "never"])
-    listing = run([*gpg, "--with-colons", "--list-keys"])
-    fingerprint = re.search(r"^fpr:+([0-9A-F]{40}):", listing, re.M)
-    if fingerprint is None:
-        raise BuildError(f"gpg lists no key after having made one:\n{listing}")
-    run([*gpg, "--armor", "--output", base / "gpg", "--export", fingerprint[1]])
-    for release in RELEASES:
-        dist = base / "dists" / release
-        run([*gpg, "--clearsign", "--digest-algo", "SHA512", "--output", dist / "InRelease", dist / "Release"])
-        run([*gpg, "--armor", "--detach-sign", "--output", dist / "Release.gpg", dist / "Release"])
-    run(["gpgconf", "--homedir", home, "--kill", "all"])
-    shutil.rmtree(home)
-    (target / "fingerprint").write_text(fingerprint[1])
+    with signing.signer(target / "work-gnupg") as signer:
+        signer.export(base / "gpg")
+        for release in RELEASES:
+            signer.sign(base / "dists" / release)
+        (target / "fingerprint").write_text(signer.fingerprint)

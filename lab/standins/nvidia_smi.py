@@ -17,8 +17,9 @@ State: /var/lib/rig-lab/gpu.json, or the file that $RIG_LAB_GPU names. Everythin
     }
 
 Without a file there is one idle card. `"gpus": []` is a machine without one. Write the file beside its place and rename
-it, as its readers are not asked to wait. Texts and exit codes are those of the real tool as its users have posted them
-(drivers 550 to 595); the plain table and -q are shortened to what programs look for.
+it, as its readers are not asked to wait. Where the driver's packages stand in, their version is the library's, and the
+fault follows from the module that is loaded, unless the file names one. Texts and exit codes are those of the real tool
+as its users have posted them (drivers 550 to 595); the plain table and -q are shortened to what programs look for.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 STATE = "/var/lib/rig-lab/gpu.json"
+LIBRARY = Path("/usr/lib/rig-lab/driver")
+MODULE = Path("/sys/module/nvidia/version")
 
 DRIVER, CUDA = "595.91.07", "13.2"
 IDLE: dict[str, Any] = {
@@ -183,6 +186,7 @@ def read() -> State:
         state: State = json.loads(path().read_text(encoding="utf-8"))
     except FileNotFoundError:
         state = {}
+    _follow_the_driver(state)
     state.setdefault("driver_version", DRIVER)
     state.setdefault("cuda_version", CUDA)
     cards = state.setdefault("gpus", [{}])
@@ -192,6 +196,18 @@ def read() -> State:
         values.setdefault("clocks_event_reasons.active", f"0x{bits:016x}")
         cards[index] = values
     return state
+
+
+def _follow_the_driver(state: State) -> None:
+    """On a machine whose library and module are packages, these say what the driver can answer."""
+    if "RIG_LAB_GPU" in os.environ or not LIBRARY.exists():
+        return
+    library = LIBRARY.read_text().strip()
+    state.setdefault("driver_version", library)
+    if not MODULE.exists():
+        state.setdefault("fault", "no-driver")
+    elif MODULE.read_text().strip() != library:
+        state.setdefault("fault", "mismatch")
 
 
 LONG = {"--id": "-i", "--power-limit": "-pl", "--list-gpus": "-L", "--query": "-q", "--display": "-d"}

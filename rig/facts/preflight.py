@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pyinfra.api import FactBase
 
 from rig.facts.containers import DAEMON
+from rig.facts.gpu import CARDS, card
 from rig.preflight import Listener, Login, Machine
 
 
@@ -34,7 +35,7 @@ class MachineFact(FactBase[Machine]):
     """
 
     def command(self, paths: Iterable[str], files: Iterable[str]) -> str:
-        script = _SCRIPT.replace("@PATHS@", shlex.join(paths)).replace("@FILES@", shlex.join(files))
+        script = (_SCRIPT + CARDS).replace("@PATHS@", shlex.join(paths)).replace("@FILES@", shlex.join(files))
         return script.replace("@DAEMON@", DAEMON)
 
     def process(self, output: list[str]) -> Machine:
@@ -54,6 +55,9 @@ class MachineFact(FactBase[Machine]):
             listeners=tuple(_listener(values) for values in fields.get("listener", [])),
             published={name.lstrip("/"): frozenset(map(int, ports)) for name, *ports in fields.get("container", [])},
             apt_holder=" ".join(fields["apt"][0]) if "apt" in fields else None,
+            cards=tuple(card(values) for values in fields.get("card", [])),
+            kernel=fields["kernel"][0][0],
+            secure_boot="secure" in fields,
             daemon=base64.b64decode("".join(fields.get("daemon", [[""]])[0])).decode(errors="replace"),
         )
 

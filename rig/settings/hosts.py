@@ -15,7 +15,7 @@ from rig.settings.root import Settings
 from rig.settings.types import Port, Section, Shape, UserName
 
 LOCAL = "@local"
-LAB_GROUP = "lab"
+LAB_GROUPS = ("lab", "lab-gpu")
 RESERVED_GROUPS = ("all", "hosts")
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from rig.settings.checks import findings
 from rig.settings.data import lay_on
 from rig.settings.explain import explain
-from rig.settings.hosts import LAB_GROUP, LOCAL, Host, HostEntry, HostsFile, given_path, lab_is_running
+from rig.settings.hosts import LAB_GROUPS, LOCAL, Host, HostEntry, HostsFile, given_path, lab_is_running
 from rig.settings.problems import NoMachine, Problem, SettingsError
 from rig.settings.root import Settings
 from rig.settings.schema import Schema
@@ -183,8 +183,8 @@ class _Files:
             place: tuple[Step, ...] = ("hosts", host, "groups", index)
             if not isinstance(group, str) or self.hosts is None:
                 continue
-            if group == LAB_GROUP and not self.is_lab:
-                sentence = "'lab' is the group of the lab alone; write another one"
+            if group in LAB_GROUPS and not self.is_lab:
+                sentence = f"'{group}' is a group of the lab alone; write another one"
                 self.problems.append(self.hosts.problem(place, sentence))
                 continue
             if not (self.root / "group_data" / f"{group}.yml").exists():
@@ -196,7 +196,7 @@ class _Files:
 
     def no_group(self, group: str) -> str:
         """The sentence for a group without a file."""
-        known = {path.stem for path in (self.root / "group_data").glob("*.yml")} - {"all", "hosts", LAB_GROUP}
+        known = {path.stem for path in (self.root / "group_data").glob("*.yml")} - {"all", "hosts", *LAB_GROUPS}
         meant = nearest_word(group, known)
         return f"there is no group_data/{group}.yml; create it" + (f", or write '{meant}'" if meant else "")
 

@@ -10,6 +10,7 @@ from rig.settings.backup import Backup
 from rig.settings.containers import Containers
 from rig.settings.engines import Engine, NativeEngine, alternatives
 from rig.settings.firewall import Firewall
+from rig.settings.gpu import Gpu
 from rig.settings.machine import Machine
 from rig.settings.models import Model, ModelFile, Models
 from rig.settings.monitoring import Monitoring
@@ -24,6 +25,7 @@ class Settings(Section):
 
     machine: Machine = Field(description="The operating system.")
     storage: Storage = Field(description="Free space, and the folders of models and backups.")
+    gpu: Gpu = Field(description="The graphics card's driver, and the card in containers.")
     containers: Containers = Field(description="The container engine.")
     secrets: Secrets = Field(description="Who gets a key of their own.")
     models: Models = Field(description="Model files, pinned.")

@@ -29,9 +29,9 @@ class Machines:
     def directory(self, name: str) -> Path:
         return STATE / f"{os.getpid()}-{next(self._numbers)}-{name}"
 
-    def boot(self, release: str = "trixie", name: str = "bare") -> Lab:
-        """A new machine of `release`."""
-        lab = Lab.boot(self.directory(name), release=release)
+    def boot(self, release: str = "trixie", name: str = "bare", gpu: bool = False) -> Lab:
+        """A new machine of `release`; `gpu`: with a simulated graphics card."""
+        lab = Lab.boot(self.directory(name), release=release, gpu=gpu)
         self._labs.append(lab)
         return lab
 

@@ -42,7 +42,7 @@ def test_problems_go_to_stderr_without_colour_in_a_pipe_and_exit_2(project: Proj
 
 
 def test_problems_as_json_can_be_read_by_a_program(project: Project) -> None:
-    line = project.change("all.yml", "  source: vendor", "  source: vender")
+    line = project.change("all.yml", "  source: vendor\n\n  # The v", "  source: vender\n\n  # The v")
     done = project.run("rig", "check", "--json")
     assert (done.returncode, done.stderr) == (2, "")
     assert json.loads(done.stdout) == {

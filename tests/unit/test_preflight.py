@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rig.facts.preflight import MachineFact
+from rig.gpu.cards import Card
 from rig.preflight import Listener, Login, Machine, asked_files, asked_paths, human, login_problems, problems
 from rig.settings.firewall import Ssh
 from tests.unit.sample import folder, settings
@@ -244,6 +245,10 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
             "container\t/rig-one\t8002",
             "container\t/rig-two",
             "apt\tapt-get\t(PID 12)",
+            "card\t0000:01:00.0\t0x2c05\t0x0000004000000000 0x00000043ffffffff 0x000000000014220c",
+            "card\t0000:02:00.0\t0x2684\t",
+            "kernel\t6.12.107+deb13-amd64",
+            "secure\tyes",
         ]
     )
     assert machine == Machine(
@@ -258,7 +263,29 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
         listeners=(Listener("[::1]", 8002, "nginx", "nginx.service"), Listener("0.0.0.0", 22, "", "")),
         published={"rig-one": frozenset({8002}), "rig-two": frozenset()},
         apt_holder="apt-get (PID 12)",
+        cards=(Card("0000:01:00.0", 0x2C05, 16 * GIB), Card("0000:02:00.0", 0x2684, 0)),
+        kernel="6.12.107+deb13-amd64",
+        secure_boot=True,
     )
+
+
+CARD = Card("0000:01:00.0", 0x2C05)
+WITH_CARD = replace(FINE, cards=(CARD,), kernel="6.12.107+deb13-amd64")
+
+
+def test_an_engine_on_the_card_needs_one_on_the_bus() -> None:
+    changes = {"engines/one/gpu_layers": 25}
+    sentence = _only(FINE, changes)
+    assert sentence.startswith("engine one computes on a graphics card, and no NVIDIA card is on the PCI bus; seat it")
+    assert _said(WITH_CARD, changes) == []
+    assert _said(FINE, {**changes, "gpu/enabled": False}) == []
+
+
+def test_a_card_that_the_settings_cannot_drive_is_refused() -> None:
+    assert "do not drive" in _only(WITH_CARD, {"gpu/driver/modules": "proprietary"})
+    assert "does not know it" in _only(WITH_CARD, {"gpu/driver/version": "565"})
+    assert "none of the distribution's" in _only(replace(WITH_CARD, kernel="6.18.1-custom"))
+    assert _said(replace(WITH_CARD, kernel="6.18.1-custom"), {"gpu/enabled": False}) == []
 
 
 @pytest.mark.parametrize("text", ["{no", "[]", '"text"', "\x00"])

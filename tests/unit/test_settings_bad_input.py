@@ -213,8 +213,8 @@ MISTAKES = {
         "must be 'container', 'native' or 'vllm', not 'contianer'; write 'container'",
     ),
     "unknown word": (
-        "  source: vendor",
-        "  source: vender",
+        "  source: vendor\n\n  # The v",
+        "  source: vender\n\n  # The v",
         "containers.source",
         "must be 'vendor' or 'distribution', not 'vender'; write 'vendor'",
     ),
@@ -475,7 +475,7 @@ MACHINES = {
         "[workstation]",
         "[lab]",
         "groups.0",
-        "'lab' is the group of the lab alone; write another one",
+        "'lab' is a group of the lab alone; write another one",
     ),
     "group without file": (
         "[workstation]",

@@ -1,0 +1,128 @@
+"""What is installed for a card: packages, their order, and the repositories that they come from. Plain values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rig.gpu.cards import CannotDrive, Card, Modules, branch, modules
+from rig.settings import Settings
+
+FOLDERS = {
+    ("debian", "12"): ("debian12", "3bf863cc.pub"),
+    ("debian", "13"): ("debian13", "8793F200.pub"),
+    ("ubuntu", "24.04"): ("ubuntu2404", "3bf863cc.pub"),
+}
+"""(ID, VERSION_ID) of /etc/os-release: the folder of NVIDIA's repository, and the name of the signing key in it."""
+
+PACKAGES: dict[Modules, tuple[str, str]] = {
+    "open": ("nvidia-open", "nvidia-kernel-open-dkms"),
+    "proprietary": ("cuda-drivers", "nvidia-kernel-dkms"),
+}
+"""The package that brings everything, and that of the kernel modules."""
+
+TOOLKIT = (
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-base",
+    "libnvidia-container-tools",
+    "libnvidia-container1",
+)
+"""Packages of one source that are of use in one version only."""
+
+PINNED_NAMES = ("nvidia*", "cuda*", "libnv*", "libcuda*")
+"""Names for which NVIDIA's repository is preferred; whatever else it holds does not replace the distribution's."""
+
+DEVICE = "nvidia.com/gpu=all"
+"""All cards, by the name that the toolkit gives them in the CDI specification."""
+SPECIFICATION = "/var/run/cdi/nvidia.yaml"
+"""Where the toolkit's own unit, nvidia-cdi-refresh, writes that."""
+
+DRIVER_KEYRING = "/etc/apt/keyrings/rig-nvidia.asc"
+TOOLKIT_KEYRING = "/etc/apt/keyrings/rig-nvidia-toolkit.asc"
+SOURCES = "/etc/apt/sources.list.d/rig-nvidia.sources"
+TOOLKIT_PIN = "/etc/apt/preferences.d/00rig-nvidia-toolkit"
+NAMES_PIN = "/etc/apt/preferences.d/zz-rig-nvidia"
+"""Of all records that name a package, apt believes the first: what says less comes after the pinning package's."""
+BLACKLIST = "/etc/modprobe.d/rig-nouveau.conf"
+
+KEPT = ("nvidia-", "libnvidia-", "libcuda", "cuda-", "linux-modules-nvidia-", "docker", "containerd", "runc")
+"""Packages that are never updated unattended, as the starts of their names: a driver's library that is newer than its
+module in the kernel stops the card until the next boot, and a new container engine is a deploy's business."""
+
+
+def handled(settings: Settings, cards: Sequence[Card]) -> bool:
+    """Whether the deploy installs a driver: the owner wants it, and there is a card."""
+    return settings.gpu.enabled and bool(cards)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is installed."""
+
+    headers: tuple[str, ...]
+    """The running kernel's headers, and what brings those of every later one; none where nothing is built."""
+    first: str
+    """Package that has to be there before the others are looked for: it chooses the driver's branch."""
+    packages: tuple[str, ...]
+    built: bool
+    """The module is built on the machine, by DKMS; else it comes built and signed."""
+
+
+def flavour(kernel: str, os_id: str) -> str:
+    """What the distribution calls a kernel's kind: amd64 for 6.12.107+deb13-amd64, generic for 6.8.0-50-generic.
+
+    Raises CannotDrive for a kernel that is none of the distribution's.
+    """
+    found = re.fullmatch(r"[0-9][0-9a-z.+~-]*?-((?:cloud-|rt-)?amd64|generic|lowlatency)", kernel)
+    if found is None or (os_id == "debian") != found[1].endswith("amd64"):
+        raise CannotDrive(
+            f"the running kernel {kernel} is none of the distribution's, and so there are no headers to build the "
+            "driver's module with; boot the distribution's kernel, or install the driver yourself and write "
+            "'gpu.enabled: false'"
+        )
+    # Ubuntu 24.04 came with 6.8; its later kernels have packages of another name, and the same kind.
+    later = os_id == "ubuntu" and not kernel.startswith("6.8.")
+    return f"{found[1]}-hwe-24.04" if later else found[1]
+
+
+def selection(settings: Settings, cards: Sequence[Card], system: tuple[str, str], kernel: str) -> Selection:
+    """What the cards need on a distribution, named by ID and VERSION_ID. Raises CannotDrive with reason and remedy."""
+    wanted = settings.gpu.driver
+    chosen = modules(cards, wanted.modules, wanted.version)
+    if wanted.source == "distribution":
+        return _from_ubuntu(wanted.version, chosen, system, kernel)
+    return Selection(
+        headers=(f"linux-headers-{kernel}", f"linux-headers-{flavour(kernel, system[0])}"),
+        first=f"nvidia-driver-pinning-{wanted.version}",
+        packages=(*PACKAGES[chosen], "nvidia-persistenced"),
+        built=True,
+    )
+
+
+def _from_ubuntu(version: str, chosen: str, system: tuple[str, str], kernel: str) -> Selection:
+    if system[0] != "ubuntu":
+        raise CannotDrive(
+            "the distribution's own driver does not know this card; write 'gpu.driver.source: vendor'"
+            if system[0] == "debian"
+            else "only Ubuntu has built and signed modules; write 'gpu.driver.source: vendor'"
+        )
+    if "." in version:
+        raise CannotDrive(
+            f'Ubuntu names its packages by the driver\'s branch; write gpu.driver.version: "{branch(version)}"'
+        )
+    suffix = "-open" if chosen == "open" else ""
+    return Selection(
+        headers=(),
+        first=f"linux-modules-nvidia-{version}{suffix}-{flavour(kernel, 'ubuntu')}",
+        packages=(f"nvidia-driver-{version}{suffix}", f"nvidia-compute-utils-{version}"),
+        built=False,
+    )
+
+
+def matches(version: str | None, wanted: str) -> bool:
+    """Whether an installed package's version is of the wanted branch, or is the wanted version."""
+    if version is None:
+        return False
+    upstream = re.split(r"[-+~]", version.partition(":")[2] or version)[0]
+    return upstream == wanted or upstream.startswith(f"{wanted}.")

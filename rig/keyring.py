@@ -1,0 +1,37 @@
+"""The key ring of a vendor's repository as it is to stand on a machine, had before anything there is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyinfra import host
+from pyinfra.api import DeployError
+
+from rig import repository_key
+from rig.facts.machine import FileText
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository of apt, and the key that signs it."""
+
+    address: str
+    keyring: str
+    """File on the machine that apt looks the key up in."""
+    key: str
+    """Web address of the key."""
+    fingerprints: Sequence[str]
+    setting: str
+    """Where the settings pin them: the mapping that holds `repository` and `key_fingerprints`."""
+
+
+def text(repository: Repository) -> str:
+    """The key ring that is there when it is the pinned one; else the vendor's. Raises DeployError."""
+    there = host.get_fact(FileText, path=repository.keyring)
+    if there is not None and repository_key.is_pinned(there, repository.fingerprints):
+        return str(there) + "\n"
+    try:
+        return repository_key.fetch(repository.key, repository.fingerprints, repository.setting)
+    except repository_key.KeyRefused as error:
+        raise DeployError(f"{host.name} cannot be deployed, and nothing was changed: {error}") from error

@@ -1,0 +1,191 @@
+"""NVIDIA's driver on a machine: installed, signed, loaded (by a reboot where it takes one), and shown to containers."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterable, Sequence
+
+from paramiko import SSHException
+from pyinfra import host, logger
+from pyinfra.api import FactError, FunctionCommand, Host, State, operation
+
+from rig import connection, progress
+from rig.facts.gpu import SLEEP, BootId, DriverFact, Masked
+from rig.gpu import words
+from rig.gpu.driver import TOOLKIT, Selection
+from rig.gpu.state import Driver, Reboot, current, described, enrolment, initramfs_due, reboot
+from rig.operations import Commands
+from rig.operations.packages import APT_GET, UPDATE
+from rig.settings.hosts import LOCAL
+
+INSTALL = f"{APT_GET} --allow-downgrades install --no-install-recommends"
+CDI = "nvidia-cdi-refresh.service"
+POLL = 3.0
+"""Seconds between two attempts to reach a machine that boots."""
+
+
+@operation()
+def enrolled(selection: Selection) -> Commands:
+    """Firmware knows the key that signs the module; or the deploy ends here, and says what a person has to do."""
+    seen: Driver = host.get_fact(DriverFact)
+    match enrolment(seen.secure_boot, selection):
+        case "missing":
+            yield f"flock /etc/rig sh -c {shlex.quote(_STAGE)}"
+            yield FunctionCommand(_told, (words.enrolment(),), {})
+        case "staged":
+            yield FunctionCommand(_told, (words.enrolment(),), {})
+        case "enrolled" if seen.secure_boot.password:
+            yield f"rm -f {words.PASSWORD}"
+
+
+# The password reaches mokutil through a pipe, and a person through a file of root's: it is in no argument and no log.
+# Digits, as firmware takes every keyboard for an American one.
+_STAGE = f"""set -eu
+umask 077
+certificate=/var/lib/dkms/mok.pub
+if command -v update-secureboot-policy >/dev/null; then
+  certificate=/var/lib/shim-signed/mok/MOK.der
+  [ -f "$certificate" ] || update-secureboot-policy --new-key
+fi
+if [ ! -f "$certificate" ]; then
+  install -d -m 0755 /var/lib/dkms
+  openssl req -new -x509 -nodes -days 36500 -newkey rsa:2048 -subj "/CN=DKMS module signing key" \\
+    -keyout /var/lib/dkms/mok.key -outform DER -out "$certificate.new" 2>/dev/null
+  sync /var/lib/dkms
+  mv "$certificate.new" "$certificate"
+fi
+password=$(tr -dc 0-9 </dev/urandom | head -c 12)
+printf "%s\\n" "$password" >{words.PASSWORD}.new
+printf "%s\\n%s\\n" "$password" "$password" | mokutil --import "$certificate" >/dev/null
+mv {words.PASSWORD}.new {words.PASSWORD}
+"""
+
+
+@operation()
+def driver(selection: Selection, version: str) -> Commands:
+    """The driver is installed in the wanted branch or version, with the headers that its module is built with."""
+    seen: Driver = host.get_fact(DriverFact)
+    missing = [name for name in selection.headers if not seen.headers or name not in seen.packages]
+    if not missing and current(seen, selection, version):
+        return
+    yield f"sh -c {shlex.quote(UPDATE)}"
+    if missing:
+        yield _known(missing[0], words.no_headers(seen.kernel))
+        yield f"{INSTALL} {shlex.join(missing)}"
+    if not current(seen, selection, version):
+        yield _known(selection.first, words.no_such_version(version))
+        yield f"{INSTALL} {shlex.quote(selection.first)}"
+        yield f"{INSTALL} {shlex.join(selection.packages)}"
+        yield FunctionCommand(_installed, (selection, version), {})
+
+
+def _known(package: str, otherwise: str) -> str:
+    """Ends with a sentence where apt knows no such package."""
+    known = f"apt-cache show --no-all-versions {shlex.quote(package)} >/dev/null 2>&1"
+    return f"{known} || {{ echo {shlex.quote(otherwise)} >&2; exit 1; }}"
+
+
+def _installed(state: State, host: Host, selection: Selection, version: str) -> bool:
+    """The right version came, and the module was built for the running kernel."""
+    seen: Driver = host.get_fact(DriverFact)
+    found = words.not_installed(seen, selection, version)
+    return _told(state, host, [found]) if found else True
+
+
+@operation()
+def toolkit(version: str) -> Commands:
+    """The toolkit's four packages are there, all of one version."""
+    seen: Driver = host.get_fact(DriverFact)
+    if any(seen.packages.get(name) != version for name in TOOLKIT):
+        yield f"sh -c {shlex.quote(UPDATE)}"
+        yield f"{INSTALL} {shlex.join(f'{name}={version}' for name in TOOLKIT)}"
+
+
+@operation()
+def loaded(allowed: bool, timeout: int) -> Commands:
+    """The installed driver is the one in the kernel, and nouveau is not; by one reboot, where it takes one.
+
+    ``allowed``: the machine may be rebooted; else the deploy ends here and says what is pending. ``timeout``: seconds
+    that a reboot may take.
+    """
+    seen: Driver = host.get_fact(DriverFact)
+    if initramfs_due(seen):
+        yield "update-initramfs -u -k all"
+    what = reboot(seen)
+    if what.futile:
+        yield FunctionCommand(_told, ([words.futile(what)],), {})
+    elif what.due and (not allowed or host.name == LOCAL):
+        yield FunctionCommand(_told, ([words.pending(what)],), {})
+    elif what.due:
+        yield FunctionCommand(_said, (words.rebooting(what),), {})
+        before = host.get_fact(BootId)
+        # By systemd, so that the command ends before its connection does: sudo takes what it leaves behind with it.
+        yield "systemd-run --quiet --on-active=1s --timer-property=AccuracySec=100ms systemctl reboot"
+        yield FunctionCommand(_back, (before, timeout), {})
+        yield f"timeout {timeout} systemctl is-system-running --wait || true"
+        yield FunctionCommand(_settled, (), {})
+        yield f"[ -e /sys/module/nvidia ] || {MODPROBE}"
+    elif seen.loaded is None:
+        yield MODPROBE
+
+
+MODPROBE = f"modprobe nvidia || {{ echo {shlex.quote(words.NOT_LOADED)} >&2; exit 1; }}"
+
+
+def _said(state: State, host: Host, line: str) -> bool:
+    logger.info(f"{host.print_prefix}{line}")
+    return True
+
+
+def _back(state: State, host: Host, before: str, timeout: int) -> bool:
+    """Wait until the machine has booted and lets us in again."""
+    deadline = time.monotonic() + timeout
+    with progress.told_by_itself(host):
+        while time.monotonic() < deadline:
+            host.disconnect()
+            time.sleep(POLL)
+            host.connect(show_errors=False)
+            # In its last moments the old system may still answer.
+            if host.connected and _boot_id(host) not in ("", before):
+                connection.tune(host)
+                return True
+    return _told(state, host, [words.not_back(timeout)])
+
+
+def _boot_id(host: Host) -> str:
+    """Empty where the connection broke meanwhile."""
+    try:
+        return str(host.get_fact(BootId))
+    except (OSError, EOFError, SSHException, FactError):
+        return ""
+
+
+def _settled(state: State, host: Host) -> bool:
+    """The reboot was of use: nothing is due any more."""
+    still = reboot(host.get_fact(DriverFact))
+    if still.due or still.futile:
+        return _told(state, host, [words.futile(Reboot(futile=(*still.futile, *still.due)))])
+    return True
+
+
+def _told(state: State, host: Host, lines: Iterable[str]) -> bool:
+    """Say it, and end the deploy of this machine."""
+    for line in lines:
+        logger.error(f"{host.print_prefix}{line}")
+    return False
+
+
+@operation()
+def awake(targets: Sequence[str] = SLEEP) -> Commands:
+    """The machine cannot be put to sleep: whoever asks it something expects an answer."""
+    asleep = [target for target in targets if target not in host.get_fact(Masked, units=tuple(targets))]
+    if asleep:
+        yield f"systemctl mask {shlex.join(asleep)}"
+
+
+@operation()
+def shown() -> Commands:
+    """The CDI specification is there, and of the driver that is installed."""
+    if not described(host.get_fact(DriverFact)):
+        yield f"systemctl reset-failed {CDI} 2>/dev/null; systemctl restart {CDI}"

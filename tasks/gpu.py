@@ -1,0 +1,76 @@
+"""Concern gpu: NVIDIA's driver where there is a card, loaded and kept, and the card in containers by CDI."""
+
+from __future__ import annotations
+
+from pyinfra import host, logger
+from pyinfra.api.deploy import deploy as concern
+
+from rig import keyring
+from rig.facts.gpu import DriverFact
+from rig.gpu import driver as wanted
+from rig.gpu import words
+from rig.gpu.state import enrolment
+from rig.keyring import Repository
+from rig.operations import gpu, packages, units
+from rig.operations.files import written_together
+from rig.preflight import Machine
+from rig.render import own_file, render
+from rig.settings import Settings
+
+CDI_UNIT = "nvidia-cdi-refresh.path"
+
+
+@concern("gpu")
+def deploy(settings: Settings, found: Machine) -> None:
+    """Nothing where the settings or the machine have no card. What is installed stays when the settings drop it."""
+    if not wanted.handled(settings, found.cards):
+        return
+    chosen = wanted.selection(settings, found.cards, (found.os_id, found.os_version), found.kernel)
+    texts = {wanted.BLACKLIST: own_file(wanted.BLACKLIST), **_repositories(settings, found)}
+    written_together(name="Write NVIDIA's repositories, and keep nouveau off", texts=texts)
+
+    if found.secure_boot and chosen.built:
+        if enrolment(host.get_fact(DriverFact).secure_boot, chosen) != "enrolled":
+            for line in words.ahead():
+                logger.warning(f"{host.print_prefix}{line}")
+        packages.present(name="Install what enrols keys", packages=["mokutil", "openssl"])
+        gpu.enrolled(name="Have firmware trust the key that signs the driver", selection=chosen)
+
+    gpu.driver(name="Install NVIDIA's driver", selection=chosen, version=settings.gpu.driver.version)
+    gpu.loaded(
+        name="Load NVIDIA's driver",
+        allowed=settings.gpu.reboot == "once",
+        timeout=settings.gpu.reboot_timeout,
+    )
+    units.running(name="Run nvidia-persistenced", unit="nvidia-persistenced.service")
+    gpu.awake(name="Keep the machine from sleeping")
+    gpu.toolkit(name="Install NVIDIA's container toolkit", version=settings.gpu.toolkit.version)
+    units.running(name=f"Run {CDI_UNIT}", unit=CDI_UNIT)
+    gpu.shown(name="Describe the card to containers")
+
+
+def _repositories(settings: Settings, found: Machine) -> dict[str, str]:
+    """Files that make apt find the packages: the key rings, the sources, and what is preferred from them."""
+    driver, toolkit = settings.gpu.driver, settings.gpu.toolkit
+    repositories = [
+        Repository(
+            f"{toolkit.repository}/stable/deb/amd64/",
+            wanted.TOOLKIT_KEYRING,
+            f"{toolkit.repository}/gpgkey",
+            toolkit.key_fingerprints,
+            "gpu.toolkit",
+        )
+    ]
+    if driver.source == "vendor":
+        folder, key = wanted.FOLDERS[found.os_id, found.os_version]
+        address = f"{driver.repository}/{folder}/x86_64/"
+        fingerprints = driver.key_fingerprints
+        repositories.insert(
+            0, Repository(address, wanted.DRIVER_KEYRING, f"{address}{key}", fingerprints, "gpu.driver")
+        )
+    return {
+        **{repository.keyring: keyring.text(repository) for repository in repositories},
+        wanted.SOURCES: render(wanted.SOURCES, repositories=repositories),
+        wanted.TOOLKIT_PIN: render(wanted.TOOLKIT_PIN, packages=wanted.TOOLKIT, version=toolkit.version),
+        wanted.NAMES_PIN: render(wanted.NAMES_PIN, names=wanted.PINNED_NAMES),
+    }
