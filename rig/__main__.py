@@ -5,17 +5,21 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from rig import lock as locking
+from rig import remote
 from rig.capacity import Model
 from rig.capacity.checkpoint import read_checkpoint
 from rig.capacity.model import NotAModel
+from rig.gpu.doctor import Check, diagnose
 from rig.plan import figures, page, terminal
-from rig.settings import Host, HostsFile, Inventory, Problem, Settings, SettingsError, load_local, preview
+from rig.settings import Host, HostsFile, Inventory, Problem, Settings, SettingsError, load_local, preview, select
+from rig.settings.hosts import LOCAL
 from rig.settings.schema import editor_schema
 from rig.settings.tree import plain, read
 
@@ -201,6 +205,73 @@ def lock(models: tuple[str, ...], file: str, revision: str | None, yes: bool) ->
     new = path.with_name(f".{path.name}.new")
     new.write_text(after, encoding="utf-8")
     new.replace(path)
+
+
+@main.command()
+@click.argument("host", required=False, metavar="[HOST]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def doctor(host: str | None, as_json: bool) -> None:
+    """Look at the graphics card of a machine, and say what is wrong and what to do.
+
+    HOST: a machine of group_data/hosts.yml, or @local for this one; without it, all of them, or the lab that
+    RIG_LAB names or that runs. Nothing is changed. Exits with 0 when all is good, with 1 when something is wrong,
+    with 2 when a machine could not be looked at or the settings have to be put right first.
+    """
+    try:
+        inventory = load_local(ROOT) if host == LOCAL else select(ROOT, os.environ)
+        hosts = [inventory.machine(host)] if host else list(inventory.hosts.values())
+    except SettingsError as error:
+        _tell_problems(error.problems, as_json)
+        raise SystemExit(WRONG) from None
+    looked = {machine.name: _look(machine) for machine in hosts}
+    if as_json:
+        click.echo(json.dumps({"machines": {name: found.as_json() for name, found in looked.items()}}, indent=2))
+    else:
+        for name, found in looked.items():
+            _tell_diagnosis(name, found)
+    raise SystemExit(max(found.code for found in looked.values()))
+
+
+@dataclass(frozen=True)
+class _Diagnosis:
+    """What the doctor found on one machine, or why it could not look."""
+
+    checks: tuple[Check, ...] = ()
+    error: str | None = None
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        if self.error is not None:
+            return WRONG
+        return FAILED if any(check.result == "bad" for check in self.checks) else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a program."""
+        return {"checks": [check.as_json() for check in self.checks], "error": self.error}
+
+
+def _look(host: Host) -> _Diagnosis:
+    # Only here: reading a machine needs pyinfra, which takes longer to load than everything else does.
+    from rig.facts import doctor as facts
+
+    try:
+        found = facts.look(remote.run(host, facts.SCRIPT, facts.SECONDS))
+    except remote.CannotLook as error:
+        return _Diagnosis(error=str(error))
+    return _Diagnosis(tuple(diagnose(host.settings, found)))
+
+
+def _tell_diagnosis(name: str, found: _Diagnosis) -> None:
+    if found.error is not None:
+        click.secho(found.error, fg="red", err=True)
+        return
+    click.secho(name, bold=True)
+    colours = {"good": "green", "bad": "red", "unknown": "yellow"}
+    for check in found.checks:
+        click.echo(f"  {click.style(f'{check.result:<8}', colours[check.result])} {check.name:<14} {check.evidence}")
+        if check.remedy and check.result != "good":
+            click.echo(f"{'':26}to do: {check.remedy}")
 
 
 def schema_text(hosts: bool = False) -> str:
