@@ -26,6 +26,11 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=/usr/local/sbin/lab-hardware boot
 """
+_STATE = "/var/lib/rig-lab"
+# The stand-in for nvidia-smi writes where no real card does.
+_COOL = f"""[Service]
+ReadWritePaths={_STATE}
+"""
 
 
 def copy(image: Path, target: Path) -> None:
@@ -88,6 +93,8 @@ def _give_card(root: Path) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to("lab-hardware")
     _write(root / "etc/systemd/system" / HARDWARE, _HARDWARE)
+    (root / _STATE.lstrip("/")).mkdir(exist_ok=True)
+    _write(root / "etc/systemd/system/rig-thermal-cool.service.d/lab.conf", _COOL)
     wanted = root / "etc/systemd/system/sysinit.target.wants" / HARDWARE
     wanted.parent.mkdir(exist_ok=True)
     wanted.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from rig.capacity.units import MIB, in_words, size_bytes
@@ -167,7 +167,8 @@ def _versions(settings: Settings, look: Look) -> Check:
     }
     shown = ", ".join(f"{name}: {version or 'none'}" for name, version in versions.items())
     if len(set(versions.values())) == 1 and driver.loaded:
-        due = reboot(driver).due
+        # nouveau has a check of its own.
+        due = reboot(replace(driver, nouveau=False)).due
         if due:
             return Check("versions", "bad", f"{shown}; but {' and '.join(due)}", "reboot, or deploy")
         return Check("versions", "good", shown)
@@ -222,7 +223,7 @@ def _bar(settings: Settings, look: Look) -> Check:
     if not sizes:
         return Check("resizable bar", "unknown", "the kernel does not say how large the window to the card's memory is")
     small = [address for address, size in sizes.items() if size <= LEGACY_BAR1]
-    shown = ", ".join(f"{in_words(size)} at {address}" for address, size in sizes.items())
+    shown = ", ".join(f"{size // MIB} MiB at {address}" for address, size in sizes.items())
     if small:
         remedy = "switch on 'Above 4G Decoding' and 'Resizable BAR' in firmware, and its compatibility mode (CSM) off"
         return Check("resizable bar", "bad", f"the window to the card's memory is the small one: {shown}", remedy)
