@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.cache import Cache
-from lab.recipes import checkpoint, driver, engine, model, registry, vendor
+from lab.recipes import checkpoint, driver, engine, model, registry, vendor, vllm
 from lab.recipes.packing import sha256
 from lab.spec import HUB_PORT, REGISTRY_PORT, Network
 
@@ -18,7 +18,7 @@ class Goods:
     """Directories of the cache, finished."""
 
     archive: Path
-    image: Path
+    images: Path
     model: Path
     checkpoint: Path
     vendor: Path
@@ -32,7 +32,7 @@ class Goods:
         tree = engine.tree(cache)
         return Goods(
             archive=engine.archive(cache, tree),
-            image=engine.image(cache, tree),
+            images=engine.images(cache, tree, vllm.tree(cache)),
             model=model.model(cache),
             checkpoint=checkpoint.checkpoint(cache),
             vendor=vendor.repository(cache),
@@ -55,7 +55,7 @@ class Goods:
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": True}},
             "storage": {
-                "filesystem": {"rootdirectory": str(self.image)},
+                "filesystem": {"rootdirectory": str(self.images)},
                 "maintenance": {"readonly": {"enabled": True}},
             },
             "http": {"addr": f"{network.services}:{REGISTRY_PORT}"},
@@ -114,7 +114,8 @@ class Goods:
                 },
             },
             "engines": {
-                "llama-70b": {"image": f"{registry_address}/{(self.image / 'reference').read_text()}"},
+                "llama-70b": {"image": f"{registry_address}/{(self.images / 'reference').read_text()}"},
+                "vllm-8b": {"image": f"{registry_address}/{(self.images / 'vllm-reference').read_text()}"},
                 "llama-8b": {
                     "archive": {
                         "url": f"{hub}/archives/{self.archive_name}",

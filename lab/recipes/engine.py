@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.cache import BuildError, Cache, Note, recipe_source, run
+from lab.recipes import vllm
 from lab.recipes.debian import debootstrap
 from lab.recipes.packing import pack, sha256
 
@@ -89,48 +90,53 @@ def _libraries(root: Path, program: str) -> tuple[list[Path], Path]:
     return list(found.values()), root / loader[1].lstrip("/")
 
 
-def image(cache: Cache, root: Path) -> Path:
-    """The storage of a registry that holds the image; `reference` in it is its name, tag and digest."""
+def images(cache: Cache, root: Path, vllm_root: Path) -> Path:
+    """The storage of a registry that holds both images; `reference` and `vllm-reference` in it name them."""
 
     def make(target: Path, note: Note) -> None:
-        blobs = target / "docker/registry/v2/blobs/sha256"
-        blobs.mkdir(parents=True)
-        note("packing the layer")
-        layer = target / "layer"
-        inner = pack(root, layer, keep=lambda name: not _NOT_IN_IMAGE.fullmatch(name))
-        configuration = {
-            "architecture": run(["dpkg", "--print-architecture"]).strip(),
-            "os": "linux",
-            "config": {
-                "Entrypoint": ["/app/llama-server"],
-                "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LLAMA_ARG_HOST=0.0.0.0"],
-                "WorkingDir": "/app",
-            },
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{inner}"]},
-            "history": [{"created_by": "llama.cpp from Debian"}],
-        }
-        described = _store(blobs, "config.v1+json", _file(target, configuration))
-        content = _store(blobs, "layer.v1.tar+gzip", layer)
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": _KIND + "manifest.v1+json",
-            "config": described.manifest(),
-            "layers": [content.manifest()],
-        }
-        top = _store(blobs, "manifest.v1+json", _file(target, manifest))
-        tag = f"server-{build_number(root)}"
-        repository = target / "docker/registry/v2/repositories" / REPOSITORY
-        for blob in (described, content):
-            _link(repository / "_layers", blob.digest)
-        _link(repository / "_manifests/revisions", top.digest)
-        _link(repository / f"_manifests/tags/{tag}/index", top.digest)
-        current = repository / f"_manifests/tags/{tag}/current"
-        current.mkdir(parents=True)
-        (current / "link").write_text(top.digest)
-        (target / "reference").write_text(f"{REPOSITORY}:{tag}@{top.digest}")
+        entry = {"Entrypoint": ["/app/llama-server"], "WorkingDir": "/app"}
+        llama = _image(target, root, REPOSITORY, f"server-{build_number(root)}", entry, note)
+        (target / "reference").write_text(llama)
+        served = _image(target, vllm_root, vllm.REPOSITORY, vllm.TAG, {"User": "2000:0"}, note)
+        (target / "vllm-reference").write_text(served)
 
-    recipe = [*recipe_source("engine", "packing"), root.name]
-    return cache.artefact("image", "Pack the container image", recipe, make)
+    recipe = [*recipe_source("engine", "packing", "vllm"), root.name, vllm_root.name]
+    return cache.artefact("images", "Pack the container images", recipe, make)
+
+
+def _image(target: Path, root: Path, repository: str, tag: str, entry: Mapping[str, object], note: Note) -> str:
+    """Put an image of one layer into the storage; its name, tag and digest."""
+    blobs = target / "docker/registry/v2/blobs/sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+    note("packing the layer")
+    layer = target / "layer"
+    inner = pack(root, layer, keep=lambda name: not _NOT_IN_IMAGE.fullmatch(name))
+    environment = ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LLAMA_ARG_HOST=0.0.0.0"]
+    configuration = {
+        "architecture": run(["dpkg", "--print-architecture"]).strip(),
+        "os": "linux",
+        "config": {"Env": environment, **entry},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{inner}"]},
+        "history": [{"created_by": f"{repository} from Debian"}],
+    }
+    described = _store(blobs, "config.v1+json", _file(target, configuration))
+    content = _store(blobs, "layer.v1.tar+gzip", layer)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": _KIND + "manifest.v1+json",
+        "config": described.manifest(),
+        "layers": [content.manifest()],
+    }
+    top = _store(blobs, "manifest.v1+json", _file(target, manifest))
+    place = target / "docker/registry/v2/repositories" / repository
+    for blob in (described, content):
+        _link(place / "_layers", blob.digest)
+    _link(place / "_manifests/revisions", top.digest)
+    _link(place / f"_manifests/tags/{tag}/index", top.digest)
+    current = place / f"_manifests/tags/{tag}/current"
+    current.mkdir(parents=True)
+    (current / "link").write_text(top.digest)
+    return f"{repository}:{tag}@{top.digest}"
 
 
 @dataclass(frozen=True)
