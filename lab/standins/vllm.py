@@ -13,6 +13,7 @@ import hmac
 import json
 import os
 import pwd
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,8 @@ def main() -> None:
     _stop_at_surroundings(options)
     Handler.options = options
     Handler.key = os.environ.get("VLLM_API_KEY", "")
+    # The first process of a container gets no signal that it has not asked for.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     print(f"vLLM stand-in: serving {options.served_model_name} on {options.host}:{options.port}", flush=True)
     ThreadingHTTPServer((options.host, options.port), Handler).serve_forever()
 
