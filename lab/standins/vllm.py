@@ -64,8 +64,9 @@ def _stop_at_surroundings(options: argparse.Namespace) -> None:
         _stop(f"KeyError: 'getpwuid(): uid not found: {os.getuid()}'")
     if os.environ.get("HF_HUB_OFFLINE") != "1":
         _stop("OSError: We couldn't connect to 'https://huggingface.co' to load the files")
-    if not Path(options.model).exists():
-        _stop(f"OSError: {options.model} is not a local folder")
+    folder = Path(options.model)
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        _stop(f"OSError: {folder} is not a local folder with a checkpoint")
     cache = Path.home() / ".cache" / "vllm"
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,8 @@ class Handler(BaseHTTPRequestHandler):
             case "/version":
                 self._answer(200, {"version": "0.30.0"})
             case "/metrics":
-                self._answer(200, f'vllm:num_requests_running{{model_name="{model}"}} 0.0\n')
+                waiting = f'vllm:num_requests_waiting{{model_name="{model}"}} 0.0\n'
+                self._answer(200, f'vllm:num_requests_running{{model_name="{model}"}} 0.0\n{waiting}')
             case "/v1/models":
                 about = {"id": model, "object": "model", "owned_by": "vllm"}
                 length = {"max_model_len": self.options.max_model_len}

@@ -216,7 +216,12 @@ def test_figures_of_an_engine_are_kept_under_its_name(
     ask: Callable[[str], Any], settings: Settings, monitored: bool, engine: str
 ) -> None:
     if monitored:
-        query = f"query?query=llamacpp:requests_processing{{engine=%22{engine}%22}}"
+        name = (
+            "vllm:num_requests_running"
+            if settings.engines[engine].runtime == "vllm"
+            else "llamacpp:requests_processing"
+        )
+        query = f"query?query={name}{{engine=%22{engine}%22}}"
         (found,) = _soon(settings, lambda: ask(query)["result"], bool)
         assert float(found["value"][1]) >= 0
 

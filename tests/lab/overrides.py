@@ -20,18 +20,18 @@ def altered(lab: Lab, directory: Path, settings: Mapping[str, Any] | None = None
     directory.mkdir(parents=True, exist_ok=True)
     hosts = yaml.safe_load((lab.directory / "hosts.yml").read_text())
     entry = hosts["hosts"][NAME]
-    entry["settings"] = _merged(entry["settings"], settings or {})
+    entry["settings"] = merged(entry["settings"], settings or {})
     entry |= connection
     (directory / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False))
     shutil.copyfile(lab.directory / "running", directory / "running")
     return {"RIG_LAB": str(directory)}
 
 
-def _merged(own: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merged(own: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``over`` on top of ``own``: mappings merge, anything else is replaced."""
     result = dict(own)
     for key, value in over.items():
         there = result.get(key)
         both = isinstance(there, Mapping) and isinstance(value, Mapping)
-        result[key] = _merged(there, value) if both else value  # type: ignore[arg-type]
+        result[key] = merged(there, value) if both else value  # type: ignore[arg-type]
     return result

@@ -1,47 +1,38 @@
-"""Engines on the graphics card, which is simulated at its interfaces: CDI, nvidia-smi, and a stand-in for vLLM."""
+"""Engines on the graphics card: real Docker and CDI, a simulated card, and a stand-in for vLLM."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 import yaml
 
-from lab.machine import CHECKOUT, NAME, Lab
+from lab.machine import NAME, Lab
+from lab.recipes.driver import DRIVERS
 from tests.lab.conftest import Machines
+from tests.lab.overrides import merged
 from tests.lab.runs import host_tests, run
 
 VLLM, LLAMA = "vllm-8b", "llama-70b"
 UNIT = f"rig-container@{VLLM}.service"
 STATE = "/var/lib/rig-lab/gpu.json"
-SPECIFICATION = "/etc/cdi/nvidia.yaml"
-HARMLESS = {"path": "/dev/nvidia0", "hostPath": "/dev/null", "type": "c", "major": 1, "minor": 3, "permissions": "rw"}
-CDI = {
-    "cdiVersion": "0.5.0",
-    "kind": "nvidia.com/gpu",
-    "devices": [{"name": "all", "containerEdits": {"deviceNodes": [HARMLESS]}}],
-}
+SPECIFICATION = "/var/run/cdi/nvidia.yaml"
+START = f"engines | Run {VLLM} in a container"
+OLDER = ("--data", f"gpu.driver.version={DRIVERS[0].partition('.')[0]}")
 SETTINGS = {
-    "machine": {
-        "hardware": {
-            # What vLLM takes of RAM is calculated with, and not taken by its stand-in.
-            "ram": "16G",
-            "gpu": {"name": "Simulated", "memory": "16G", "bandwidth": 896, "compute": 87.9, "compute_8bit": 351.5},
-        }
-    },
-    "containers": {"daemon": {"features": {"cdi": True}}},
+    # What vLLM takes of RAM is calculated with, and not taken by its stand-in.
+    "machine": {"hardware": {"ram": "16G"}},
     "models": {
         "catalogue": {
-            "tiny": {
+            "tiny-checkpoint": {
                 "shape": {
                     "layers": 2,
-                    "kv_heads": 2,
+                    "kv_heads": 4,
                     "head_dim": 32,
-                    "hidden": 64,
-                    "vocabulary": 256,
+                    "hidden": 128,
+                    "vocabulary": 259,
                     "tied": False,
-                    "parameters": 200000,
+                    "parameters": 394624,
                 }
             }
         }
@@ -49,35 +40,26 @@ SETTINGS = {
     "engines": {
         VLLM: {
             "enabled": True,
-            "model": "tiny",
+            "model": "tiny-checkpoint",
             "context": 512,
             "memory": "5G",
             "overhead": "256M",
             "cpus": 2,
             "health_timeout": 60,
-            "alternatives": "card",
         },
         LLAMA: {"alternatives": "card"},
     },
 }
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    both = {key: _merged(below[key], above[key]) for key in below.keys() & above.keys() if isinstance(above[key], dict)}
-    return {**below, **above, **both}
-
-
 @pytest.fixture(scope="module")
 def machine(machines: Machines) -> Lab:
-    """A machine with a simulated card, on which vLLM is an alternative; for this module's tests, in their order."""
-    lab = machines.boot(name="card")
+    """A machine with a card, on which vLLM is an alternative; for this module's tests, in their order."""
+    lab = machines.boot(name="card", gpu=True)
     path = lab.directory / "hosts.yml"
-    hosts: dict[str, Any] = yaml.safe_load(path.read_text())
-    hosts["hosts"][NAME]["settings"] = _merged(hosts["hosts"][NAME]["settings"], SETTINGS)
+    hosts = yaml.safe_load(path.read_text())
+    hosts["hosts"][NAME]["settings"] = merged(hosts["hosts"][NAME]["settings"], SETTINGS)
     path.write_text(yaml.safe_dump(hosts))
-    program = (CHECKOUT / "lab" / "standins" / "nvidia-smi").read_text()
-    lab.sudo("cat >/usr/bin/nvidia-smi && chmod 755 /usr/bin/nvidia-smi", input=program)
-    lab.sudo(f"install -d /etc/cdi && cat >{SPECIFICATION}", input=json.dumps(CDI))
     _apps(lab, "vllm")
     assert run(lab).changes
     return lab
@@ -86,7 +68,7 @@ def machine(machines: Machines) -> Lab:
 def _apps(lab: Lab, *names: str) -> None:
     """Which processes the card shows."""
     state = json.dumps({"apps": [{"comm": name} for name in names]})
-    lab.sudo(f"install -d $(dirname {STATE}) && cat >{STATE}.new && mv {STATE}.new {STATE}", input=state)
+    lab.sudo(f"cat >{STATE}.new && mv {STATE}.new {STATE}", input=state)
 
 
 def test_vllm_is_switched_to_and_serves_with_everything_it_needs(machine: Lab) -> None:
@@ -118,16 +100,31 @@ def test_an_engine_without_a_process_on_the_card_is_not_healthy(machine: Lab) ->
 
 
 def test_an_engine_does_not_start_without_the_card(machine: Lab) -> None:
-    machine.sudo(f"mv {SPECIFICATION} /root/; sed -i 's/seq 60/seq 2/' /etc/systemd/system/{UNIT}.d/models.conf")
-    machine.sudo("systemctl daemon-reload")
+    """And the next deploy after the driver is back describes the card again, and starts the engine."""
+    machine.sudo(f"mv /sys/module/nvidia /run/kept; rm {SPECIFICATION}")
+    machine.sudo(f"sed -i 's/seq 60/seq 2/' /etc/systemd/system/{UNIT}.d/models.conf; systemctl daemon-reload")
     assert machine.sudo(f"systemctl restart {UNIT}", check=False).returncode != 0
     assert "there is no graphics card" in machine.sudo(f"journalctl --output=cat --unit={UNIT}").stdout
-    machine.sudo(f"mv /root/nvidia.yaml {SPECIFICATION}")
-    assert run(machine).changes
+    machine.sudo("mv /run/kept /sys/module/nvidia")
+    assert {"gpu | Describe the card to containers", START} <= run(machine).changes
     assert run(machine).changes == set()
 
 
-def test_the_card_stays_with_the_container_when_systemd_reads_its_units_again(machine: Lab) -> None:
+def test_the_card_stays_with_the_engine_when_systemd_reads_its_units_again(machine: Lab) -> None:
     machine.sudo("systemctl daemon-reload")
-    wrote = machine.sudo(f"docker exec rig-{VLLM} sh -c 'echo there >/dev/nvidia0 && echo written'")
-    assert wrote.stdout == "written\n"
+    assert machine.sudo(f"docker exec rig-{VLLM} nvidia-smi -L").stdout.startswith("GPU 0: ")
+
+
+def test_another_driver_is_another_card_for_the_engine(machine: Lab) -> None:
+    """The reboot for it takes the engine down; afterwards it runs again, with the other driver's library."""
+    assert "gpu | Load NVIDIA's driver" in run(machine, *OLDER).changes
+    # A container that is started again keeps the empty files that others were mounted upon; ldconfig skips them.
+    found = f"docker exec rig-{VLLM} find /usr/lib/x86_64-linux-gnu -name 'libnvidia-ml*' -size +0 -printf %f"
+    assert machine.sudo(found).stdout == f"libnvidia-ml.so.{DRIVERS[0]}"
+    assert run(machine, *OLDER).changes == set()
+
+
+def test_after_a_power_cut_the_engine_is_on_the_card_again(machine: Lab) -> None:
+    machine.power_cut()
+    machine.start()
+    assert run(machine, *OLDER).changes == set()
