@@ -108,14 +108,18 @@ class State:
                 fault.times -= 1
             return fault
 
-    def count(self, path: str, sent: int | None) -> None:
-        """`sent` bytes of `path`; None: a new request for it."""
+    def asked(self, path: str) -> Counter:
+        """The counter of a new request for `path`. After a reset nobody sees it any more: what a connection that is
+        older still sends, perhaps to a machine that is gone, is not counted among what came after."""
         with self.lock:
             counter = self.counters.setdefault(path, Counter())
-            if sent is None:
-                counter.requests += 1
-            else:
-                counter.bytes += sent
+            counter.requests += 1
+            return counter
+
+    def sent(self, counter: Counter, size: int) -> None:
+        """`size` bytes more."""
+        with self.lock:
+            counter.bytes += size
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -174,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
         if not entry.large:
             self._file(entry.path, file, {"X-Repo-Commit": entry.revision, "ETag": f'"{entry.blob}"'})
             return
-        self.state.count(self.path, None)
+        self.state.asked(self.path)
         expires = int(time.time()) + ADDRESS_SECONDS
         self.send_response(HTTPStatus.FOUND)
         self.send_header(
@@ -264,10 +268,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        self.state.count(name, None)
+        counter = self.state.asked(name)
         for data in _portions(path, start, end, fault):
             self.wfile.write(data)
-            self.state.count(name, len(data))
+            self.state.sent(counter, len(data))
         if fault.cut is not None and fault.cut < end - start:
             self.close_connection = True
 
