@@ -43,8 +43,12 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name in ("up", "build"):
             command.add_argument("--release", choices=RELEASES, default=RELEASES[0], help="the machine's Debian")
+            command.add_argument(
+                "--vm", action="store_true", help="a whole machine under emulation, with its own kernel"
+            )
         if name == "up":
             command.add_argument("--gpu", action="store_true", help="with a graphics card, as far as programs look")
+            command.add_argument("--secure-boot", action="store_true", help="with --vm: its firmware wants signatures")
         if name == "down":
             command.add_argument("--purge", action="store_true", help="remove disk, keys and artefacts too")
         if name == "ssh":
@@ -57,11 +61,14 @@ def _directory(text: str) -> Path:
 
 
 def _up(options: argparse.Namespace) -> int:
+    if options.secure_boot and not options.vm:
+        print("lab: a container has no firmware; write: python -m lab up --vm --secure-boot", file=sys.stderr)
+        return 2
     if running(options.dir):
         print(f"The lab in {options.dir} stands.")
     else:
         authorise()
-        lab = Lab.boot(options.dir, options.release, gpu=options.gpu)
+        lab = Lab.boot(options.dir, options.release, vm=options.vm, secure_boot=options.secure_boot, gpu=options.gpu)
         lab.ssh("true")
         lab.keep()
     print(f"Log in: ssh -F {_relative(options.dir / 'ssh_config')} {NAME}")
@@ -81,7 +88,8 @@ def _status(options: argparse.Namespace) -> int:
         print(f"no lab is running in {_relative(options.dir)}")
         return 1
     lab = Lab.attach(options.dir)
-    print(f"{NAME}: Debian {lab.release} at {lab.address}, neighbour at {lab.network.neighbour}")
+    kind = "a whole machine with " if lab.vm else ""
+    print(f"{NAME}: {kind}Debian {lab.release} at {lab.address}, neighbour at {lab.network.neighbour}")
     return 0
 
 
@@ -93,7 +101,7 @@ def _ssh(options: argparse.Namespace) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     authorise()
-    build(options.release)
+    build(options.release, options.vm)
     return 0
 
 

@@ -82,17 +82,22 @@ def prepare(spec: Spec, network: Network) -> None:
         shutil.chown(path, owner.st_uid, owner.st_gid)
     keys.parent.chmod(0o700)
     if spec.gpu:
-        _give_card(spec.root)
+        _give_card(spec.root, spec.vm)
 
 
-def _give_card(root: Path) -> None:
-    """What stands in for the card's surroundings; the packages that belong to it are in the vendor's repository."""
+def _give_card(root: Path, whole: bool) -> None:
+    """What stands in for the card's surroundings; the packages that belong to it are in the vendor's repository.
+
+    `whole`: the machine has a kernel and firmware of its own, which are asked.
+    """
     _write(root / "usr/local/sbin/lab-hardware", (STANDINS / "hardware.py").read_text(), mode=0o755)
-    for name in ("modprobe", "mokutil", "update-initramfs", "journalctl"):
+    for name in () if whole else ("modprobe", "mokutil", "update-initramfs", "journalctl"):
         link = root / "usr/local/sbin" / name
         link.unlink(missing_ok=True)
         link.symlink_to("lab-hardware")
-    _write(root / "etc/systemd/system" / HARDWARE, _HARDWARE)
+    # udev walks the bus while the real one can still be seen.
+    after = "After=systemd-udev-trigger.service\n" if whole else ""
+    _write(root / "etc/systemd/system" / HARDWARE, _HARDWARE.replace("Before=", f"{after}Before="))
     (root / _STATE.lstrip("/")).mkdir(exist_ok=True)
     _write(root / "etc/systemd/system/rig-thermal-cool.service.d/lab.conf", _COOL)
     wanted = root / "etc/systemd/system/sysinit.target.wants" / HARDWARE
@@ -123,7 +128,8 @@ def _apt(network: Network) -> str:
 
 def _interface(network: Network) -> str:
     return (
-        "[Match]\nName=host0\n\n[Network]\n"
+        # A container has the first name, a whole machine one that starts like the second.
+        "[Match]\nName=host0 en*\n\n[Network]\n"
         f"Address={network.machine}/24\nGateway={network.services}\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n"
     )
 

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,16 @@ class Remembered:
     release: str
     index: int
     gpu: bool = False
+    vm: bool = False
+
+    def may_become(self, release: str, gpu: bool, vm: bool) -> bool:
+        """Whether its disk can start as this: as what it was, or a container's as a whole machine's, with a kernel."""
+        same = (self.gpu, self.vm) == (gpu, vm)
+        return self.release == release and (same or (vm and not self.vm and not self.gpu))
+
+    def __str__(self) -> str:
+        kind = "whole machine" if self.vm else "machine"
+        return f"a {kind} with Debian {self.release} {'and' if self.gpu else 'without'} the graphics card"
 
 
 def remembered(directory: Path) -> Remembered | None:
@@ -51,9 +61,10 @@ def forget(directory: Path) -> None:
     (directory / "hosts.yml").unlink(missing_ok=True)
 
 
-def write(directory: Path, release: str, network: Network, settings: dict[str, Any], gpu: bool) -> None:
+def write(directory: Path, state: Remembered, settings: dict[str, Any]) -> None:
     """Everything that names the running machine; hosts.yml last, because it is what others look for."""
-    _place(directory / "state.json", json.dumps({"release": release, "index": network.index, "gpu": gpu}) + "\n")
+    network = Network(state.index)
+    _place(directory / "state.json", json.dumps(asdict(state)) + "\n")
     host_key = " ".join((directory / "ssh_host_ed25519_key.pub").read_text().split()[:2])
     _place(directory / "known_hosts", f"{network.machine} {host_key}\n")
     _place(directory / "ssh_config", _ssh_config(directory, network))
@@ -63,7 +74,7 @@ def write(directory: Path, release: str, network: Network, settings: dict[str, A
         "user": "rig",
         "identity_file": str(directory / "id_ed25519"),
         "known_hosts_file": str(directory / "known_hosts"),
-        "groups": ["lab", "lab-gpu"] if gpu else ["lab"],
+        "groups": ["lab", *(["lab-gpu"] if state.gpu else []), *(["lab-vm"] if state.vm else [])],
         "settings": settings,
     }
     text = yaml.safe_dump({"hosts": {"rig-lab": host}}, sort_keys=False)

@@ -69,6 +69,7 @@ class Lab:
     directory: Path
     network: Network
     release: str
+    vm: bool = False
     _leash: Line | None = field(default=None, repr=False)
 
     # Coming and going
@@ -79,6 +80,8 @@ class Lab:
         directory: Path,
         release: str = "trixie",
         index: int | None = None,
+        vm: bool = False,
+        secure_boot: bool = False,
         leash: bool = True,
         show: Show | None = None,
         gpu: bool = False,
@@ -87,41 +90,39 @@ class Lab:
 
         `index`: the network 10.77.INDEX.0/24, or the next free one; by default one that follows from the
         directory's name, so that labs seldom meet. A disk that was used before stays on the network it had.
-        `show` hears of each step. `gpu`: the machine has the graphics card, as far as programs can look.
+        `vm`: a whole machine with its own kernel instead of a container, which it may have been before;
+        `secure_boot`: its firmware starts only what is signed.
+        `gpu`: the machine has the graphics card, as far as programs can look. `show` hears of each step.
         """
         directory = directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
         if running(directory):
             raise LabFailed(f"a lab is running in {directory} already; use it, or stop it: python -m lab down")
-        before = hosts.remembered(directory)
-        if before is not None and disk_of(directory).exists() and before.release != release:
+        before = hosts.remembered(directory) if disk_of(directory).exists() else None
+        if before is not None and not before.may_become(release, gpu, vm):
             raise LabFailed(
-                f"{directory} holds a machine with Debian {before.release}; "
-                f"choose another directory or remove that machine first: python -m lab down --purge"
-            )
-        if before is not None and disk_of(directory).exists() and before.gpu != gpu:
-            raise LabFailed(
-                f"{directory} holds a machine {'with' if before.gpu else 'without'} the graphics card; "
+                f"{directory} holds {before}; "
                 f"choose another directory or remove that machine first: python -m lab down --purge"
             )
         hosts.keys(directory)
-        settled = before is not None and disk_of(directory).exists()
         spec = Spec(
             directory=directory,
             cache=cache_directory(),
             release=release,
             uid=os.getuid(),
             gid=os.getgid(),
-            index=before.index if settled and before else _index(directory) if index is None else index,
-            settled=settled,
+            index=before.index if before else _index(directory) if index is None else index,
+            settled=before is not None,
             gpu=gpu,
+            vm=vm,
+            secure_boot=secure_boot,
         )
         hosts.forget(directory)
         line = _start(spec)
         ready = _follow(line, show or Display(sys.stderr).show, "ready")
         network = Network(ready["index"])
-        hosts.write(directory, release, network, ready.get("settings", {}), gpu)
-        lab = cls(directory, network, release, line)
+        hosts.write(directory, hosts.Remembered(release, network.index, gpu, vm), ready.get("settings", {}))
+        lab = cls(directory, network, release, vm, line)
         if not leash:
             lab.keep()
         return lab
@@ -133,7 +134,7 @@ class Lab:
         if not running(directory):
             raise LabFailed(f"no lab is running in {directory}; start it: python -m lab up")
         state = _ask(directory, {"do": "status"})
-        return cls(directory, Network(state["index"]), state["release"])
+        return cls(directory, Network(state["index"]), state["release"], state["vm"])
 
     def keep(self) -> None:
         """Let the lab outlive this process."""
@@ -217,6 +218,19 @@ class Lab:
     def start(self) -> None:
         """Boot the machine again from its own disk."""
         _ask(self.directory, {"do": "start"})
+
+    def reboot(self, seconds: float = 900) -> None:
+        """Let a whole machine reboot by itself, and wait until it is up again."""
+        _ask(self.directory, {"do": "reboot", "timeout": seconds})
+        self._close_master()
+
+    def firmware(self, secure_boot: bool) -> None:
+        """Switch Secure Boot of a whole machine on or off, as in its firmware's menu; at its next start."""
+        _ask(self.directory, {"do": "firmware", "secure_boot": secure_boot})
+
+    def enrol(self, certificate: str) -> None:
+        """Enrol a machine owner's key (PEM text) in a whole machine's firmware, while it is off."""
+        _ask(self.directory, {"do": "enrol", "certificate": certificate})
 
     def snapshot(self, file: Path) -> None:
         """Keep the machine's disk as it is now in `file`; the machine is shut down for it and booted again."""
@@ -308,13 +322,13 @@ def program(name: str) -> Path:
     return Path(sys.executable).parent / name
 
 
-def build(release: str = "trixie", show: Show | None = None) -> None:
+def build(release: str = "trixie", vm: bool = False, show: Show | None = None) -> None:
     """Make what machines of `release` need, without booting one."""
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     directory = cache / ".build"
     directory.mkdir(exist_ok=True)
-    spec = Spec(directory, cache, release, os.getuid(), os.getgid(), index=0, settled=False, only_build=True)
+    spec = Spec(directory, cache, release, os.getuid(), os.getgid(), index=0, settled=False, vm=vm, only_build=True)
     with (cache / ".build.lock").open("w") as lock:
         # Builders wait for each other, and each for the guard of the one before it.
         fcntl.flock(lock, fcntl.LOCK_EX)

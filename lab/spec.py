@@ -30,6 +30,10 @@ class Spec:
     """The disk has been used on that network and may let nobody in from another."""
     gpu: bool = False
     """The machine finds the card on its bus, as far as programs can look."""
+    vm: bool = False
+    """A whole machine under emulation instead of a container."""
+    secure_boot: bool = False
+    """The whole machine's firmware starts only what is signed."""
     only_build: bool = False
 
     def encode(self) -> str:

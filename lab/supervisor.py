@@ -16,25 +16,38 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lab import disk
 from lab.cache import BuildError, Cache
 from lab.cgroups import Group
 from lab.commands import LabError, run
+from lab.container import Container
 from lab.goods import Goods
 from lab.guard import clean
 from lab.progress import Reporter
-from lab.recipes import debian
+from lab.recipes import debian, qemu
+from lab.recipes import vm as vm_disk
 from lab.spec import APT_PROXY_PORT, HUB_PORT, INDICES, PREFIX, REGISTRY_PORT, Network, Spec
+from lab.vm import VM
 from lab.wire import Line, Message, listen
 
-BOOT_SECONDS = 120.0
-STOP_SECONDS = 40.0
 SERVICE_SECONDS = 30.0
-POWER_OFF = signal.SIGRTMIN + 4
-REBOOT_ASKED = 133
-"""How systemd-nspawn ends when the machine reboots: whoever started it is to start it again."""
+
+
+class Machine(Protocol):
+    """What is on the wire, container or whole machine."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    def boot(self) -> None: ...
+
+    def run(self, command: str, timeout: float) -> subprocess.CompletedProcess[str]: ...
+
+    def cut(self) -> None: ...
+
+    def shut_down(self) -> None: ...
 
 
 class Supervisor:
@@ -48,7 +61,6 @@ class Supervisor:
         self.guard_gone = threading.Event()
         self._claim: str | None = None
         self._lock = threading.RLock()
-        self._machine: subprocess.Popen[bytes] | None = None
         self._neighbour: subprocess.Popen[bytes] | None = None
         self._helpers: list[subprocess.Popen[bytes]] = []
 
@@ -56,7 +68,8 @@ class Supervisor:
 
     def build(self) -> None:
         cache = Cache(self.spec.cache, self.reporter)
-        self.disk_image = debian.bare(cache, self.spec.release)
+        self.disk_image = (vm_disk if self.spec.vm else debian).bare(cache, self.spec.release)
+        self.emulator = qemu.tree(cache) if self.spec.vm else None
         self.goods = Goods.gather(cache)
 
     def up(self) -> None:
@@ -69,6 +82,11 @@ class Supervisor:
         if not self.spec.disk.exists():
             with self.reporter.step(f"Copy a disk with Debian {self.spec.release}"):
                 disk.copy(self.disk_image, self.spec.disk)
+        self.machine: Machine = (
+            VM(self.spec, self.network, self.emulator, self.reporter)
+            if self.emulator
+            else Container(self.spec, self.network, self.group, self._lock)
+        )
         self.boot()
         threading.Thread(target=self._answer, args=[listen(self.spec.control, self.spec.uid)], daemon=True).start()
         settings = self.goods.settings(self.network)
@@ -185,7 +203,7 @@ class Supervisor:
             "ip link set eth0 up",
             f"ip route add default via {self.network.services}",
         ):
-            run(*self._at("neighbour"), *command.split())
+            run(*self._next_door(), *command.split())
 
     def _stand_ins(self) -> None:
         address, logs = self.network.services, self.spec.logs
@@ -227,125 +245,27 @@ class Supervisor:
 
     def boot(self) -> None:
         with self._lock, self.reporter.step("Boot the machine"):
-            disk.mount(self.spec)
-            disk.prepare(self.spec, self.network)
-            console = (self.spec.logs / "console.log").open("ab")
-            nspawn = [
-                *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--settings=no", "--boot"),
-                *("--directory", str(self.spec.root), f"--machine={self.network.interface}"),
-                *(
-                    "--network-bridge=lan0",
-                    "--console=pipe",
-                    "--link-journal=no",
-                    "--timezone=off",
-                    "--resolv-conf=off",
-                ),
-                # Without these two the container engine starts and its containers do not.
-                *("--capability=all", "--system-call-filter=@keyring bpf"),
-                # The kernel has one clock and one set of modules, and they are the operator's. Even setting the time
-                # zone would move the clock: the first settimeofday() after the kernel's boot shifts it by the offset.
-                "--drop-capability=CAP_SYS_TIME,CAP_WAKE_ALARM,CAP_SYS_MODULE,CAP_SYS_RAWIO",
-            ]
-            self._machine = subprocess.Popen(
-                ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.group.entry()), *nspawn],
-                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-            )
-            console.close()
-            threading.Thread(target=self._boot_again, args=[self._machine], daemon=True).start()
-            self._wait_for_boot(self._machine)
-
-    def _boot_again(self, machine: subprocess.Popen[bytes]) -> None:
-        """A machine that asks for a reboot gets it."""
-        asked = machine.wait() == REBOOT_ASKED
-        with self._lock:
-            if asked and self._machine is machine:
-                self._machine = None
-                self._unplug()
-                disk.unmount(self.spec)
-                try:
-                    self.boot()
-                except LabError as problem:
-                    print(problem, file=sys.stderr)
-
-    def _wait_for_boot(self, machine: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + BOOT_SECONDS
-        state = "its init did not start"
-        while time.monotonic() < deadline:
-            if machine.poll() is not None:
-                raise LabError(f"the machine stopped while it booted; see {self.spec.logs / 'console.log'}")
-            if self._init():
-                # Asked from inside: a deployed firewall lets nobody but the operator near the SSH server.
-                asked = subprocess.run(
-                    [*self._at("machine"), "systemctl", "is-system-running", "--wait"],
-                    capture_output=True,
-                    text=True,
-                    timeout=BOOT_SECONDS,
-                )
-                state = asked.stdout.strip() or asked.stderr.strip()
-                if state in ("running", "degraded"):
-                    return
-            time.sleep(0.1)
-        raise LabError(
-            f"the machine did not boot within {BOOT_SECONDS:.0f} s ({state}); see {self.spec.logs / 'console.log'}"
-        )
-
-    def _init(self) -> int | None:
-        """The machine's first process, as seen from here."""
-        if self._machine is None or self._machine.poll() is not None:
-            return None
-        with suppress(OSError):
-            for child in Path(f"/proc/{self._machine.pid}/task/{self._machine.pid}/children").read_text().split():
-                if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
-                    return int(child)
-        return None
-
-    def power_cut(self) -> None:
-        """What a pulled plug does: nobody is asked, nothing is flushed by the machine."""
-        with self._lock:
-            if self._machine is not None:
-                init = self._init()
-                self._machine.kill()
-                self._machine.wait()
-                if init is not None:
-                    # Takes every process of the machine with it; systemd-nspawn's own death does not.
-                    with suppress(ProcessLookupError):
-                        os.kill(init, signal.SIGKILL)
-                    with suppress(ChildProcessError):
-                        os.waitpid(init, 0)
-                self._machine = None
-                self._unplug()
-                disk.unmount(self.spec)
-
-    def _unplug(self) -> None:
-        """The kernel removes the dead machine's cable only later, and the next boot lays one of that name."""
-        subprocess.run(["ip", "link", "delete", f"vb-{self.network.interface}"], capture_output=True)
-
-    def shut_down(self) -> None:
-        """An orderly shutdown; a power cut when the machine does not follow."""
-        with self._lock:
-            init = self._init()
-            if self._machine is not None and init is not None:
-                os.kill(init, POWER_OFF)
-                with suppress(subprocess.TimeoutExpired):
-                    self._machine.wait(STOP_SECONDS)
-            self.power_cut()
+            self.machine.boot()
 
     # Requests
 
-    def _at(self, where: str) -> list[str]:
-        """What to put before a command so that it runs at `where`."""
-        if where == "neighbour" and self._neighbour is not None:
-            return ["nsenter", f"--net=/proc/{self._neighbour.pid}/ns/net"]
-        if where == "services":
-            return []
-        init = self._init()
-        if where != "machine" or init is None:
-            raise LabError(f"there is no {where} to run a command on")
-        return ["nsenter", "--target", str(init), "--all"]
+    def _run(self, where: str, command: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        if where == "machine":
+            return self.machine.run(command, timeout)
+        before = self._next_door() if where == "neighbour" else []
+        return subprocess.run(
+            [*before, "bash", "-c", command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+        )
+
+    def _next_door(self) -> list[str]:
+        """What to put before a command so that it runs at the neighbour."""
+        assert self._neighbour is not None
+        return ["nsenter", f"--net=/proc/{self._neighbour.pid}/ns/net"]
 
     def _answer(self, listener: socket.socket) -> None:
         while True:
@@ -368,32 +288,42 @@ class Supervisor:
     def _do(self, request: Message) -> Message:
         match request["do"]:
             case "run":
-                done = subprocess.run(
-                    [*self._at(request["where"]), "bash", "-c", request["command"]],
-                    input=request.get("input", ""),
-                    capture_output=True,
-                    text=True,
-                    errors="replace",
-                    timeout=request["timeout"],
-                )
+                done = self._run(request["where"], request["command"], request["timeout"])
                 return {"status": done.returncode, "out": done.stdout, "err": done.stderr}
             case "cut":
-                self.power_cut()
+                with self._lock:
+                    self.machine.cut()
             case "stop" | "down":
-                self.shut_down()
+                with self._lock:
+                    self.machine.shut_down()
             case "start":
-                if self._init() is None:
-                    self.power_cut()
-                    self.boot()
+                with self._lock:
+                    if not self.machine.alive:
+                        self.machine.cut()
+                        self.boot()
             case "status":
                 return {
                     "index": self.network.index,
-                    "machine": self._init() is not None,
+                    "machine": self.machine.alive,
                     "release": self.spec.release,
+                    "vm": self.spec.vm,
                 }
+            case "reboot":
+                self._whole_machine().reboot(request["timeout"])
+            case "firmware":
+                with self._lock:
+                    self._whole_machine().secure_boot = request["secure_boot"]
+            case "enrol":
+                with self._lock:
+                    self._whole_machine().enrol(request["certificate"])
             case unknown:
                 raise LabError(f"unknown request '{unknown}'")
         return {}
+
+    def _whole_machine(self) -> VM:
+        if not isinstance(self.machine, VM):
+            raise LabError("this machine is a container; a whole one is started by: python -m lab up --vm")
+        return self.machine
 
     # The end
 

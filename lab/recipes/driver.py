@@ -177,6 +177,7 @@ def _module(version: str) -> Package:
         {"Depends": "dkms, kmod", "Provides": "nvidia-kernel", "Conflicts": "nvidia-kernel"},
         {
             f"usr/src/nvidia-{version}/LICENCE": f"{LICENCE}\n",
+            **{f"usr/src/nvidia-{version}/{name}": text for name, text in module_source(version).items()},
             "usr/lib/modprobe.d/nvidia-kernel-common.conf": "blacklist nouveau\n",
         },
         {
@@ -191,6 +192,36 @@ fi
             "prerm": f"[ ! -x /usr/sbin/dkms ] || dkms remove -m nvidia -v {version}\n",
         },
     )
+
+
+def module_source(version: str) -> dict[str, str]:
+    """What the real dkms of a whole machine builds: a module of the name, version and licence, that drives nothing."""
+    return {
+        "dkms.conf": f"""PACKAGE_NAME="nvidia"
+PACKAGE_VERSION="{version}"
+BUILT_MODULE_NAME[0]="nvidia"
+DEST_MODULE_LOCATION[0]="/updates/dkms"
+AUTOINSTALL="yes"
+""",
+        "Kbuild": "obj-m := nvidia.o\n",
+        "nvidia.c": f"""#include <linux/module.h>
+
+static int __init nvidia_load(void)
+{{
+        return 0;
+}}
+
+static void __exit nvidia_unload(void)
+{{
+}}
+
+module_init(nvidia_load);
+module_exit(nvidia_unload);
+MODULE_LICENSE("{LICENCE}");
+MODULE_VERSION("{version}");
+MODULE_DESCRIPTION("stand-in that drives nothing");
+""",
+    }
 
 
 def _library(name: str, file: str, version: str) -> Package:

@@ -16,6 +16,9 @@ State: /var/lib/rig-lab/hardware.json, which a test may change; most of it count
 boot would load; what it laid is gone with the next boot. `lab-hardware kernel RELEASE` installs a further kernel. Under
 the names modprobe, mokutil, update-initramfs and journalctl it answers for those, and leaves to the real ones
 what has nothing to do with the card.
+
+A whole machine has firmware, kernels and modules of its own. There `lab-hardware boot` lays the cards alone on its bus,
+and does what its kernel would do about them: load nouveau, or else the driver.
 """
 
 from __future__ import annotations
@@ -42,7 +45,11 @@ BLACKLIST = re.compile(r"^\s*blacklist\s+nouveau\b", re.MULTILINE)
 HARMLESS = os.makedev(10, 229)
 NODES = ("nvidia0", "nvidiactl", "nvidia-uvm")
 
+# A host bridge and a network card: address on the bus, then vendor, device, class, and bytes of the second window.
+BUS = {"0000:00:00.0": ("0x1022", "0x14d8", "0x060000", 0), "0000:05:00.0": ("0x10ec", "0x8125", "0x020000", 0)}
+
 State = dict[str, Any]
+Devices = dict[str, tuple[str, str, str, int]]
 
 
 def read() -> State:
@@ -68,12 +75,14 @@ def write(state: State) -> None:
 
 def boot() -> int:
     state = read()
+    if subprocess.run(["systemd-detect-virt", "--quiet", "--container"], check=False).returncode:
+        return boot_whole(state)
     if not list(BOOT.glob("vmlinuz-*")):
         install_kernel("6.12.107+deb13-amd64" if 'VERSION_ID="13"' in os_release() else "6.1.0-50-amd64")
     shutil.rmtree(RUN, ignore_errors=True)
     RUN.mkdir()
     (RUN / "osrelease").write_text(newest_kernel() + "\n")
-    bus(state)
+    bus({**BUS, **cards(state)})
     firmware(state)
     # Only for a moment: where /sys can be written, systemd waits for udev to name the network's interface.
     run("mount", "-o", "remount,rw", "/sys")
@@ -89,6 +98,23 @@ def boot() -> int:
             load("nouveau", "")
         else:
             modprobe(["nvidia"])
+    return 0
+
+
+def boot_whole(state: State) -> int:
+    shutil.rmtree(RUN, ignore_errors=True)
+    RUN.mkdir()
+    bus(cards(state))
+    for device in Path(LAID["pci"]).iterdir():
+        (RUN / "pci" / device.name).symlink_to(device.resolve())
+    run("mount", "--bind", RUN / "pci", LAID["pci"])
+    if any_card(state):
+        # As udev does for a card's alias: what is on a blacklist is not loaded, and that is no error.
+        subprocess.run(["/usr/sbin/modprobe", "--use-blacklist", "nouveau"], check=False)
+        if not (LOADED / "nouveau").exists():
+            subprocess.run(["/usr/sbin/modprobe", "nvidia"], check=False)
+        if (LOADED / "nvidia").exists():
+            nodes()
     return 0
 
 
@@ -111,12 +137,18 @@ def any_card(state: State) -> bool:
     return bool(state["cards"])
 
 
-def bus(state: State) -> None:
-    """What the kernel shows of each device of the PCI bus: a host bridge, a network card and the cards."""
-    devices = {"0000:00:00.0": ("0x1022", "0x14d8", "0x060000", 0), "0000:05:00.0": ("0x10ec", "0x8125", "0x020000", 0)}
+def cards(state: State) -> Devices:
+    """Each card, and its function for sound."""
+    devices: Devices = {}
     for number, card in enumerate(state["cards"], 1):
         devices[f"0000:{number:02x}:00.0"] = ("0x10de", card["device"], "0x030000", card["bar1"])
         devices[f"0000:{number:02x}:00.1"] = ("0x10de", "0x22e9", "0x040300", 0)
+    return devices
+
+
+def bus(devices: Devices) -> None:
+    """What the kernel shows of each device of the PCI bus."""
+    (RUN / "pci").mkdir()
     for address, (vendor, device, kind, bar1) in devices.items():
         folder = RUN / "pci" / address
         folder.mkdir(parents=True)
@@ -197,12 +229,17 @@ def modprobe(arguments: list[str]) -> int:
     if state["secure_boot"] and key not in map(_fingerprint, state["enrolled"]):
         return _fail("modprobe: ERROR: could not insert 'nvidia': Key was rejected by service")
     load("nvidia", version)
+    nodes()
+    return 0
+
+
+def nodes() -> None:
+    """The devices that the driver offers."""
     for name in NODES:
         node = Path("/dev", name)
         if not node.exists():
             os.mknod(node, stat.S_IFCHR | 0o666, HARMLESS)
             node.chmod(0o666)
-    return 0
 
 
 # Keys

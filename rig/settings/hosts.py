@@ -15,7 +15,7 @@ from rig.settings.root import Settings
 from rig.settings.types import Port, Section, Shape, UserName
 
 LOCAL = "@local"
-LAB_GROUPS = ("lab", "lab-gpu")
+LAB_GROUPS = ("lab", "lab-gpu", "lab-vm")
 RESERVED_GROUPS = ("all", "hosts")
 
 

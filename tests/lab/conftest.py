@@ -29,11 +29,26 @@ class Machines:
     def directory(self, name: str) -> Path:
         return STATE / f"{os.getpid()}-{next(self._numbers)}-{name}"
 
-    def boot(self, release: str = "trixie", name: str = "bare", gpu: bool = False) -> Lab:
-        """A new machine of `release`; `gpu`: with a simulated graphics card."""
-        lab = Lab.boot(self.directory(name), release=release, gpu=gpu)
+    def boot(
+        self,
+        release: str = "trixie",
+        name: str = "bare",
+        gpu: bool = False,
+        vm: bool = False,
+        secure_boot: bool = False,
+    ) -> Lab:
+        """A new machine of `release`; what it can be otherwise is described at `Lab.boot`."""
+        lab = Lab.boot(self.directory(name), release=release, gpu=gpu, vm=vm, secure_boot=secure_boot)
         self._labs.append(lab)
         return lab
+
+    def whole(self, lab: Lab, gpu: bool = False) -> Lab:
+        """The same disk as a whole machine's, with a kernel of its own."""
+        lab.down()
+        self._labs.remove(lab)
+        whole = Lab.boot(lab.directory, release=lab.release, vm=True, gpu=gpu)
+        self._labs.append(whole)
+        return whole
 
     def end(self, lab: Lab) -> None:
         lab.kill()
@@ -48,7 +63,7 @@ class Machines:
 @pytest.fixture(scope="session")
 def cache() -> Path:
     """Everything that takes long to make, made; workers that come later wait for the first."""
-    _sweep()
+    sweep()
     for release in RELEASES:
         machine.build(release)
     return machine.cache_directory()
@@ -98,7 +113,7 @@ def _deploy(machines: Machines, release: str) -> Lab:
     return lab
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Remove disks of tests that were killed."""
     for directory in STATE.glob("*-*-*"):
         if not Path("/proc", directory.name.split("-")[0]).exists():

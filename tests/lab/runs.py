@@ -30,9 +30,9 @@ class Run:
         return self.changed
 
 
-def run(lab: Lab, *arguments: str) -> Run:
-    """A run that makes changes."""
-    done = lab.deploy("--json", "-y", *arguments)
+def run(lab: Lab, *arguments: str, timeout: float = 1500) -> Run:
+    """A run that makes changes; `timeout` in seconds."""
+    done = lab.deploy("--json", "-y", *arguments, timeout=timeout)
     results = _json(done.stdout).get("results", {})
     rows = results.get("operations", [])
     found = Run(
