@@ -2,7 +2,7 @@
 """dkms where nothing is compiled: a kernel whose headers are there gets a module file that says what it is.
 
 Module, version and licence of that file are read by the real modinfo. As the real one does, it signs with its own key,
-which it makes when there is none. hardware.json ("dkms": "fails") makes the compiler fail.
+which it makes when there is none. hardware.json makes the compiler fail ("dkms": "fails"), or take its time ("slow").
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 TREE, SOURCES, MODULES = Path("/var/lib/dkms"), Path("/usr/src"), Path("/lib/modules")
@@ -55,19 +56,22 @@ def install(name: str, version: str, kernel: str) -> int:
         return 1
     folder = TREE / name / version
     built = folder / kernel / ARCHITECTURE / "module" / f"{name}.ko"
-    if built.exists():
+    target = MODULES / kernel / "updates" / "dkms"
+    if built.exists() and (target / built.name).exists():
         return 0
-    if HARDWARE.exists() and json.loads(HARDWARE.read_text()).get("dkms") == "fails":
+    compiler = json.loads(HARDWARE.read_text()).get("dkms") if HARDWARE.exists() else None
+    if compiler == "slow":
+        time.sleep(60)
+    if compiler == "fails":
         (folder / "build").mkdir(parents=True, exist_ok=True)
         log = folder / "build" / "make.log"
         log.write_text("nvidia/nv-pci.c:210: error: too few arguments to function 'pci_resize_resource'\n")
         print(f"Error! Bad return status for module build on kernel: {kernel} ({ARCHITECTURE})", file=sys.stderr)
         print(f"Consult {log} for more information.", file=sys.stderr)
         return 10
-    built.parent.mkdir(parents=True)
+    built.parent.mkdir(parents=True, exist_ok=True)
     licence = (SOURCES / f"{name}-{version}" / "LICENCE").read_text().strip()
     built.write_bytes(module({"license": licence, "version": version, "name": name, "lab_key": key()}))
-    target = MODULES / kernel / "updates" / "dkms"
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(built, target / f"{name}.ko")
     subprocess.run(["depmod", kernel], stderr=subprocess.DEVNULL, check=True)

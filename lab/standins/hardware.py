@@ -9,7 +9,7 @@ State: /var/lib/rig-lab/hardware.json, which a test may change; most of it count
       "person": true,              somebody confirms a staged key at the firmware's screen, at the next boot
       "enrolled": [], "staged": null,                          certificates (DER, base64); what mokutil changes
       "kernel_log": ["NVRM: ..."]  what journalctl --dmesg shows
-      "dkms": "works"              or "fails": modules do not compile
+      "dkms": "works"              or "fails": modules do not compile; or "slow": for a minute
     }
 
 `lab-hardware boot` lays files over /sys and /proc, chooses the newest kernel of /boot, and loads the driver that a real

@@ -64,10 +64,11 @@ mv {words.PASSWORD}.new {words.PASSWORD}
 
 @operation()
 def driver(selection: Selection, version: str) -> Commands:
-    """The driver is installed in the wanted branch or version, with the headers that its module is built with."""
+    """The driver is installed in the wanted branch or version, its module built, with the headers that this takes."""
     seen: Driver = host.get_fact(DriverFact)
     missing = [name for name in selection.headers if not seen.headers or name not in seen.packages]
-    if not missing and current(seen, selection, version):
+    unbuilt = selection.built and seen.module is None
+    if not missing and not unbuilt and current(seen, selection, version):
         return
     yield f"sh -c {shlex.quote(UPDATE)}"
     if missing:
@@ -77,7 +78,10 @@ def driver(selection: Selection, version: str) -> Commands:
         yield _known(selection.first, words.no_such_version(version))
         yield f"{INSTALL} {shlex.quote(selection.first)}"
         yield f"{INSTALL} {shlex.join(selection.packages)}"
-        yield FunctionCommand(_installed, (selection, version), {})
+    elif unbuilt:
+        # The packages are there, and somebody removed the module, or its build failed on a kernel that came later.
+        yield f"dkms autoinstall -k {shlex.quote(seen.kernel)} || true"
+    yield FunctionCommand(_installed, (selection, version), {})
 
 
 def _known(package: str, otherwise: str) -> str:

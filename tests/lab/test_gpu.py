@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from lab.spec import RELEASES
 from tests.lab.conftest import Machines
 from tests.lab.overrides import altered
 from tests.lab.runs import host_tests, run
+from tests.lab.traces import eventually
 
 OLD, NEW = DRIVERS
 OLDER = (
@@ -30,7 +31,7 @@ OLDER = (
 )
 HARDWARE, SMI = "/var/lib/rig-lab/hardware.json", "/var/lib/rig-lab/gpu.json"
 PASSWORD = "/etc/rig/mok-password"
-LOAD = "gpu | Load NVIDIA's driver"
+DRIVER, LOAD = "gpu | Install NVIDIA's driver", "gpu | Load NVIDIA's driver"
 
 
 def boot_id(lab: Lab) -> str:
@@ -39,6 +40,12 @@ def boot_id(lab: Lab) -> str:
 
 def write(lab: Lab, path: str, state: dict[str, Any]) -> None:
     lab.sudo(f"mkdir -p /var/lib/rig-lab && cat >{path}.new && mv {path}.new {path}", input=json.dumps(state))
+
+
+def _state(path: str, **state: Any) -> str:
+    """A command that lays ``state`` over what a file says."""
+    script = f"import json,os; p='{path}'; s=json.load(open(p)) if os.path.exists(p) else {{}}; s.update({state!r}); "
+    return f"python3 -c \"{script}open(p,'w').write(json.dumps(s))\""
 
 
 def again(lab: Lab) -> None:
@@ -135,7 +142,7 @@ def test_a_container_keeps_its_card_across_a_reload_of_systemd(first: First) -> 
 def test_a_deliberate_upgrade_is_one_setting(first: First) -> None:
     lab, before = first.lab, boot_id(first.lab)
     upgraded = run(lab)
-    assert {"gpu | Install NVIDIA's driver", LOAD, "gpu | Install NVIDIA's container toolkit"} <= upgraded.changes
+    assert {DRIVER, LOAD, "gpu | Install NVIDIA's container toolkit"} <= upgraded.changes
     assert f"the kernel runs the driver's module {OLD}, and {NEW} is installed" in upgraded.errors
     assert boot_id(lab) != before
     assert lab.sudo("nvidia-smi --query-gpu=driver_version --format=csv,noheader").stdout.strip() == NEW
@@ -164,6 +171,33 @@ def test_where_reboots_are_not_wanted_the_deploy_says_what_is_pending_and_stops(
     again(lab)
     assert lab.ssh("cat /proc/sys/kernel/osrelease").stdout.strip() == later
     assert run(lab, "--data", "gpu.reboot=never").changes == set()
+
+
+@on_debian_13_alone
+def test_a_power_cut_while_the_module_is_built_is_mended_by_the_next_run(first: First) -> None:
+    lab = first.lab
+    lab.sudo(_state(HARDWARE, dkms="slow"))
+    process = lab.deploying("-y", *OLDER)
+    try:
+        eventually(lambda: lab.console(f"pgrep -f 'dkms install.*{OLD}'", check=False).stdout == "", seconds=120)
+        lab.power_cut()
+    finally:
+        process.kill()
+        process.communicate()
+    lab.start()
+    assert lab.console("dpkg --audit").stdout != ""
+    lab.sudo(_state(HARDWARE, dkms="works"))
+    assert "machine | Finish interrupted package installations" in run(lab, *OLDER).changes
+    assert run(lab, *OLDER).changes == set()
+    assert lab.sudo("nvidia-smi --query-gpu=driver_version --format=csv,noheader").stdout.strip() == OLD
+
+
+@on_debian_13_alone
+def test_a_module_that_is_gone_is_built_again(first: First) -> None:
+    lab = first.lab
+    lab.sudo(f"dkms remove -m nvidia -v {OLD}; dkms add -m nvidia -v {OLD}")
+    assert run(lab, *OLDER).changes == {DRIVER}
+    assert run(lab, *OLDER).changes == set()
 
 
 @on_debian_13_alone
@@ -205,11 +239,11 @@ def test_secure_boot_is_explained_staged_and_gone_on_from(first: First) -> None:
     assert run(lab).changes == set()
 
 
-def doctor(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
+def doctor(lab: Lab, *arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "rig", "doctor", *arguments],
         cwd=CHECKOUT,
-        env=lab.environment(),
+        env=lab.environment(**environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -217,9 +251,9 @@ def doctor(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def verdicts(lab: Lab) -> tuple[int, dict[str, dict[str, str]]]:
+def verdicts(lab: Lab, environment: Mapping[str, str]) -> tuple[int, dict[str, dict[str, str]]]:
     """The doctor's exit code, and each check by its name."""
-    done = doctor(lab, NAME, "--json")
+    done = doctor(lab, NAME, "--json", environment=environment)
     assert done.stderr == ""
     found = json.loads(done.stdout)["machines"][NAME]
     return done.returncode, {check["name"]: check for check in found["checks"]}
@@ -227,7 +261,7 @@ def verdicts(lab: Lab) -> tuple[int, dict[str, dict[str, str]]]:
 
 @on_debian_13_alone
 def test_the_doctor_finds_nothing_on_a_machine_that_is_well(first: First) -> None:
-    code, found = verdicts(first.lab)
+    code, found = verdicts(first.lab, {})
     assert {name: check["result"] for name, check in found.items()} == dict.fromkeys(found, "good")
     assert (code, len(found)) == (0, 14)
 
@@ -241,17 +275,26 @@ class Illness:
     cure: str
     seen: dict[str, str]
     """Each check that turns bad, and a part of what it says."""
-
-
-def _state(path: str, **state: Any) -> str:
-    """A command that lays ``state`` over what a file says."""
-    script = f"import json,os; p='{path}'; s=json.load(open(p)) if os.path.exists(p) else {{}}; s.update({state!r}); "
-    return f"python3 -c \"{script}open(p,'w').write(json.dumps(s))\""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Other settings, by which the doctor looks at it."""
 
 
 KERNEL = "$(cat /proc/sys/kernel/osrelease)"
 REFRESH = "systemctl reset-failed nvidia-cdi-refresh.service; systemctl restart nvidia-cdi-refresh.service"
 BAR = "/run/rig-lab/pci/0000:01:00.0/resource"
+NO_CARD = (
+    "mkdir /run/empty && mount --bind /run/empty /sys/bus/pci/devices",
+    "umount /sys/bus/pci/devices && rmdir /run/empty",
+)
+SHAPE = {
+    **{"layers": 2, "kv_heads": 2, "head_dim": 32, "hidden": 64, "vocabulary": 256},
+    **{"tied": False, "parameters": 200000},
+}
+ON_CARD = {
+    "models": {"catalogue": {"tiny": {"shape": SHAPE}}},
+    "engines": {"llama-70b": {"gpu_layers": 1}},
+}
+"""An engine that computes on the card."""
 
 ILLNESSES = {
     "headers gone": Illness(
@@ -331,33 +374,41 @@ ILLNESSES = {
         {"cdi": "is of the driver 590.48.01, and"},
     ),
     "containers may not open the card": Illness(
-        "rm /dev/nvidia0; mknod /dev/nvidia0 c 195 0",
-        "rm /dev/nvidia0; mknod -m 666 /dev/nvidia0 c 10 229",
+        # Docker keeps a device's numbers until the specification is written anew.
+        f"rm /dev/nvidia0; mknod /dev/nvidia0 c 195 0; {REFRESH}",
+        f"rm /dev/nvidia0; mknod -m 666 /dev/nvidia0 c 10 229; {REFRESH}",
         {"container": "nvidia-smi says: Failed to initialize NVML: Unknown Error"},
     ),
-    "the card is out": Illness(
-        "mkdir /run/empty && mount --bind /run/empty /sys/bus/pci/devices",
-        "umount /sys/bus/pci/devices && rmdir /run/empty",
-        {},
+    "settings of another branch": Illness(
+        "true",
+        "true",
+        {"branch": f"{NEW} is installed, and gpu.driver.version is {OLD}"},
+        {"gpu": {"driver": {"version": OLD}}},
     ),
+    "settings of modules that do not drive it": Illness(
+        "true",
+        "true",
+        {"card": "which the proprietary kernel modules do not drive"},
+        {"gpu": {"driver": {"modules": "proprietary"}}},
+    ),
+    "the card is out": Illness(*NO_CARD, {"card": "no card of NVIDIA's is on the PCI bus"}, ON_CARD),
+    # No engine of the lab computes on it, so that nothing is missing.
+    "the card is out, and nobody asks for it": Illness(*NO_CARD, {}),
 }
 
 
 @on_debian_13_alone
 @pytest.mark.parametrize("illness", ILLNESSES)
-def test_the_doctor_names_what_is_broken_and_nothing_else(first: First, illness: str) -> None:
+def test_the_doctor_names_what_is_broken_and_nothing_else(first: First, tmp_path: Path, illness: str) -> None:
     ill = ILLNESSES[illness]
+    environment = altered(first.lab, tmp_path / "lab", ill.settings) if ill.settings else {}
     first.lab.sudo(ill.command)
     try:
-        code, found = verdicts(first.lab)
+        code, found = verdicts(first.lab, environment)
     finally:
         first.lab.sudo(ill.cure)
-    if illness == "the card is out":
-        # No engine of the lab computes on it, so that nothing is missing.
-        assert (code, [check["result"] for check in found.values()]) == (0, ["good"])
-        return
     bad = {name: check for name, check in found.items() if check["result"] == "bad"}
-    assert code == 1
+    assert code == (1 if ill.seen else 0)
     assert bad.keys() == ill.seen.keys(), bad
     for name, part in ill.seen.items():
         assert part in bad[name]["evidence"]
@@ -366,14 +417,7 @@ def test_the_doctor_names_what_is_broken_and_nothing_else(first: First, illness:
 
 @on_debian_13_alone
 def test_the_doctor_says_when_it_cannot_look(first: First, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "rig", "doctor"],
-        cwd=CHECKOUT,
-        env=first.lab.environment(**altered(first.lab, tmp_path / "lab", address="127.0.0.1", port=1)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = doctor(first.lab, environment=altered(first.lab, tmp_path / "lab", address="127.0.0.1", port=1))
     assert done.returncode == 2
     assert "127.0.0.1 does not answer on port 1" in done.stderr
     assert "Traceback" not in done.stderr
