@@ -48,7 +48,8 @@ class Started:
             text=True,
         )
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
+        if self.process.stdout.readline() != "ready\n":
+            raise AssertionError(f"the lab did not boot: {self.process.communicate()[1]}")
         self.lab = Lab.attach(directory)
         self.family = Family.of(self.lab, self.process.pid)
 
