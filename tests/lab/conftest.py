@@ -70,8 +70,16 @@ def cache() -> Path:
 
 
 @pytest.fixture(scope="session")
-def machines(cache: Path) -> Iterator[Machines]:
+def lasting(cache: Path) -> Iterator[Machines]:
     """Boots machines that live until the session ends."""
+    machines = Machines()
+    yield machines
+    machines.end_all()
+
+
+@pytest.fixture(scope="module")
+def machines(cache: Path) -> Iterator[Machines]:
+    """Boots machines that live until the file's last test ends: idle ones take the others' time."""
     machines = Machines()
     yield machines
     machines.end_all()
@@ -92,18 +100,18 @@ def bare(boot: Boot) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def deployed(machines: Machines) -> Lab:
+def deployed(lasting: Machines) -> Lab:
     """A Debian 13 that the tool has been run against once; shared: a test that breaks it has to mend it."""
-    return _deploy(machines, "trixie")
+    return _deploy(lasting, "trixie")
 
 
 @pytest.fixture(scope="session", params=RELEASES)
-def deployed_release(request: pytest.FixtureRequest, machines: Machines) -> Lab:
+def deployed_release(request: pytest.FixtureRequest, lasting: Machines) -> Lab:
     """A deployed machine of each Debian release; that of Debian 13 is `deployed`."""
     if request.param == "trixie":
         lab: Lab = request.getfixturevalue("deployed")
         return lab
-    return _deploy(machines, request.param)
+    return _deploy(lasting, request.param)
 
 
 def _deploy(machines: Machines, release: str) -> Lab:
