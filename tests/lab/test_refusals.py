@@ -285,6 +285,12 @@ def test_a_model_with_another_hash_is_not_left_lying_and_stops_what_needs_it(wit
     _no_model_and_no_engine(without_model[0])
 
 
+def test_a_deploy_that_stops_at_a_model_has_closed_the_machine_before(without_model: tuple[Lab, Run]) -> None:
+    lab, _ = without_model
+    assert "policy drop" in lab.sudo("nft list chain inet rig input").stdout
+    assert lab.neighbour(f"timeout 2 bash -c '</dev/tcp/{lab.address}/22'").returncode != 0
+
+
 def test_a_hub_that_sends_wrong_bytes_is_told_and_nothing_is_left(without_model: tuple[Lab, Run]) -> None:
     lab, _ = without_model
     hub = f"http://{lab.network.services}:{HUB_PORT}"
