@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from rig import alertmanager, monitoring
+from rig import alertmanager, containers, monitoring
 from rig.gpu.cards import CannotDrive, Card
-from rig.gpu.driver import selection
+from rig.gpu.driver import handled, outdated, selection
 from rig.settings import Settings, size_bytes
 from rig.settings.firewall import Ssh
 
@@ -70,6 +70,8 @@ class Machine:
     """Process that holds a lock of apt or dpkg."""
     daemon: str = ""
     """Text of /etc/docker/daemon.json; empty when it is missing."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the installed packages that their owner has put on hold."""
     cards: tuple[Card, ...] = ()
     """NVIDIA's cards on the PCI bus."""
     kernel: str = ""
@@ -129,6 +131,7 @@ def problems(settings: Settings, machine: Machine) -> list[str]:
         *_space(settings, machine),
         *_ports(settings, machine),
         *_cards(settings, machine),
+        *_held(settings, machine),
         *_owners_files(machine),
         *_secrets(settings, machine),
     ]
@@ -236,6 +239,23 @@ def _cards(settings: Settings, machine: Machine) -> list[str]:
     except CannotDrive as error:
         return [str(error)]
     return []
+
+
+def _held(settings: Settings, machine: Machine) -> list[str]:
+    """Packages on hold, which apt will not touch, and which the settings want otherwise than they are."""
+    replaced = containers.replaced(settings.containers, machine.held)
+    found = [
+        f"{name} is on hold, and containers.source: {settings.containers.source} replaces it; let it go "
+        f"(sudo apt-mark unhold {name}), or write another containers.source"
+        for name in replaced
+    ]
+    if handled(settings, machine.cards):
+        found += [
+            f"{name} is on hold at {machine.held[name]}, and {key} asks for {wanted}; let it go "
+            f"(sudo apt-mark unhold {name}), or write the version that is there"
+            for name, key, wanted in outdated(settings, machine.held)
+        ]
+    return found
 
 
 def _who(listener: Listener) -> str:

@@ -6,6 +6,7 @@ from pyinfra.api.deploy import deploy as concern
 from pyinfra.operations import files
 
 from rig import keyring
+from rig.containers import CONFLICTING, DISTRIBUTION, VENDOR
 from rig.facts.containers import DAEMON
 from rig.gpu import driver as gpu
 from rig.operations import containers, packages, units
@@ -17,14 +18,6 @@ from rig.settings.containers import Vendor
 
 KEYRING = "/etc/apt/keyrings/docker.asc"
 SOURCES = "/etc/apt/sources.list.d/docker.sources"
-
-VENDOR = ["docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"]
-DISTRIBUTION = {
-    "debian": ["docker.io", "docker-cli", "docker-compose", "containerd", "runc"],
-    "ubuntu": ["docker.io", "docker-compose-v2", "containerd", "runc"],
-}
-CONFLICTING = ["docker.io", "docker-cli", "docker-compose", "podman-docker", "containerd", "runc"]
-"""Packages whose files the vendor's replace."""
 
 
 @concern("containers")

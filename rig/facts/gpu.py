@@ -58,7 +58,7 @@ file=$(modinfo -k "$kernel" -n nvidia 2>/dev/null)
 library=$(readlink -f /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1)
 [ ! -f "$library" ] || printf "library\t%s\n" "${library##*.so.}"
 dpkg-query -W -f='${db:Status-Abbrev}\tpackage\t${Package}\t${Version}\n' "nvidia-*" "libnvidia-*" "libcuda*" \
-  "cuda-drivers*" "linux-modules-nvidia-*" "linux-headers-*" 2>/dev/null | sed -n "s/^ii *\t//p"
+  "cuda-drivers*" "linux-modules-nvidia-*" "linux-headers-*" 2>/dev/null | sed -n "s/^.i \t//p"
 kept=$(grep -lsE "^[[:space:]]*blacklist[[:space:]]+nouveau" /etc/modprobe.d/*.conf /usr/lib/modprobe.d/*.conf)
 [ -z "$kept" ] || printf "blacklisted\t%s\n" "$(stat -c %.Z $kept | sort -n | tail -n 1)"
 [ ! -e "/boot/initrd.img-$kernel" ] || printf "initramfs\t%s\n" "$(stat -c %.Z "/boot/initrd.img-$kernel")"

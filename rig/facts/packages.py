@@ -20,8 +20,9 @@ class Installed(FactBase[frozenset[str]]):
         return f"dpkg-query -W -f='${{db:Status-Abbrev}} ${{Package}}\\n' {names} 2>/dev/null || true"
 
     def process(self, output: list[str]) -> frozenset[str]:
+        # The first letter is what dpkg was told to do, h to hold it; the second what is there; a third what is broken.
         pairs = (line.split() for line in output)
-        return frozenset(name for status, name in pairs if status == "ii")
+        return frozenset(name for status, name in pairs if status[1:] == "i")
 
 
 class HalfInstalled(FactBase[bool]):

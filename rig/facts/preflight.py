@@ -55,6 +55,7 @@ class MachineFact(FactBase[Machine]):
             listeners=tuple(_listener(values) for values in fields.get("listener", [])),
             published={name.lstrip("/"): frozenset(map(int, ports)) for name, *ports in fields.get("container", [])},
             apt_holder=" ".join(fields["apt"][0]) if "apt" in fields else None,
+            held={name: version for name, version in fields.get("held", [])},
             cards=tuple(card(values) for values in fields.get("card", [])),
             kernel=fields["kernel"][0][0],
             secure_boot="secure" in fields,
@@ -97,6 +98,7 @@ if command -v docker >/dev/null; then
     "container${t}{{.Name}}{{range .HostConfig.PortBindings}}{{range .}}${t}{{.HostPort}}{{end}}{{end}}" 2>/dev/null
 fi
 [ -f @DAEMON@ ] && printf "daemon\t%s\n" "$(base64 -w 0 @DAEMON@)"
+dpkg-query -W -f='${db:Status-Abbrev}\theld\t${Package}\t${Version}\n' | sed -n "s/^hi \t//p"
 for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do
   [ -e "$lock" ] || continue
   pid=$(awk -v inode=":$(stat -c %i "$lock")\$" "\$6 ~ inode { print \$5; exit }" /proc/locks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rig.gpu.cards import CannotDrive, Card, Modules, branch, modules
@@ -29,6 +29,9 @@ TOOLKIT = (
     "libnvidia-container1",
 )
 """Packages of one source that are of use in one version only."""
+
+DRIVERS = ("nvidia-", "libnvidia-", "libcuda", "cuda-drivers")
+"""Starts of the names of the driver's packages, all of which have its version."""
 
 PINNED_NAMES = ("nvidia*", "cuda*", "libnv*", "libcuda*")
 """Names for which NVIDIA's repository is preferred; whatever else it holds does not replace the distribution's."""
@@ -124,5 +127,23 @@ def matches(version: str | None, wanted: str) -> bool:
     """Whether an installed package's version is of the wanted branch, or is the wanted version."""
     if version is None:
         return False
-    upstream = re.split(r"[-+~]", version.partition(":")[2] or version)[0]
+    upstream = _upstream(version)
     return upstream == wanted or upstream.startswith(f"{wanted}.")
+
+
+def _upstream(version: str) -> str:
+    return re.split(r"[-+~]", version.partition(":")[2] or version)[0]
+
+
+def outdated(settings: Settings, there: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Packages of the driver and of the toolkit whose versions are not the settings': name, setting, its value."""
+    driver, toolkit = settings.gpu.driver, settings.gpu.toolkit
+    found = []
+    for name, version in sorted(there.items()):
+        # Debian has packages with NVIDIA's names and other versions, of the CUDA compiler for one.
+        of_driver = name.startswith(DRIVERS) and re.match(r"[1-9][0-9]{2}\b", _upstream(version))
+        if name in TOOLKIT and version != toolkit.version:
+            found.append((name, "gpu.toolkit.version", toolkit.version))
+        elif name not in TOOLKIT and of_driver and not matches(version, driver.version):
+            found.append((name, "gpu.driver.version", driver.version))
+    return found

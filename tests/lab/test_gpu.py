@@ -114,8 +114,18 @@ def test_the_chosen_branch_is_installed_although_there_is_a_newer_one(first: Fir
     assert f"Candidate: {OLD}-1" in first.lab.sudo("apt-cache policy nvidia-open").stdout
 
 
-def test_a_second_run_changes_nothing(first: First) -> None:
-    assert run(first.lab, *OLDER).changes == set()
+def test_a_second_run_changes_nothing_and_a_hold_is_in_its_way_only_where_another_version_is_asked_for(
+    first: First,
+) -> None:
+    lab, held = first.lab, "nvidia-open nvidia-container-toolkit docker-ce containerd.io"
+    lab.sudo(f"apt-mark hold {held}")
+    assert run(lab, *OLDER).changes == set()
+    refused = run(lab)
+    assert refused.code == 1
+    assert f"nvidia-open is on hold at {OLD}-1, and gpu.driver.version asks for" in refused.errors
+    assert "nvidia-container-toolkit is on hold at" in refused.errors
+    assert "Beginning operation run" not in refused.errors
+    lab.sudo(f"apt-mark unhold {held}")
 
 
 @on_debian_13_alone

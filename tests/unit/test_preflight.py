@@ -245,6 +245,7 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
             "container\t/rig-one\t8002",
             "container\t/rig-two",
             "apt\tapt-get\t(PID 12)",
+            "held\tdocker-ce\t5:29.1.2-1",
             "card\t0000:01:00.0\t0x2c05\t0x0000004000000000 0x00000043ffffffff 0x000000000014220c",
             "card\t0000:02:00.0\t0x2684\t",
             "kernel\t6.12.107+deb13-amd64",
@@ -263,6 +264,7 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
         listeners=(Listener("[::1]", 8002, "nginx", "nginx.service"), Listener("0.0.0.0", 22, "", "")),
         published={"rig-one": frozenset({8002}), "rig-two": frozenset()},
         apt_holder="apt-get (PID 12)",
+        held={"docker-ce": "5:29.1.2-1"},
         cards=(Card("0000:01:00.0", 0x2C05, 16 * GIB), Card("0000:02:00.0", 0x2684, 0)),
         kernel="6.12.107+deb13-amd64",
         secure_boot=True,
@@ -286,6 +288,46 @@ def test_a_card_that_the_settings_cannot_drive_is_refused() -> None:
     assert "does not know it" in _only(WITH_CARD, {"gpu/driver/version": "565"})
     assert "none of the distribution's" in _only(replace(WITH_CARD, kernel="6.18.1-custom"))
     assert _said(replace(WITH_CARD, kernel="6.18.1-custom"), {"gpu/enabled": False}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "asked"),
+    [
+        ("nvidia-open", "590.48.01-1", "gpu.driver.version asks for 595"),
+        ("libcuda1", "590.48.01-1", "gpu.driver.version asks for 595"),
+        ("libnvidia-container1", "1.19.1-1", "gpu.toolkit.version asks for 1.20.0-1"),
+    ],
+)
+def test_a_hold_that_keeps_another_version_is_told_with_the_remedy(name: str, version: str, asked: str) -> None:
+    held = replace(WITH_CARD, held={name: version})
+    assert _only(held) == (
+        f"{name} is on hold at {version}, and {asked}; let it go (sudo apt-mark unhold {name}), or write the version "
+        "that is there"
+    )
+    assert _said(held, {"gpu/enabled": False}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("nvidia-open", "595.91.07-1"),
+        ("libnvidia-container1", "1.20.0-1"),
+        ("nvidia-cuda-toolkit", "12.4.131~12.4.1-2"),
+        ("nvidia-kernel-common", "20240109+1"),
+        ("linux-image-amd64", "6.12.107-1"),
+        ("docker-ce", "5:29.1.2-1~debian.13~trixie"),
+    ],
+)
+def test_a_hold_that_is_in_nobodys_way_is_let_be(name: str, version: str) -> None:
+    assert _said(replace(WITH_CARD, held={name: version})) == []
+
+
+@pytest.mark.parametrize(("name", "source"), [("runc", "vendor"), ("docker-ce", "distribution")])
+def test_a_hold_on_what_the_other_engine_replaces_is_told_with_the_remedy(name: str, source: str) -> None:
+    assert _only(replace(FINE, held={name: "1"}), {"containers/source": source}) == (
+        f"{name} is on hold, and containers.source: {source} replaces it; let it go (sudo apt-mark unhold {name}), or "
+        "write another containers.source"
+    )
 
 
 @pytest.mark.parametrize("text", ["{no", "[]", '"text"', "\x00"])
