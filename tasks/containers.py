@@ -9,7 +9,7 @@ from rig import keyring
 from rig.containers import CONFLICTING, DISTRIBUTION, VENDOR
 from rig.facts.containers import DAEMON
 from rig.gpu import driver as gpu
-from rig.operations import containers, packages, units
+from rig.operations import containers, packages
 from rig.operations.files import written
 from rig.preflight import Machine
 from rig.render import render
@@ -34,7 +34,7 @@ def deploy(settings: Settings, found: Machine) -> None:
         # Docker has it on by itself from 28.2 on, and takes the key all the same.
         daemon = containers.merged({"features": {"cdi": True}}, daemon)
     containers.daemon(name=f"Merge {DAEMON}", wanted=daemon)
-    units.running(name="Run the container engine", unit="docker.service", files=[DAEMON])
+    containers.running(name="Run the container engine")
 
 
 def _from_vendor(vendor: Vendor, found: Machine) -> None:

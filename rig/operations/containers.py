@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,39 @@ from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.operations import files as pyinfra_files
 
+from rig import units
 from rig.facts.containers import DAEMON, Daemon
+from rig.facts.units import Unit
 from rig.operations import Commands, files
+
+SERVICE = "docker.service"
+BEFORE = f"{DAEMON}.rig-before"
+"""The daemon.json that Docker last started with, from the moment of its replacement until Docker has started anew."""
+
+# With the flags of its unit, as a key that says the same as a flag is refused at the start. Docker 23 has --validate.
+_CHECK = f"""
+dockerd --help 2>/dev/null | grep -q -- --validate || exit 0
+words=$(systemctl show --property=ExecStart --value {SERVICE} |
+  sed -n 's/.*argv\\[\\]=[^ ]*\\(.*\\) ; ignore_errors=.*/\\1/p' | sed 's/ \\$[A-Za-z_{{}}]*//g')
+said=$(dockerd $words --validate --config-file {DAEMON}.rig-new 2>&1) && exit 0
+rm {DAEMON}.rig-new
+echo "Docker does not take containers.daemon: $(echo "$said" | tail -n 1 | sed s/.rig-new//); correct it there," \\
+  "or in {DAEMON} where the key is yours; that file is as it was" >&2
+exit 1
+"""
+
+_KEEP = f"[ -e {BEFORE} ] || cp --preserve {DAEMON} {BEFORE} 2>/dev/null || echo '{{}}' >{BEFORE}"
+
+_PUT_BACK = f"""
+[ -e {BEFORE} ] || exit 1
+said=$(journalctl --unit={SERVICE} --lines=100 --output=cat | grep '^failed to start daemon: ' | tail -n 1)
+mv --no-target-directory {BEFORE} {DAEMON}
+systemctl reset-failed {SERVICE} docker.socket
+systemctl restart {SERVICE}
+echo "Docker does not start with containers.daemon (${{said:-journalctl --unit={SERVICE} says why}});" \\
+  "correct it there; {DAEMON} is as it was" >&2
+exit 1
+"""
 
 
 def merged(own: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,11 +58,23 @@ def merged(own: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
 
 @operation()
 def daemon(wanted: Mapping[str, Any]) -> Commands:
-    """daemon.json holds ``wanted``, and whatever else the owner wrote into it."""
+    """daemon.json holds ``wanted``, and whatever else the owner wrote into it; Docker has looked at it before."""
     there = host.get_fact(Daemon)
     content = merged(there, wanted)
     if content != there:
-        yield from files.written._inner(path=DAEMON, text=json.dumps(content, indent=2) + "\n")
+        text = json.dumps(content, indent=2) + "\n"
+        yield from files.written._inner(path=DAEMON, text=text, first=(f"sh -c {shlex.quote(_CHECK)}", _KEEP))
     elif content:
         # Not written again for its layout, which is the owner's.
         yield from pyinfra_files.file._inner(path=DAEMON, user="root", group="root", mode="644")
+
+
+@operation()
+def running() -> Commands:
+    """Docker is enabled, active, and younger than daemon.json; one that keeps it from starting is taken back."""
+    for step in units.steps(host.get_fact(Unit, unit=SERVICE, files=(DAEMON,))):
+        if step in ("start", "restart"):
+            script = f"systemctl {step} {SERVICE} && rm -f {BEFORE} && exit 0{_PUT_BACK}"
+            yield f"sh -c {shlex.quote(script)}"
+        else:
+            yield "systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {SERVICE}"

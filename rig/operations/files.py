@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from pyinfra import host, logger, state
@@ -21,14 +21,14 @@ ACCESS = "644 root:root"
 
 
 @operation()
-def written(path: str, text: str) -> Commands:
+def written(path: str, text: str, first: Sequence[str] = ()) -> Commands:
     """The file at ``path`` holds ``text``; it is written beside its place and renamed, so that nobody reads half of it.
 
-    pyinfra's own ``files.put`` asks the machine three times where this asks once, and copies over the file that others
-    read.
+    ``first`` are commands that look at PATH.rig-new, and without whose success it is not renamed. pyinfra's own
+    ``files.put`` asks the machine three times where this asks once, and copies over the file that others read.
     """
     if host.get_fact(Written, path=path) != _wanted(text):
-        yield from _write(path, text)
+        yield from _write(path, text, first)
 
 
 @operation()
@@ -48,7 +48,7 @@ def _wanted(text: str) -> FileState:
     return FileState(ACCESS, hashlib.sha256(text.encode()).hexdigest())
 
 
-def _write(path: str, text: str) -> Commands:
+def _write(path: str, text: str, first: Sequence[str] = ()) -> Commands:
     _show_difference(path, text)
     # One name, so that what a killed run leaves there is taken away by the next one.
     new = f"{path}.rig-new"
@@ -56,6 +56,7 @@ def _write(path: str, text: str) -> Commands:
     yield FileUploadCommand(upload(text), new)
     beside = shlex.quote(new)
     yield f"chown root:root {beside} && chmod 0644 {beside} && sync {beside}"
+    yield from first
     yield f"mv --no-target-directory {beside} {shlex.quote(path)}"
 
 

@@ -306,6 +306,28 @@ def test_a_hub_that_sends_wrong_bytes_is_told_and_nothing_is_left(without_model:
     _no_model_and_no_engine(lab)
 
 
+@pytest.mark.parametrize(
+    ("daemon", "reason"),
+    [
+        # A key that it does not know Docker tells when it looks at the file; a word without meaning, when it starts.
+        ({"log-drivr": "journald"}, "the following directives don't match any configuration option: log-drivr"),
+        ({"storage-driver": "ovrelay2"}, "failed to start daemon: error initializing graphdriver"),
+    ],
+)
+def test_settings_that_docker_does_not_start_with_leave_docker_as_it_was(
+    without_model: tuple[Lab, Run], tmp_path: Path, daemon: dict[str, str], reason: str
+) -> None:
+    lab, _ = without_model
+    before = lab.sudo("cat /etc/docker/*").stdout
+    told = said(lab.deploy("-y", environment=altered(lab, tmp_path / "lab", {"containers": {"daemon": daemon}})))
+    assert reason in told
+    assert "correct it there" in told
+    assert lab.sudo("cat /etc/docker/*").stdout == before
+    assert lab.sudo("systemctl is-active docker.service && docker info --format {{.LoggingDriver}}").stdout == (
+        "active\njournald\n"
+    )
+
+
 def test_an_apt_that_runs_is_waited_for_and_then_the_deploy_goes_on(without_model: tuple[Lab, Run]) -> None:
     lab, _ = without_model
     hold = (
