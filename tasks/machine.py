@@ -40,16 +40,18 @@ def deploy(settings: Settings) -> None:
     machine.time_zone(name=f"Set the time zone to {wanted.timezone}", zone=wanted.timezone)
 
     for user, person in wanted.users.items():
+        home = f"/home/{user}"
         server.user(
             name=f"Create the user {user}",
             user=user,
             groups=list(person.groups),
             append=True,
             shell=person.shell,
-            home=f"/home/{user}",
+            home=home,
             create_home=True,
-            public_keys=list(person.authorized_keys),
-            delete_keys=True,
+        )
+        machine.authorized_keys(
+            name=f"Let the keys of {user} log in", user=user, folder=f"{home}/.ssh", keys=person.authorized_keys
         )
 
     parameters = {key: str(value) for key, value in wanted.sysctl.items() if value is not None}

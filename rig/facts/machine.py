@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
@@ -16,6 +17,28 @@ class TimeZone(FactBase[str]):
 
     def process(self, output: list[str]) -> str:
         return output[0].partition("/zoneinfo/")[2] if output else ""
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """A user's authorized_keys and its folder; modes with owners, such as ``600 owner``."""
+
+    folder: str
+    file: str
+    sha256: str
+
+
+class AuthorizedKeys(FactBase[KeyFile | None]):
+    """The keys that log in as a user; None when there is no such file, or something else such as a link."""
+
+    def command(self, folder: str) -> str:
+        return (
+            f"cd {shlex.quote(folder)} 2>/dev/null && [ -f authorized_keys ] && [ ! -L authorized_keys ] && "
+            'stat -c "%a %U" . authorized_keys && sha256sum <authorized_keys || true'
+        )
+
+    def process(self, output: list[str]) -> KeyFile:
+        return KeyFile(folder=output[0], file=output[1], sha256=output[2].split()[0])
 
 
 class SysctlValues(FactBase[dict[str, str]]):

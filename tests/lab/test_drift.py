@@ -65,13 +65,13 @@ DRIFTS = {
     "a user's authorized key removed": Drift(
         command=": > /home/owner/.ssh/authorized_keys",
         seen_by={"machine": ("test_user_logs_in_with_the_keys_of_the_settings_and_no_other",)},
-        told={"machine | Create the user owner"},
+        told={"machine | Let the keys of owner log in"},
     ),
     "a stranger's key authorized": Drift(
         command="echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0F2Tym2W1zEq0bbnKzdRNHW3IbpbF0RMGpCZ5OvXnf stranger' "
         ">> /home/owner/.ssh/authorized_keys",
         seen_by={"machine": ("test_user_logs_in_with_the_keys_of_the_settings_and_no_other",)},
-        told={"machine | Create the user owner"},
+        told={"machine | Let the keys of owner log in"},
     ),
     "a kernel parameter's file edited": Drift(
         command="sed -i 's/^net.core.somaxconn.*/net.core.somaxconn = 77/' /etc/sysctl.d/60-rig.conf",
