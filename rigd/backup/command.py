@@ -14,6 +14,8 @@ from rigd.models.errors import Failed
 
 LOOK = 0.5
 """Seconds between two looks at how far a program is."""
+GRACE = 5.0
+"""Seconds in which a program that is ended may tidy up."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ def run(
     descriptors: Sequence[int] = (),
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Done:
-    """Run a program to its end; `meanwhile` is called now and then. Raises Failed where it is not installed.
+    """Run a program to its end; `meanwhile` is called now and then, and ends it by raising something.
 
+    Raises Failed where it is not installed.
     In English, as what it says is looked at; into files, as a pipe that nobody reads would stop it.
     """
     if shutil.which(words[0]) is None:
@@ -69,7 +72,11 @@ def run(
         finally:
             if process.poll() is None:
                 process.terminate()
-                process.wait()
+                try:
+                    process.wait(GRACE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
         output.seek(0)
         errors.seek(0)
         return Done(process.returncode, output.read().decode(errors="replace"), errors.read().decode(errors="replace"))

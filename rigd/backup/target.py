@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ MODELS = Path("models")
 REPOSITORY = Path("restic")
 """Below the target: the encrypted part."""
 
+PROBE = Path(".rig-backup-probe")
+"""Below the target, for a moment."""
 SYSTEM_RESERVE = 2 << 30
 """Bytes that stay free on the system's own disk."""
 
@@ -54,6 +57,22 @@ def still_there(config: Config) -> bool:
     with suppress(OSError):
         return os.path.samestat(Path().stat(), Path(config.target).stat())
     return False
+
+
+def refusal() -> str | None:
+    """Why the working directory takes nothing that is written to it; None when it does, or is merely full.
+
+    Its flags do not say it: newer kernels no longer mark a file system read-only that was shut after an error.
+    """
+    try:
+        with PROBE.open("wb") as file:
+            file.write(b"?")
+            file.flush()
+            os.fsync(file.fileno())
+        PROBE.unlink()
+    except OSError as error:
+        return None if error.errno == errno.ENOSPC else os.strerror(error.errno or errno.EIO)
+    return None
 
 
 def free() -> int:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rigd.backup import command, password
+from rigd.backup import command, password, target
 from rigd.backup.config import Keep
 from rigd.backup.target import REPOSITORY
 from rigd.models.errors import Failed
 
 TAG = "rig"
 """Snapshots of others in the same repository are none of our business."""
+PROBED = 5.0
+"""Seconds between two probes of the disk while restic writes to it."""
 WRONG_PASSWORD = ("wrong password or no key found", "unable to open config file: Stat: ciphertext verification failed")
 
 
@@ -118,12 +121,33 @@ class Vault:
             }
             # A lock is a file: a disk that is full has no room for it, and the cause would not be told.
             options = ["--no-cache", *(["--no-lock"] if self._read_only or words[0] == "cat" else [])]
-            done = command.run(["restic", *options, *words], environment, (descriptor,))
+            watch = (lambda: None) if self._read_only else _Watch(words[0]).look
+            done = command.run(["restic", *options, *words], environment, (descriptor,), watch)
         if any(sign in done.errors for sign in WRONG_PASSWORD):
             raise WrongPassword(f"the password does not open {_where()}")
         if done.code not in fine:
             raise Failed(_failure(words[0], done))
         return done
+
+
+class _Watch:
+    """Ends restic when the disk takes nothing any more: by itself it tries again, for a quarter of an hour and more."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._next = time.monotonic() + PROBED
+
+    def look(self) -> None:
+        """Raises Failed."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + PROBED
+        refusal = target.refusal()
+        if refusal is not None:
+            raise Failed(
+                f"restic {self._what} of {_where()} was ended: the disk takes nothing any more ({refusal}); look for "
+                "its errors (journalctl -k), check it (fsck), and mount it again"
+            )
 
 
 def _failure(what: str, done: command.Done) -> str:
