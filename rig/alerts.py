@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from rig.settings import Settings
 from rig.settings.monitoring import seconds
+from rigd.backup.schedule import EVERY
 from rigd.metrics.config import FILE, TEXTFILES
 
 Severity = Literal["critical", "warning", "info"]
@@ -192,14 +193,8 @@ def _machine(settings: Settings) -> Iterator[Alert]:
         "The models could not all be read again and verified.",
         "journalctl -u rig-models-scrub tells which one, and why.",
     )
-    yield Alert(
-        "BackupTooOld",
-        f"time() - rig_backup_last_success_timestamp_seconds > {seconds(wanted.backup_age)}",
-        0,
-        "warning",
-        "No backup has succeeded for {{ $value | humanizeDuration }}.",
-        "rig-backup status on the machine tells how the last one ended.",
-    )
+    if settings.backup.enabled:
+        yield from _backup(settings)
     yield Alert(
         "CertificateEnds",
         f"rig_certificate_end_timestamp_seconds - time() < {seconds(wanted.certificate_end)}",
@@ -223,6 +218,27 @@ def _machine(settings: Settings) -> Iterator[Alert]:
         "warning",
         "{{ $labels.name }} failed.",
         "systemctl status and journalctl -u tell why.",
+    )
+
+
+def _backup(settings: Settings) -> Iterator[Alert]:
+    success = "rig_backup_last_success_timestamp_seconds"
+    yield Alert(
+        "BackupTooOld",
+        f"time() - {success} > {seconds(settings.monitoring.alerts.backup_age)}",
+        0,
+        "warning",
+        "No backup has succeeded for {{ $value | humanizeDuration }}.",
+        "rig-backup status on the machine tells how the last one ended.",
+    )
+    yield Alert(
+        "BackupNeverAsked",
+        # Written whenever cron asks, whether one is due or not: a new machine has it after a quarter of an hour.
+        f'absent({success}) and on () up{{job="node"}} == 1',
+        4 * EVERY * 60,
+        "warning",
+        "Cron has never asked whether a backup is due.",
+        "systemctl status cron tells whether it runs, and journalctl -t rig-backup what it was answered.",
     )
 
 

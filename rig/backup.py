@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from rig.settings import Settings
-from rigd.backup.config import Config, Keep
+from rigd.backup.config import PATH, Config, Keep
+from rigd.backup.metrics import NAME
 from rigd.backup.schedule import Schedule, crontab_minutes
 from rigd.backup.target import REPOSITORY
 from rigd.metrics.config import TEXTFILES
 
 CRON = "/etc/cron.d/rig-backup"
 CRON_UNIT = "cron.service"
+METRICS = f"{TEXTFILES}/{NAME}"
+NEEDLESS = (CRON, PATH, METRICS)
+"""What goes where no backups are made: figures that nobody writes any more would stay what they are for ever."""
 
 
 def packages(settings: Settings) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from rigd.backup.config import PASSWORD, PATH, dump
 def prepare(settings: Settings) -> None:
     """Before keys are made and models fetched: on the machine of an earlier life they are brought back instead."""
     if not settings.backup.enabled:
-        backup.retired(name="Make no backups", files=[wanted.CRON, PATH])
+        backup.retired(name="Make no backups", files=list(wanted.NEEDLESS))
         return
     texts = {
         PATH: dump(wanted.config(settings)),

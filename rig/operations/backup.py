@@ -34,7 +34,7 @@ def password(repository: str) -> Commands:
 
 @operation()
 def retired(files: list[str]) -> Commands:
-    """Nothing begins a backup any more. The password stays, as the backups do."""
+    """Nothing begins a backup any more, or tells of one. The password stays, as the backups do."""
     there = host.get_fact(Present, paths=tuple(files))
     if there:
         yield f"rm -f {shlex.join(there)}"

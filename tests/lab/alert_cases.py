@@ -12,6 +12,7 @@ from typing import Any
 from rig.alerts import Alert
 
 TEXTFILE = "/var/lib/prometheus/node-exporter/rig_machine.prom"
+SUCCESS = "rig_backup_last_success_timestamp_seconds"
 GIB = 1 << 30
 
 
@@ -161,11 +162,23 @@ CASES = (
     Case("ModelScrubFailed", {'node_systemd_unit_state{name="rig-models-scrub.service",state="active"}': "1"}, "0m"),
     Case(
         "BackupTooOld",
-        {"rig_backup_last_success_timestamp_seconds": "0x12000"},
+        {SUCCESS: "0x12000"},
         "192h1m",
         (({}, "No backup has succeeded for 8d 0h 1m 0s."),),
     ),
-    Case("BackupTooOld", {"rig_backup_last_success_timestamp_seconds": "0x12000"}, "192h"),
+    Case("BackupTooOld", {SUCCESS: "0x12000"}, "192h"),
+    Case(
+        "BackupNeverAsked",
+        {'up{job="node"}': "1x100"},
+        "60m",
+        (({}, "Cron has never asked whether a backup is due."),),
+    ),
+    # A new machine: cron asks within a quarter of an hour, and the file tells when the machine was made.
+    Case("BackupNeverAsked", {'up{job="node"}': "1x100", SUCCESS: "_x15 0x85"}, "99m"),
+    # Asked, and long ago: which BackupTooOld tells.
+    Case("BackupNeverAsked", {'up{job="node"}': "1x12000", SUCCESS: "0x12000"}, "199h"),
+    # What the machine measures is not known at all: which NotMeasured tells.
+    Case("BackupNeverAsked", {'up{job="node"}': "0x100"}, "99m"),
     # Time begins at 0 in these tests: the certificate ends after 14 days and an hour.
     Case(
         "CertificateEnds",

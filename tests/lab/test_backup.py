@@ -26,6 +26,7 @@ MODELS = f"{TARGET}/models"
 PASSWORD = "/etc/rig/backup-password"
 STATE = "/var/lib/rig/backup/state.json"
 CRON = "/etc/cron.d/rig-backup"
+METRICS = "/var/lib/prometheus/node-exporter/rig_backup.prom"
 WORDS = "/srv/own/words"
 """What a program of the owner's keeps."""
 SEARCH = "sudo rig-backup restore"
@@ -257,6 +258,22 @@ def _said(lab: Lab, words: str) -> list[str]:
     """Nothing once cron's runs have said so in the journal."""
     lines = lab.sudo("journalctl --identifier=rig-backup --output=cat --no-pager", check=False).stdout
     return [] if words in lines else [f"the journal does not say {words!r}: {lines[-1000:]}"]
+
+
+def test_without_backups_nothing_tells_of_them_and_nothing_warns(backed: Backed) -> None:
+    lab = backed.lab
+    files, rules = f"{CRON} /etc/rig/backup.json {METRICS}", "/etc/rig/prometheus/rules.yml"
+    assert lab.sudo(f"ls {files} && grep --only-matching 'alert: Backup.*' {rules}").stdout.count("Backup") == 2
+    off = ("--data", "backup.enabled=false")
+    assert run(lab, *off).changes == {
+        "backup | Make no backups",
+        "monitoring | Write /etc/rig/prometheus",
+        "monitoring | Run Prometheus",
+    }
+    assert lab.sudo(f"ls {files} 2>/dev/null; grep Backup {rules}", check=False).stdout == ""
+    assert "rig_backup_" not in lab.sudo("curl --silent --fail http://127.0.0.1:9100/metrics").stdout
+    assert run(lab).changes
+    assert backed.run().returncode == 0
 
 
 def test_a_machine_that_is_gone_is_brought_back_from_its_disk(backed: Backed, machines: Machines) -> None:

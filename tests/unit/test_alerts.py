@@ -37,6 +37,15 @@ def test_only_enabled_engines_are_named() -> None:
     assert [alert.expression for alert in made if '"one"' in alert.expression] == []
 
 
+def test_backups_are_watched_only_where_they_are_made() -> None:
+    """The last figures of one that is not made any more say for ever when it was."""
+    watched = {alert.name for alert in ALERTS if "rig_backup_" in alert.expression}
+    assert watched == {"BackupTooOld", "BackupNeverAsked"}
+    made = alerts(settings({"backup/enabled": False}))
+    assert [alert.name for alert in made if "rig_backup_" in alert.expression] == []
+    assert {alert.name for alert in made} == NAMES - watched
+
+
 def test_rules_stand_after_what_they_are_computed_from() -> None:
     (group,) = document(settings(), "x")["groups"]
     recorded = [rule["record"] for rule in group["rules"] if "record" in rule]

@@ -17,7 +17,7 @@ from rig.facts import backup as facts
 from rig.operations import backup as operations
 from rig.render import render
 from rigd.backup import metrics, target, vault
-from rigd.backup.config import PASSWORD, STATE, Config, Keep, dump, parse
+from rigd.backup.config import PASSWORD, PATH, STATE, Config, Keep, dump, parse
 from rigd.backup.schedule import Schedule
 from rigd.backup.state import Run, State
 from rigd.metrics.config import TEXTFILES
@@ -237,6 +237,10 @@ def test_nothing_is_removed_where_no_backup_was_ever_made(etc: Etc, tmp_path: Pa
     cron.write_text("")
     assert len(etc.here.carry_out(operations.retired._inner(files=[str(cron)]))) == 1
     assert not cron.exists()
+
+
+def test_where_no_backups_are_made_no_figures_of_them_are_left() -> None:
+    assert (backup.CRON, PATH, f"{TEXTFILES}/rig_backup.prom") == backup.NEEDLESS
 
 
 def test_the_fact_tells_a_machine_without_anything_from_one_with_both(etc: Etc, tmp_path: Path) -> None:
