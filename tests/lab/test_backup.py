@@ -186,6 +186,10 @@ def test_a_disk_that_became_read_only_is_told(backed: Backed) -> None:
         assert backed.lab.sudo("rig-backup restore --yes").returncode == 0
     finally:
         backed.lab.sudo(f"mount -o remount,rw {TARGET}")
+    # The disk is well again, and the last backup is not.
+    chosen = "no_backup_has_failed or can_be_written or metrics"
+    seen = host_tests(backed.lab, "tests/host/test_backup.py", "-k", chosen)
+    assert seen.failed == {"test_no_backup_has_failed_and_none_is_overdue"}, seen.output
     assert backed.run().returncode == 0
 
 
