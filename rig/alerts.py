@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rig import thermal
 from rig.settings import Settings
 from rig.settings.monitoring import seconds
 from rigd.backup.schedule import EVERY
@@ -252,15 +253,18 @@ def _monitoring(settings: Settings) -> Iterator[Alert]:
         "{{ $labels.job }} does not answer Prometheus.",
         "systemctl status of its unit tells why.",
     )
-    yield Alert(
-        "FiguresTooOld",
-        f'time() - node_textfile_mtime_seconds{{file=~".*/rig_(machine|gpu).prom"}} > {2 * pending} '
-        f'or absent(node_textfile_mtime_seconds{{file="{TEXTFILES}/{FILE}"}})',
-        pending,
-        "warning",
-        "{{ $labels.file }} is not there, or is not written any more.",
-        "systemctl list-timers 'rig-*' and systemctl status 'rig-*' show what does not run.",
-    )
+    for path, interval in _written(settings).items():
+        file = f'node_textfile_mtime_seconds{{file="{path}"}}'
+        # Written and asked for in time, it is as old as both intervals together at most; twice as old, one was missed.
+        oldest = 2 * (interval + seconds(settings.monitoring.scrape_interval))
+        yield Alert(
+            "FiguresTooOld",
+            f"time() - {file} > {oldest} or absent({file})",
+            pending,
+            "warning",
+            "{{ $labels.file }} is not there, or is not written any more.",
+            "systemctl list-timers 'rig-*' and systemctl status 'rig-*' show what does not run.",
+        )
     yield Alert(
         "SettingsNotLoaded",
         '{__name__=~"(prometheus|alertmanager)_config_last_reload_successful"} == 0',
@@ -269,3 +273,9 @@ def _monitoring(settings: Settings) -> Iterator[Alert]:
         "{{ $labels.job }} could not load its configuration.",
         "Its log tells the line. Deploy again: what was edited by hand is undone.",
     )
+
+
+def _written(settings: Settings) -> dict[str, int]:
+    """Files that are written again and again, by path: the seconds between two times."""
+    files = {f"{TEXTFILES}/{FILE}": seconds(settings.monitoring.state_interval)}
+    return files | ({thermal.LINK: settings.monitoring.thermal.interval} if thermal.linked(settings) else {})

@@ -1,6 +1,7 @@
 """For every alert: figures with which it fires, and figures with which it does not, in the notation of promtool.
 
-Settings are those of all.yml with an engine `one` (container) and `two`, as in tests/unit/sample.py.
+Settings are those of all.yml with an engine `one` (container) and `two`, as in tests/unit/sample.py; a few cases change
+some of them.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from typing import Any
 
 from rig.alerts import Alert
 
-TEXTFILE = "/var/lib/prometheus/node-exporter/rig_machine.prom"
+MACHINE_FILE, GPU_FILE = (f"/var/lib/prometheus/node-exporter/rig_{name}.prom" for name in ("machine", "gpu"))
 SUCCESS = "rig_backup_last_success_timestamp_seconds"
 GIB = 1 << 30
+
+Changes = tuple[tuple[str, object], ...]
+HOURLY: Changes = (("monitoring/state_interval", "1h"), ("monitoring/thermal/interval", 3600))
+UNWATCHED: Changes = (("monitoring/thermal/enabled", False),)
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class Case:
     at: str
     fires: tuple[tuple[Mapping[str, str], str], ...] = ()
     """Labels and summary of each that fires; none for a case in which it must not."""
+    settings: Changes = ()
+    """What is set otherwise, as in tests/unit/sample.py."""
 
 
 def disk(alert: str, free: str, at: str, fires: str = "", size: int = 100 * GIB, kind: str = "ext4") -> Case:
@@ -46,6 +53,17 @@ def engine(alert: str, up: str, wanted: str, loading: str, at: str, fires: str =
         'rig_engine_loading{job="node",engine="two"}': loading,
     }
     return Case(alert, figures, at, ((labels, fires),) if fires else ())
+
+
+def mtime(file: str) -> str:
+    return f'node_textfile_mtime_seconds{{file="{file}"}}'
+
+
+def figures(machine: str, gpu: str, at: str, *fires: str, settings: Changes = ()) -> Case:
+    """When the two files were written, and which of them are told."""
+    told = tuple(({"file": file}, f"{file} is not there, or is not written any more.") for file in fires)
+    written = {mtime(MACHINE_FILE): machine, mtime(GPU_FILE): gpu, "up": "1x400"}
+    return Case("FiguresTooOld", written, at, told, settings)
 
 
 DOWN = "Engine two does not run."
@@ -207,26 +225,23 @@ CASES = (
     Case("NotMeasured", {'up{job="node"}': "1 0x10"}, "6m", (({"job": "node"}, "node does not answer Prometheus."),)),
     Case("NotMeasured", {'up{job="node"}': "0 0 1 0 0 0"}, "5m"),
     Case("NotMeasured", {'up{job="engine",engine="two"}': "0x10"}, "9m"),
+    # Of the shipped settings: once a minute each, and asked for every quarter of a minute.
+    figures("0+60x3 180x30", "0+60x30", "10m"),
+    figures("0+60x3 180x30", "0+60x30", "11m", MACHINE_FILE),
+    figures("0+60x30", "0+60x3 180x30", "11m", GPU_FILE),
+    figures("0+60x30", "0+60x30", "29m"),
+    figures("_x10", "_x10", "5m", MACHINE_FILE, GPU_FILE),
+    figures("_x10", "_x10", "4m"),
+    figures("0+60x30", "_x30", "29m", settings=UNWATCHED),
+    # Once an hour: one that was missed is told.
+    figures("0x59 3600x59 7200x200", "0+60x320", "179m", settings=HOURLY),
+    figures("0+60x320", "0x59 3600x59 7200x200", "179m", settings=HOURLY),
+    figures("0x59 3600x200", "0x59 3600x200", "185m", settings=HOURLY),
+    figures("0x59 3600x200", "0x59 3600x200", "186m", MACHINE_FILE, GPU_FILE, settings=HOURLY),
+    # Nobody waits for what is written once a week.
     Case(
         "FiguresTooOld",
-        {f'node_textfile_mtime_seconds{{file="{TEXTFILE}"}}': "60x30"},
-        "17m",
-        (({"file": TEXTFILE}, f"{TEXTFILE} is not there, or is not written any more."),),
-    ),
-    Case(
-        "FiguresTooOld",
-        {"up": "1x10"},
-        "5m",
-        (({"file": TEXTFILE}, f"{TEXTFILE} is not there, or is not written any more."),),
-    ),
-    Case("FiguresTooOld", {f'node_textfile_mtime_seconds{{file="{TEXTFILE}"}}': "0+60x30"}, "29m"),
-    # Written once a week.
-    Case(
-        "FiguresTooOld",
-        {
-            'node_textfile_mtime_seconds{file="/x/rig_backup.prom"}': "0x30",
-            f'node_textfile_mtime_seconds{{file="{TEXTFILE}"}}': "0+60x30",
-        },
+        {mtime("/x/rig_backup.prom"): "0x30", mtime(MACHINE_FILE): "0+60x30", mtime(GPU_FILE): "0+60x30"},
         "29m",
     ),
     Case(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from rig.alerts import alerts, document, figures
 from rig.settings.monitoring import seconds
 from tests.lab.alert_cases import CASES
@@ -44,6 +46,21 @@ def test_backups_are_watched_only_where_they_are_made() -> None:
     made = alerts(settings({"backup/enabled": False}))
     assert [alert.name for alert in made if "rig_backup_" in alert.expression] == []
     assert {alert.name for alert in made} == NAMES - watched
+
+
+@pytest.mark.parametrize("every", [1, 60, 3600])
+def test_figures_are_too_old_when_one_writing_was_missed_and_never_before(every: int) -> None:
+    """At their oldest they are as old as both intervals together: written right before one question, and seen then."""
+    changes = {"monitoring/state_interval": f"{every}s", "monitoring/thermal/interval": every}
+    for scraped in ("1s", "15s", "1h"):
+        made = alerts(settings({**changes, "monitoring/scrape_interval": scraped}))
+        found = [re.search(r"> (\d+)", alert.expression) for alert in made if alert.name == "FiguresTooOld"]
+        assert [int(limit[1]) for limit in found if limit] == [2 * (every + seconds(scraped))] * 2
+
+
+def test_figures_of_a_card_are_missed_only_where_it_is_watched() -> None:
+    made = alerts(settings({"monitoring/thermal/enabled": False}))
+    assert [alert.expression for alert in made if "rig_gpu.prom" in alert.expression] == []
 
 
 def test_rules_stand_after_what_they_are_computed_from() -> None:
