@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,34 @@ class Served:
         document = yaml.safe_load(compose or "") or {}
         services = {**document.get("services", {}), engine: dict(self.service)}
         return {COMPOSE: render(COMPOSE, compose={**document, "services": services})}
+
+
+def amended(
+    wanted: Mapping[str, Any], engine: str, alternatives: Collection[str], there: str | None, records: Mapping[str, str]
+) -> dict[str, Any]:
+    """The compose file in which this engine alone is as `wanted` has it, and every other one as it last served.
+
+    So that a boot after a run that broke off starts nothing that was not tried. `there`: the file as it is; `records`:
+    the text of each engine's record. Of the `alternatives` the file itself is believed: one that is not chosen is kept
+    up to date there, and tried when it is switched to.
+    """
+    in_file = _services(there)
+    services = {}
+    for name, service in wanted["services"].items():
+        record = parse(records.get(name))
+        known = [] if record is None else [record.service]
+        known = [in_file.get(name), *known] if name in alternatives else [*known, in_file.get(name)]
+        services[name] = service if name == engine else next(filter(None, known), None)
+    return {**wanted, "services": {name: service for name, service in services.items() if service}}
+
+
+def _services(compose: str | None) -> Mapping[str, Any]:
+    """What a compose file runs; nothing where somebody made something else of it."""
+    try:
+        services = yaml.safe_load(compose or "")["services"]
+    except (yaml.YAMLError, TypeError, KeyError):
+        return {}
+    return services if isinstance(services, Mapping) else {}
 
 
 def path(engine: str) -> str:

@@ -35,8 +35,6 @@ def deploy(settings: Settings) -> None:
         # Before anything names it: an image that cannot be pulled leaves the engine as it is, after a boot too.
         engines.image(name=f"Pull the image of {name}", reference=str(container.image))
     if containers:
-        text = render(COMPOSE, compose=compose.document(settings))
-        written(name=f"Write {COMPOSE}", path=COMPOSE, text=text)
         written(name=f"Write {CONTAINER_UNIT}", path=CONTAINER_UNIT, text=own_file(CONTAINER_UNIT))
     records = {name: _container(settings, name, container) for name, container in containers.items()}
 
@@ -58,6 +56,13 @@ def _container(settings: Settings, name: str, engine: Containerised) -> Served:
         user=vllm.USER,
     )
     written(name=f"Write {dest}", path=dest, text=text)
+    # One after the other, each just before it is tried: whenever a run ends, a boot starts no other one untried.
+    engines.defined(
+        name=f"Define {name} in {COMPOSE}",
+        engine=name,
+        wanted=compose.document(settings),
+        alternatives=tuple(other for other in compose.engines(settings) if settings.rivals(other)),
+    )
     service = compose.service(settings, name, engine)
     asked = _asked(engine) | {"on_card": engine.on_card}
     record = Served(compose.fingerprint(settings, name, engine), asked, service, {})

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Literal
 
 from pyinfra.api import FactBase
 
 from rig.engines import EngineState
 from rig.facts.secrets import KEYS
-from rig.served import path
+from rig.served import COMPOSE as COMPOSE_FILE
+from rig.served import FOLDER, path
 from rigd.modes.choice import Unit
 
-COMPOSE = f"docker compose --project-name rig --env-file {KEYS} --file /etc/rig/compose.yaml"
+COMPOSE = f"docker compose --project-name rig --env-file {KEYS} --file {COMPOSE_FILE}"
 CONFIG_HASH = "com.docker.compose.config-hash"
 UNITS = "/etc/systemd/system"
 
@@ -152,6 +156,38 @@ class Engines(FactBase[tuple[str, ...]]):
 
     def process(self, output: Iterable[str]) -> tuple[str, ...]:
         return tuple(output)
+
+
+@dataclass(frozen=True)
+class Defined:
+    """Text of what engines are defined by on a machine."""
+
+    compose: str | None = None
+    """The compose file; None without one."""
+    records: Mapping[str, str] = field(default_factory=dict)
+    """What each engine served with last, by its name."""
+
+
+class Definitions(FactBase[Defined]):
+    """The compose file and every record, in one round trip."""
+
+    @staticmethod
+    def default() -> Defined:
+        return Defined()
+
+    def command(self) -> str:
+        return (
+            f"for path in {COMPOSE_FILE} {FOLDER}/*.json; do "
+            '[ ! -f "$path" ] || printf "%s\\t%s\\n" "$path" "$(base64 -w 0 "$path")"; done'
+        )
+
+    def process(self, output: list[str]) -> Defined:
+        texts = {}
+        for line in output:
+            name, _, encoded = line.partition("\t")
+            texts[name] = base64.b64decode(encoded).decode(errors="replace")
+        compose = texts.pop(COMPOSE_FILE, None)
+        return Defined(compose, {PurePosixPath(name).stem: text for name, text in texts.items()})
 
 
 class ImagePresent(FactBase[bool]):

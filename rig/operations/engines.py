@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, State, operation
 
 from rig import served
 from rig.engines import EngineState, idle_steps, steps
-from rig.facts.engines import Alternatives, ContainerEngine, Engines, ImagePresent, NativeEngine
+from rig.facts.engines import Alternatives, ContainerEngine, Definitions, Engines, ImagePresent, NativeEngine
 from rig.facts.machine import FileText
-from rig.operations import Commands, shell
+from rig.operations import Commands, files, shell
+from rig.render import render
 from rig.served import Served
 from rigd.modes.choice import chosen
 from rigd.modes.switch import CRASHES
@@ -46,6 +49,14 @@ def image(reference: str) -> Commands:
     """The image, named with its digest, is on the machine."""
     if not host.get_fact(ImagePresent, image=reference):
         yield f"docker pull --quiet {shlex.quote(reference)}"
+
+
+@operation()
+def defined(engine: str, wanted: Mapping[str, Any], alternatives: tuple[str, ...]) -> Commands:
+    """The compose file has this engine as in the document ``wanted``, and no other that it does not serve with."""
+    found = host.get_fact(Definitions)
+    document = served.amended(wanted, engine, alternatives, found.compose, found.records)
+    yield from files.written._inner(path=served.COMPOSE, text=render(served.COMPOSE, compose=document))
 
 
 @operation()
@@ -139,8 +150,8 @@ def _serve(state: State, host: Host, wanted: Wanted, anew: bool) -> bool:
 
 def _take_back(state: State, host: Host, wanted: Wanted, before: Served) -> None:
     """Let the engine run as it last served."""
-    files = before.restored(wanted.engine, host.get_fact(FileText, path=served.COMPOSE))
-    commands = [_kept(path, text) for path, text in files.items()]
+    restored = before.restored(wanted.engine, host.get_fact(FileText, path=served.COMPOSE))
+    commands = [_kept(path, text) for path, text in restored.items()]
     shell.run(state, host, " && ".join([*commands, "systemctl daemon-reload"]))
     trouble = _trouble(state, host, wanted, before, anew=True)
     now = "serves again as before" if trouble is None else f"does not serve as before either: {trouble}"

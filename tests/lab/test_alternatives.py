@@ -90,7 +90,7 @@ def test_a_container_that_docker_starts_by_itself_gives_way(machine: Lab) -> Non
 def test_a_stopped_alternative_is_kept_up_to_date_and_not_started(machine: Lab) -> None:
     changed = ("--data", f"engines.{CONTAINER}.context=1024")
     assert run(machine, *changed).changes == {
-        "engines | Write /etc/rig/compose.yaml",
+        f"engines | Define {CONTAINER} in /etc/rig/compose.yaml",
         "engines | Write /etc/rig/modes.json",
     }
     assert not_only(machine, NATIVE) == []

@@ -23,7 +23,7 @@ SERVICES = {
 }
 RUN = {CONTAINER: f"engines | Run {CONTAINER} in a container", NATIVE: f"engines | Run {NATIVE} as a service"}
 WRITE = {
-    CONTAINER: "engines | Write /etc/rig/compose.yaml",
+    CONTAINER: f"engines | Define {CONTAINER} in /etc/rig/compose.yaml",
     NATIVE: f"engines | Write /etc/systemd/system/rig-native@{NATIVE}.service.d/engine.conf",
 }
 COMMAND_LINE = {

@@ -14,6 +14,7 @@ from tests.lab.runs import host_tests, plan, run
 
 NATIVE = "rig-native@llama-8b.service"
 CONTAINER = "rig-container@llama-70b.service"
+DEFINE = "engines | Define llama-70b in /etc/rig/compose.yaml"
 NODE_EXPORTER = "prometheus-node-exporter.service"
 DROP_IN = f"/etc/systemd/system/{NATIVE}.d/engine.conf"
 MODEL = "$(echo /mnt/models/tiny/*/tiny.gguf)"
@@ -174,13 +175,13 @@ DRIFTS = {
     "the compose file edited": Drift(
         command="sed -i 's/mem_limit: .*/mem_limit: 7g/' /etc/rig/compose.yaml",
         seen_by={"containers": ("test_container_is_asked_to_keep_the_limits_of_the_settings",)},
-        told={"engines | Write /etc/rig/compose.yaml", "engines | Run llama-70b in a container"},
+        told={DEFINE, "engines | Run llama-70b in a container"},
         needless={"engines | Run llama-70b in a container"},
     ),
     "the compose file given away": Drift(
         command="chown rig /etc/rig/compose.yaml",
         seen_by={"engines": ("test_compose_file_names_no_key_and_is_roots_alone_to_change",)},
-        told={"engines | Write /etc/rig/compose.yaml"},
+        told={DEFINE},
     ),
     "a container killed": Drift(
         command="docker kill rig-llama-70b",

@@ -134,7 +134,7 @@ def test_an_image_that_cannot_be_pulled_changes_nothing(machine: Lab) -> None:
         failed = run(machine)
     assert failed.code == 1
     assert f"Starting operation: engines | Pull the image of {CONTAINER}" in failed.errors
-    assert "Starting operation: engines | Write /etc/rig/compose.yaml" not in failed.errors
+    assert f"Starting operation: engines | Define {CONTAINER} in /etc/rig/compose.yaml" not in failed.errors
     assert "\n".join(differences(before, Fingerprint.of(machine))) == ""
     assert restarted(lived, lives(machine)) == set()
     assert run(machine).changes == set()

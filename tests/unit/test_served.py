@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import yaml
 
 from rig import compose, served
+from rig.facts import engines as facts
 from rig.render import render
 from rig.served import Served
-from tests.unit.sample import IMAGE, settings
+from tests.unit.sample import IMAGE, Here, settings
 
 OTHER = {"runtime": "container", "image": IMAGE, "model": "qwen3-vl-4b-q4", "port": 8010}
 
@@ -48,6 +52,80 @@ def test_other_engines_keep_their_new_settings() -> None:
     services = yaml.safe_load(record.restored("one", now)[served.COMPOSE])["services"]
     assert "--broken" not in services["one"]["command"]
     assert services["other"] == yaml.safe_load(now)["services"]["other"]
+
+
+def _document(*changed: str) -> dict[str, Any]:
+    """The compose file of three engines, the definitions of these changed."""
+    document = compose.document(settings({"engines/other": OTHER, "engines/two": OTHER | {"port": 8011}}))
+    for name in changed:
+        document["services"][name]["command"] += ["--new"]
+    return document
+
+
+BEFORE = _document()
+BOTH = _document("one", "other")
+
+
+def _records(document: dict[str, Any]) -> dict[str, str]:
+    return {name: Served("f", {}, service, {}).text for name, service in document["services"].items()}
+
+
+def _file(document: dict[str, Any]) -> str:
+    return render(served.COMPOSE, compose=document)
+
+
+def test_an_engine_is_defined_anew_without_the_others_until_it_is_their_turn() -> None:
+    first = served.amended(BOTH, "one", (), _file(BEFORE), _records(BEFORE))
+    assert first["services"] == BEFORE["services"] | {"one": BOTH["services"]["one"]}
+    second = served.amended(BOTH, "other", (), _file(first), _records(first))
+    assert _file(second) == _file(BOTH)
+
+
+@pytest.mark.parametrize("engine", BEFORE["services"])
+def test_where_nothing_changed_the_file_stays_as_it_is(engine: str) -> None:
+    for alternatives in ((), ("one", "other")):
+        assert _file(served.amended(BEFORE, engine, alternatives, _file(BEFORE), _records(BEFORE))) == _file(BEFORE)
+
+
+def test_what_a_killed_run_left_untried_is_taken_out_before_another_engine_is_tried() -> None:
+    made = served.amended(BOTH, "one", (), _file(BOTH), _records(BEFORE))
+    assert made["services"]["other"] == BEFORE["services"]["other"]
+
+
+def test_an_alternative_that_is_not_chosen_keeps_what_was_written_for_it() -> None:
+    made = served.amended(BOTH, "one", ("other",), _file(BOTH), _records(BEFORE))
+    assert made["services"]["other"] == BOTH["services"]["other"]
+
+
+@pytest.mark.parametrize("there", [None, "", "[", "[]", "services:", "services: [1]", "a: b"])
+def test_on_a_new_machine_the_file_grows_by_one_engine_after_the_other(there: str | None) -> None:
+    first = served.amended(BEFORE, "one", ("other",), there, {})
+    assert list(first["services"]) == ["one"]
+    assert first.keys() == BEFORE.keys()
+    assert list(served.amended(BEFORE, "two", (), _file(first), {})["services"]) == ["one", "two"]
+
+
+def test_an_engine_that_is_retired_is_in_the_file_no_more() -> None:
+    without = {**BEFORE, "services": {"one": BEFORE["services"]["one"]}}
+    assert served.amended(without, "one", (), _file(BEFORE), _records(BEFORE)) == without
+
+
+def test_a_record_of_the_same_engine_as_a_service_of_the_machine_defines_no_container() -> None:
+    records = {"other": Served("f", {}, None, {}).text, "two": "spoilt"}
+    assert list(served.amended(BEFORE, "one", (), None, records)["services"]) == ["one"]
+
+
+def test_what_defines_the_engines_of_a_machine_is_read_in_one_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "COMPOSE_FILE", f"{tmp_path}/compose.yaml")
+    monkeypatch.setattr(facts, "FOLDER", f"{tmp_path}/served")
+    assert Here().get_fact(facts.Definitions) == facts.Defined()
+    record = tmp_path / "served" / "one.json"
+    record.parent.mkdir()
+    record.write_text('{"a": "ü"}\n')
+    (tmp_path / "compose.yaml").write_text("name: rig\n")
+    assert Here().get_fact(facts.Definitions) == facts.Defined("name: rig\n", {"one": '{"a": "ü"}\n'})
 
 
 def test_a_service_of_the_machine_gets_its_files_back() -> None:

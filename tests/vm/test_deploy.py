@@ -78,7 +78,8 @@ def test_the_deploy_reboots_once_in_the_middle_and_goes_on(first: First) -> None
     assert boots(first.lab) == first.boots + 1
     assert LOAD in found.changes
     # Later in the list than what the reboot is for, and due because of the card.
-    assert found.operations.index("engines | Write /etc/rig/compose.yaml") > found.operations.index(LOAD)
+    defined = f"engines | Define {CONTAINER} in /etc/rig/compose.yaml"
+    assert found.operations.index(defined) > found.operations.index(LOAD)
     assert "gpu | Install NVIDIA's container toolkit" in found.changes
 
 
