@@ -64,7 +64,8 @@ def findings(tree: Node) -> Iterator[Finding]:
     if sound.monitoring is not None:
         yield from _thermal(sound.monitoring.thermal, enabled)
         yield from _impossible_logins(sound.monitoring)
-    yield from misfits(enabled, sound.models, sound.hardware)
+    if sound.hardware is not None:
+        yield from misfits(enabled, sound.models, sound.hardware)
     if sound.storage is not None and sound.backup is not None:
         yield from _backup_of_itself(sound.backup, sound.storage)
     if sound.storage is not None and sound.storage.models.path == sound.storage.backup.path:

@@ -60,13 +60,12 @@ def cache_per_token(engine: LlamaEngine | VllmEngine, architecture: Architecture
     return None if architecture is None else kv_bytes_per_token(architecture, cache_bits(engine.kv_cache))
 
 
-def placed(engine: Engine, models: Mapping[str, Model], hardware: Hardware | None) -> Placed:
+def placed(engine: Engine, models: Mapping[str, Model], hardware: Hardware) -> Placed:
     """Where the parts of an engine lie, and how much may lie there. `models`: those it names, by catalogue name.
 
-    Without `hardware` there is no graphics card, and no more layers are on one than the model has.
+    No more layers are on the card than the model has, and none without one.
     """
-    gpu = None if hardware is None else hardware.gpu
-    card = 0 if gpu is None else size_bytes(gpu.memory)
+    card = 0 if hardware.gpu is None else size_bytes(hardware.gpu.memory)
     if isinstance(engine, VllmEngine):
         return _vllm(engine, models[engine.model], card)
     return _llama(engine, models, card)

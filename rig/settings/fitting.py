@@ -35,7 +35,7 @@ class _Wish:
     name: str
     engine: Engine
     models: Mapping[str, Model]
-    hardware: Hardware | None
+    hardware: Hardware
 
     @property
     def placed(self) -> Placed:
@@ -62,19 +62,16 @@ class _Wish:
     @property
     def ram_limit(self) -> int:
         """Bytes of RAM that it can have: its own limit, or the machine's RAM where that is less."""
-        limit = self.placed.ram_limit
-        return limit if self.hardware is None else min(limit, ram_for_engines(self.hardware))
+        return min(self.placed.ram_limit, ram_for_engines(self.hardware))
 
 
-def misfits(engines: Mapping[str, Engine], models: Models | None, hardware: Hardware | None) -> Iterator[Finding]:
+def misfits(engines: Mapping[str, Engine], models: Models | None, hardware: Hardware) -> Iterator[Finding]:
     """Every enabled engine, and every sum of them, that asks for more than there is."""
     wishes = {} if models is None else _wishes(engines, models, hardware)
     impossible = dict(_impossible(wishes))
     short = {name: finding for name, wish in wishes.items() if name not in impossible and (finding := _shortage(wish))}
     for name, (key, sentence) in (impossible | short).items():
         yield ("engines", name, key), sentence
-    if hardware is None:
-        return
     yield from _too_many_threads(engines, hardware)
     if not short and not impossible:
         yield from _too_much_together(engines, wishes, hardware)
@@ -83,7 +80,7 @@ def misfits(engines: Mapping[str, Engine], models: Models | None, hardware: Hard
         yield from _too_small_disk(engines, models, hardware)
 
 
-def _wishes(engines: Mapping[str, Engine], models: Models, hardware: Hardware | None) -> dict[str, _Wish]:
+def _wishes(engines: Mapping[str, Engine], models: Models, hardware: Hardware) -> dict[str, _Wish]:
     """What engines need whose models the catalogue has; the others are told elsewhere."""
     known = {name: model.known for name, model in models.catalogue.items()}
     return {
@@ -97,7 +94,7 @@ def _impossible(wishes: Mapping[str, _Wish]) -> Iterator[tuple[str, Advice]]:
     """Placements that cannot be, whatever the sizes are: key and sentence by engine."""
     for name, wish in wishes.items():
         engine, layers = wish.engine, wish.placed.layers
-        if not engine.on_card or wish.hardware is None:
+        if not engine.on_card:
             continue
         if wish.hardware.gpu is None:
             reason = "machine.hardware.gpu says that there is no graphics card"
@@ -179,13 +176,13 @@ def _ram_shortage(wish: _Wish) -> Advice:
         return key, f"{arithmetic} after {_fixed(need)}; write {_either(offers)}"
     if larger is not None:
         return "memory", f"is {engine.memory}, and the engine needs {_whole(need)}; write {larger}"
-    room = limit if wish.hardware is None else ram_for_engines(wish.hardware)
+    room = ram_for_engines(wish.hardware)
     return "model", f"needs {_whole(need)}, and the machine has {in_words(room)} for engines; write a smaller model"
 
 
 def _card(wish: _Wish) -> int:
     """Bytes of memory of the graphics card."""
-    gpu = None if wish.hardware is None else wish.hardware.gpu
+    gpu = wish.hardware.gpu
     return 0 if gpu is None else size_bytes(gpu.memory)
 
 
@@ -210,10 +207,10 @@ def _layers(wish: _Wish, room: int) -> int:
     return largest_split(weights, need, lies.layers, room - projector)
 
 
-def _larger_memory(need: Demand, limit: int, hardware: Hardware | None) -> str | None:
+def _larger_memory(need: Demand, limit: int, hardware: Hardware) -> str | None:
     """The size that is enough; all the machine has where the KV cache must shrink too; None where no size helps."""
     enough = size_at_least(need.known)
-    room = size_bytes(enough) if hardware is None else ram_for_engines(hardware)
+    room = ram_for_engines(hardware)
     if size_bytes(enough) <= room:
         return enough
     return size_text(room) if limit < room and need.weights + need.overhead < room else None

@@ -333,6 +333,16 @@ def test_a_missing_key_is_told_in_the_file_that_has_the_others(project: Project)
     assert problem.startswith(f"group_data/all.yml:{project.line('all.yml', 'journald:')}: machine.journald.max_use")
 
 
+@pytest.mark.parametrize("engine", ["vllm-8b", "llama-70b"])
+def test_what_fits_is_not_judged_while_the_hardware_is_not_known(project: Project, engine: str) -> None:
+    line = project.change("all.yml", "    cores: 12", "    cores: twelve")
+    project.change("all.yml", "  timezone: Etc/UTC", "  timezone: Etc/UTX")
+    data = {"engines.vllm-8b.model": "llama-3.1-8b-q4"} if engine == "vllm-8b" else {f"engines.{engine}.memory": "40G"}
+    cores, zone = project.problems(**{f"engines.{engine}.enabled": "true"}, **data)
+    assert cores.startswith(f"group_data/all.yml:{line}: machine.hardware.cores: must be a whole number")
+    assert "machine.timezone" in zone
+
+
 def test_a_port_used_twice_is_told_for_engines_and_for_ssh(project: Project) -> None:
     project.write(
         "workstation.yml",
