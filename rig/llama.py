@@ -49,5 +49,5 @@ def arguments(engine: LlamaEngine, files: Mapping[str, str], *, host: str, layer
 
 
 def _on_card(engine: LlamaEngine, layers: int | None) -> str:
-    """With all layers there, the output head belongs there too, which a number counts as one more layer."""
+    """llama.cpp counts the output head as a layer, the first on the card: the number of blocks alone leaves one out."""
     return "all" if engine.on_card and engine.layers_on_card == layers else str(engine.layers_on_card)

@@ -9,7 +9,7 @@ rarely.
 from rig.capacity.fit import largest_at_once, sequences_that_fit, sets_that_fit, tokens_that_fit
 from rig.capacity.memory import VLLM_HOST, Demand, cache_bits, kv_bytes, kv_bytes_per_token, room_for_cache
 from rig.capacity.model import Architecture, Model, Weights, estimated_weights, unknown_weights
-from rig.capacity.placement import Share, all_in_ram, largest_split, split
+from rig.capacity.placement import Share, all_in_ram, blocks_on_card, largest_split, split
 from rig.capacity.speed import Device, decode_ceiling, first_token_seconds, prefill_operations
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Share",
     "Weights",
     "all_in_ram",
+    "blocks_on_card",
     "cache_bits",
     "decode_ceiling",
     "estimated_weights",

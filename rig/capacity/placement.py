@@ -17,25 +17,37 @@ class Share:
     computing: float
 
 
+def blocks_on_card(layers: int, gpu_layers: int) -> int:
+    """Repeated blocks on the card with `gpu_layers` of `layers` there.
+
+    llama.cpp counts the output head as one layer more, behind the last block, and fills the card from the end (its
+    src/llama-model.cpp: load_tensors begins at n_layer + 1 - n_gpu_layers; so since December 2025): the head comes
+    first, and 25 layers are the head and 24 blocks. All layers are all blocks and the head.
+    """
+    return layers if gpu_layers == layers else max(gpu_layers - 1, 0)
+
+
 def split(weights: Weights, demand: Demand, layers: int, gpu_layers: int) -> tuple[Share, Share]:
     """The shares of the graphics card and of RAM with `gpu_layers` of `layers` on the card, llama.cpp's --n-gpu-layers.
 
-    A layer takes its weights and its KV cache along. With the last layer the output head goes too; the input embedding
-    stays in RAM, where a row of it is looked up. Each side computes in buffers of its own; the card needs none while it
-    has no layer. Raises ValueError for a number of layers that the model does not have.
+    A block takes its weights and its KV cache along. The output head is the first layer on the card
+    (`blocks_on_card`); the input embedding stays in RAM, where a row of it is looked up. Each side computes in buffers
+    of its own; the card needs none while it has no layer. Raises ValueError for a number of layers that the model does
+    not have.
     """
     if not 0 <= gpu_layers <= layers:
         raise ValueError(f"{gpu_layers} of {layers} layers cannot be on the card")
-    on_card = weights.layers * gpu_layers // layers + (weights.head if gpu_layers == layers else 0)
+    blocks = blocks_on_card(layers, gpu_layers)
+    on_card = weights.layers * blocks // layers + (weights.head if gpu_layers else 0)
     cache = demand.kv_cache
-    cache_on_card = None if cache is None else cache * gpu_layers // layers
+    cache_on_card = None if cache is None else cache * blocks // layers
     card = Demand(on_card, cache_on_card, demand.overhead if gpu_layers else 0)
     ram = Demand(
         weights=demand.weights - on_card,
         kv_cache=None if cache is None or cache_on_card is None else cache - cache_on_card,
         overhead=demand.overhead,
     )
-    computing = gpu_layers / layers
+    computing = blocks / layers
     return (
         Share(card, on_card, computing),
         Share(ram, weights.read_per_token - on_card, 1 - computing),

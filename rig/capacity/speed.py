@@ -18,7 +18,7 @@ def decode_ceiling(*reads: tuple[int, float]) -> float:
 
     Source: each token needs every weight once, and the parts of a hybrid placement follow each other, so their times
     add. Llama 3.1 8B FP8 on the card: 896 GB/s over 8.03 GB = 111 tokens/s. Llama 3.3 70B Q4_K_M with 25 layers on the
-    card and 29.1 GB read from RAM: 3.35 tokens/s at 102.4 GB/s, 1.9 at 57.6. The KV cache, which is read too, is left
+    card and 28.9 GB read from RAM: 3.37 tokens/s at 102.4 GB/s, 1.9 at 57.6. The KV cache, which is read too, is left
     out: it is the ceiling of an empty context.
     """
     return 1 / sum(count / bandwidth for count, bandwidth in reads)

@@ -12,6 +12,7 @@ from rig.capacity import (
     Model,
     Share,
     all_in_ram,
+    blocks_on_card,
     cache_bits,
     kv_bytes_per_token,
     room_for_cache,
@@ -40,14 +41,15 @@ class Placed:
     layers: int | None
     """Layers of the model, None where unknown."""
     on_card: int
-    """Those of them on the graphics card."""
+    """Those of them on the graphics card, as the settings count them."""
 
     @property
     def tokens_that_fit(self) -> int | None:
         """Tokens whose KV cache fits on both sides, over all sequences together; None where that is unknown."""
         if self.per_token is None or self.layers is None:
             return None
-        sides = ((self.ram_limit, self.ram, self.layers - self.on_card), (self.card_limit, self.card, self.on_card))
+        blocks = blocks_on_card(self.layers, self.on_card)
+        sides = ((self.ram_limit, self.ram, self.layers - blocks), (self.card_limit, self.card, blocks))
         return min(
             room_for_cache(limit, share.memory.weights, share.memory.overhead) * self.layers // (self.per_token * part)
             for limit, share, part in sides

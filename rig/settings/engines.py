@@ -183,7 +183,10 @@ class ContainerEngine(LlamaEngine):
         description="Container image with tag and digest, repository:tag@sha256:...; needed when enabled.",
     )
     gpu_layers: int = Field(
-        default=0, ge=0, le=1000, description="Layers of the model on the graphics card, a number; 0: none."
+        default=0,
+        ge=0,
+        le=1000,
+        description="Layers of the model on the graphics card, a number; 0: none. The output head counts as the first.",
     )
 
     @property

@@ -16,6 +16,7 @@ from rig.capacity import (
     Device,
     Weights,
     all_in_ram,
+    blocks_on_card,
     cache_bits,
     decode_ceiling,
     estimated_weights,
@@ -95,7 +96,7 @@ def test_llama_8b_in_fp8_reads_8_03_gb_a_token_and_cannot_exceed_111_tokens_a_se
     assert decode_ceiling((WEIGHTS_8B_FP8.read_per_token, CARD)) == pytest.approx(111, abs=1)
 
 
-@pytest.mark.parametrize(("dimms", "ceiling", "digits"), [(TWO_DIMMS, 3.35, 0.02), (FOUR_DIMMS, 1.9, 0.05)])
+@pytest.mark.parametrize(("dimms", "ceiling", "digits"), [(TWO_DIMMS, 3.38, 0.02), (FOUR_DIMMS, 1.9, 0.05)])
 @pytest.mark.parametrize(
     "weights", [WEIGHTS_70B, estimated_weights(FILE_70B, LLAMA_70B)], ids=["measured", "estimated"]
 )
@@ -107,11 +108,23 @@ def test_25_layers_of_llama_70b_on_the_card_have_the_known_ceiling(
     assert reached == pytest.approx(ceiling, abs=digits)
 
 
-def test_25_layers_of_llama_70b_take_13_7_gib_of_the_card_and_leave_29_gb_in_ram() -> None:
+def test_25_layers_of_llama_70b_are_the_head_and_24_blocks() -> None:
     card, ram = split(WEIGHTS_70B, DEMAND_70B, 80, 25)
-    assert card.memory.known / GIB == pytest.approx(13.7, abs=0.05)
-    assert ram.memory.weights // GB == 29
-    assert ram.read_per_token / GB == pytest.approx(29.1, abs=0.05)
+    assert card.memory.weights == WEIGHTS_70B.head + WEIGHTS_70B.layers * 24 // 80
+    assert card.memory.kv_cache == kv_bytes(LLAMA_70B, 8192, 1) * 24 // 80
+    assert card.memory.known / GIB == pytest.approx(14, abs=0.05)
+    assert ram.memory.weights / GB == pytest.approx(29.3, abs=0.05)
+    assert ram.read_per_token / GB == pytest.approx(28.7, abs=0.05)
+
+
+def test_the_output_head_is_the_first_layer_on_the_card() -> None:
+    card, ram = split(WEIGHTS_70B, DEMAND_70B, 80, 1)
+    assert card.memory == Demand(WEIGHTS_70B.head, 0, GIB)
+    assert ram.memory.kv_cache == DEMAND_70B.kv_cache
+
+
+def test_as_many_layers_as_the_model_has_blocks_are_all_of_it() -> None:
+    assert [blocks_on_card(80, layers) for layers in (0, 1, 25, 79, 80)] == [0, 0, 24, 78, 80]
 
 
 def test_a_layer_of_llama_70b_is_estimated_within_a_hundredth() -> None:

@@ -44,7 +44,7 @@ def test_every_sequence_gets_the_whole_context_as_the_server_divides_it() -> Non
 
 
 @pytest.mark.parametrize(("layers", "passed"), [(0, "0"), (25, "25"), (79, "79"), (80, "all")])
-def test_layers_lie_on_the_card_as_the_settings_say_and_the_head_goes_with_the_last(layers: int, passed: str) -> None:
+def test_layers_lie_on_the_card_as_the_settings_say_and_the_whole_model_is_all(layers: int, passed: str) -> None:
     assert _value(_arguments(gpu_layers=layers), "--n-gpu-layers") == passed
 
 

@@ -36,9 +36,9 @@ def test_without_a_machine_the_one_that_all_yml_describes_is_planned(project: Pr
     assert sum(part["weights"] for part in parts) == 42_520_398_816
     assert sum(part["kv_cache"] for part in parts) == 5 * GIB // 2
     assert [part["overhead"] for part in parts] == [GIB, GIB]
-    assert sum(big["gpu"].values()) / GIB == pytest.approx(13.75, abs=0.1)
+    assert sum(big["gpu"].values()) / GIB == pytest.approx(13.87, abs=0.01)
     assert (big["gpu_layers"], big["layers"]) == (25, 80)
-    assert big["tokens_per_second"] == pytest.approx(3.36, abs=0.01)
+    assert big["tokens_per_second"] == pytest.approx(3.37, abs=0.01)
     assert (big["limit"], big["context"], big["sequences"], big["sequences_that_fit"]) == (64 * GIB, 8192, 1, 3)
     small = engine(figures, "llama-8b")
     assert small["gpu"] == {"weights": 0, "kv_cache": 0, "overhead": 0}
@@ -167,7 +167,7 @@ def test_in_a_pipe_the_plan_is_plain_and_at_most_100_columns_wide(project: Proje
     assert "\x1b" not in shown
     assert max(len(line) for line in shown.splitlines()) <= 100
     assert "80.0 GiB of 120.0 GiB, 40.0 GiB left" in shown
-    for part in ("llama-70b", "13.8 GiB", "30.3 GiB", "1 (3 fit)", "< 3.4", "> 14.7 s"):
+    for part in ("llama-70b", "13.9 GiB", "30.2 GiB", "1 (3 fit)", "< 3.4", "> 14.9 s"):
         assert part in shown
     assert "…" not in shown
 
@@ -193,7 +193,7 @@ def test_the_plan_of_the_documentation_follows_the_settings(project: Project) ->
     project.run("rig", "plan", "--into", "capacity.md", "--data", "machine.hardware.ram_bandwidth=57.6")
     written = page.read_text(encoding="utf-8")
     assert "57.6 GB/s" in written
-    assert "| llama-70b | 13.8 GiB | 25 of 80 | 30.3 GiB | 64.0 GiB | 8,192 | 1 (3 fit) | < 1.9 |" in written
+    assert "| llama-70b | 13.9 GiB | 25 of 80 | 30.2 GiB | 64.0 GiB | 8,192 | 1 (3 fit) | < 1.9 |" in written
 
 
 def test_a_page_without_a_place_for_the_plan_is_left_alone(project: Project) -> None:

@@ -80,7 +80,7 @@ MISFITS = {
     "more layers than the card": (
         {f"{BIG}.gpu_layers": "30"},
         f"{BIG}.gpu_layers",
-        "30 layers need 16.3 GiB: 0.9 GiB of KV cache, 14.4 GiB of weights and 1.0 GiB of overhead, and the graphics "
+        "30 layers need 16.4 GiB: 0.9 GiB of KV cache, 14.5 GiB of weights and 1.0 GiB of overhead, and the graphics "
         "card has 15.5 GiB; write 28, or 29 with kv_cache: q8_0",
     ),
     "more sequences than the card": (
@@ -169,7 +169,7 @@ MISFITS_OF_VLLM = {
     "two engines on the card": (
         ON,
         f"{VLLM}.alternatives",
-        "13.8 GiB of llama-70b + 12.4 GiB of vllm-8b are more than the 15.5 GiB of the graphics card; write the same "
+        "13.9 GiB of llama-70b + 12.4 GiB of vllm-8b are more than the 15.5 GiB of the graphics card; write the same "
         "name here and at llama-70b: of alternatives one runs at a time",
     ),
 }
