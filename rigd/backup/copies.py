@@ -143,12 +143,17 @@ def _there(shelf: Shelf, copy: Copy, turn: Callable[[File], bool], outcome: Outc
     if not _fits(copy.final, copy.file):
         return False
     copy.item.begin("checking")
-    if files.digest(copy.final, copy.item.advance) == copy.file.sha256:
-        shelf.keep(copy)
-        return True
+    try:
+        if files.digest(copy.final, copy.item.advance) == copy.file.sha256:
+            shelf.keep(copy)
+            return True
+        problem = "has rotted in the backup" if known else None
+    except OSError as error:
+        problem = f"cannot be read in the backup ({error.strerror})"
     if known:
         shelf.ledger.forget(copy.place)
-        outcome.problems.append(f"{copy.final} has rotted in the backup and is copied anew; check the backup disk")
+    if problem is not None:
+        outcome.problems.append(f"{copy.final} {problem} and is copied anew; check the backup disk")
     return False
 
 

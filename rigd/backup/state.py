@@ -43,7 +43,8 @@ class State:
     failures: int = 0
     """Runs without success since then. One that is at work counts: if it is killed, nobody else will count it."""
     runs: int = 0
-    """Of the encrypted part, so that each reads another part of it again."""
+    """Those that found nothing wrong, so that each reads another part of everything again: a part in which something is
+    wrong is read until it is mended."""
 
 
 def begun(state: State, now: float) -> State:
@@ -55,7 +56,7 @@ def ended(state: State, run: Run) -> State:
     """It is over."""
     if run.result == "done":
         return State(run, run, 0, state.runs + 1)
-    return replace(state, last=run, runs=state.runs + 1)
+    return replace(state, last=run)
 
 
 def past(state: State, since: float) -> Past:

@@ -12,6 +12,9 @@ from rigd.models.manifest import File
 from rigd.models.progress import Item
 from rigd.models.records import Stamp
 
+UNREADABLE = ""
+"""In the place of a hash."""
+
 
 def words(source: Path, part: Path) -> list[str]:
     """What rsync is asked: what is there of the file is compared and kept, and the rest is appended."""
@@ -71,7 +74,11 @@ def _copied(source: Path, part: Path, file: File, item: Item) -> str:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
-    return files.digest(part, item.advance)
+    try:
+        return files.digest(part, item.advance)
+    except OSError:
+        # Blocks that cannot be read do not become readable: a file of their own gets others.
+        return UNREADABLE
 
 
 def _failure(done: command.Done, source: Path, part: Path, file: File) -> str:
@@ -90,4 +97,4 @@ def _blame(source: Path, file: File, item: Item) -> str:
             f"{source} has changed since it was verified: it has SHA-256 {found}, and {file.sha256} is pinned; "
             "its copy was thrown away"
         )
-    return f"{source} is right, and its copy was read back with other bytes; it was thrown away: check the other disk"
+    return f"{source} is right, and its copy cannot be read back as such; it was thrown away: check the other disk"

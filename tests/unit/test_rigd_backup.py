@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,10 +18,13 @@ from pathlib import Path
 import pytest
 
 from rigd.backup import copies, ledger, transfer
+from rigd.backup import state as states
+from rigd.backup.state import Run
+from rigd.models import files
 from rigd.models import manifest as manifests
 from rigd.models.errors import Failed
 from rigd.models.manifest import File
-from rigd.models.progress import Item
+from rigd.models.progress import Item, Progress
 from tests.unit.backing import PASSWORD, Machine, contents, needs_programs
 
 pytestmark = needs_programs
@@ -202,6 +206,69 @@ def test_a_copy_that_rotted_is_found_when_it_has_its_turn_and_mended(machine: Ma
     assert "has rotted in the backup and is copied anew" in done.stderr
     assert machine.copy().read_bytes() == b"model" * 1000
     machine.back_up()
+
+
+def test_a_copy_that_cannot_be_read_is_told_and_copied_anew(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.add("tiny", tiny=b"model" * 1000)
+    machine.back_up()
+    monkeypatch.chdir(machine.root / "backup")
+    before, (copy,) = machine.copy().stat().st_ino, copies.shelf(machine.manifest).copies()
+
+    def broken(path: Path, advance: Callable[[int], None]) -> str:
+        if path.stat().st_ino == before:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return digest(path, advance)
+
+    digest = files.digest
+    monkeypatch.setattr(files, "digest", broken)
+    for known in (True, False):
+        shelf = copies.shelf(machine.manifest)
+        if not known:
+            shelf.ledger.forget(copy.place)
+        with Progress([copy.item]) as shown:
+            outcome = copies.run(shelf, [copy], lambda file: True, shown)
+        (problem,) = outcome.problems
+        assert "tiny.gguf cannot be read in the backup (Input/output error) and is copied anew" in problem
+        assert (outcome.copied, outcome.files, shelf.kept(copy)) == (1, 1, True)
+        assert machine.copy().read_bytes() == b"model" * 1000
+        before = machine.copy().stat().st_ino
+
+
+def test_a_new_copy_that_cannot_be_read_back_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, final = tmp_path / "source", tmp_path / "deep/final"
+    source.write_bytes(b"bytes")
+
+    def broken(path: Path, advance: Callable[[int], None]) -> str:
+        if path != source:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return digest(path, advance)
+
+    digest = files.digest
+    monkeypatch.setattr(files, "digest", broken)
+    with pytest.raises(Failed, match="its copy cannot be read back"):
+        transfer.bring(source, final, File("final", 5, digest(source, lambda size: None)), Item("model", "final", 5))
+    assert list(final.parent.iterdir()) == []
+
+
+def test_what_is_broken_in_the_encrypted_part_fails_every_run_until_it_is_mended(machine: Machine) -> None:
+    (machine.root / "elsewhere/noise").write_bytes(random.Random(3).randbytes(1 << 20))
+    machine.change(check_parts=3)
+    machine.back_up()
+    pack = max((machine.root / "backup/restic/data").rglob("*"), key=lambda path: path.stat().st_size)
+    pack.chmod(0o600)
+    flip(pack)
+    # Its part is read again in one of three runs, which fails, and so do all after that.
+    ends = [machine.run("run").returncode for _ in range(4)]
+    assert ends in ([1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1])
+    assert machine.metrics()["rig_backup_last_run_success"] == 0
+    flip(pack)
+    machine.back_up()
+
+
+def test_only_a_run_that_found_nothing_wrong_goes_on_to_another_part() -> None:
+    known = states.begun(states.State(runs=4), 1.0)
+    assert states.ended(known, Run(1.0, 2.0, "failed", ("wrong",))).runs == 4
+    assert states.ended(known, Run(1.0, 2.0, "done")).runs == 5
 
 
 def test_verify_reads_everything_and_names_what_is_wrong(machine: Machine) -> None:
