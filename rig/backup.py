@@ -26,8 +26,7 @@ def config(settings: Settings) -> Config:
     wanted, folder = settings.backup, settings.storage.backup
     return Config(
         target=folder.path,
-        # A disk that the settings name is meant, not the folder under it.
-        must_be_mount=folder.must_be_mount or folder.mount is not None,
+        must_be_mount=folder.is_disk,
         timezone=settings.machine.timezone,
         metrics=TEXTFILES,
         schedule=_schedule(settings),

@@ -42,6 +42,7 @@ def manifest(settings: Settings) -> Manifest:
     return Manifest(
         hub=settings.models.hub,
         directory=str(settings.storage.models.path),
+        must_be_mount=settings.storage.models.is_disk,
         records=RECORDS,
         backup=f"{settings.storage.backup.path}/models",
         token_file=TOKEN,

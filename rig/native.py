@@ -37,6 +37,11 @@ def command_line(settings: Settings, engine: NativeEngine) -> list[str]:
     return [program, *llama.arguments(engine, files, host=str(engine.address), layers=None)]
 
 
+def hidden(path: str) -> bool:
+    """Whether the template unit's ProtectHome= keeps a folder from the server."""
+    return any(PurePosixPath(path).is_relative_to(home) for home in ("/home", "/root", "/run/user"))
+
+
 def exec_start(command: list[str]) -> str:
     """An ExecStart= line that gives exactly these words, and the one specifier that is meant: the credential's path."""
     return f"{units.command_line(command)} --api-key-file %d/key"

@@ -108,6 +108,7 @@ def _drop_in(settings: Settings, name: str, engine: NativeEngine) -> tuple[str, 
     values = {
         "engine": name,
         "models": settings.storage.models.path,
+        "in_home": native.hidden(settings.storage.models.path),
         "markers": markers(engine.model_names),
         "exclusion": modes.exclusion(settings, name),
         "backup": settings.storage.backup.path,

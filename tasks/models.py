@@ -8,7 +8,7 @@ from rig import models as wanted
 from rig import wheel
 from rig.operations import models, units
 from rig.operations.files import written
-from rig.render import own_file, render
+from rig.render import render
 from rig.settings import Settings
 from rigd.models.manifest import PATH, dump
 
@@ -34,6 +34,6 @@ def start(settings: Settings) -> None:
 def deploy(settings: Settings) -> None:
     """Every needed model. A wrong one ends the run here, before an engine could serve it."""
     models.fetched(name="Fetch the models", manifest=wanted.manifest(settings))
-    written(name=f"Write {SCRUB}", path=SCRUB, text=own_file(SCRUB))
+    written(name=f"Write {SCRUB}", path=SCRUB, text=render(SCRUB, models=settings.storage.models.path))
     written(name=f"Write {TIMER}", path=TIMER, text=render(TIMER, scrub=settings.models.scrub))
     units.running(name="Read the models again from time to time", unit="rig-models-scrub.timer", files=[TIMER])

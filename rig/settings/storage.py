@@ -41,6 +41,11 @@ class Folder(Section):
     group: UserName = Field(description="Group that owns the folder.")
     mode: Mode = Field(description="Permissions of the folder, octal digits in quotes.")
 
+    @property
+    def is_disk(self) -> bool:
+        """Whether another disk is meant, and not the folder under its mount point."""
+        return self.must_be_mount or self.mount is not None
+
 
 class Storage(Section):
     """Free space, and the folders of models and backups."""

@@ -99,6 +99,7 @@ def models(manifest: Manifest) -> int:
 
     One that the backup lacks is left to rig-models, which asks the hub. Raises Failed for one that is there and wrong.
     """
+    manifest.require_disk()
     machine = records.make(Path(manifest.records))
     shelf = copies.shelf(manifest)
     wanted = [copy for copy in shelf.copies() if not shelf.verified(copy) and copy.final.exists()]

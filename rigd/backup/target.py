@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from rigd import mounts as disks
 from rigd.backup.config import Config
 from rigd.models.errors import Failed
 
@@ -26,8 +27,8 @@ def problem(config: Config, to_write: bool = True, mounts: str | None = None) ->
     path = config.target
     if not Path(path).is_dir():
         return f"there is no folder {path}; mount the backup disk, or let a deploy make the folder"
-    if config.must_be_mount and path not in _mount_points(mounts):
-        return f"{path} is not mounted, and storage.backup asks for a disk; connect it, and: systemctl start {path}"
+    if config.must_be_mount and (missing := disks.missing(path, "storage.backup", mounts)) is not None:
+        return missing
     if to_write and os.statvfs(path).f_flag & os.ST_RDONLY:
         return (
             f"{path} is mounted read-only, as a disk becomes that fails; look for its errors (journalctl -k), check "
@@ -87,8 +88,3 @@ def shared_with_system(config: Config) -> bool:
     with suppress(OSError):
         return Path(config.target).stat().st_dev == Path("/").stat().st_dev
     return False
-
-
-def _mount_points(mounts: str | None) -> set[str]:
-    text = Path("/proc/self/mountinfo").read_text(encoding="utf-8") if mounts is None else mounts
-    return {line.split()[4] for line in text.splitlines()}

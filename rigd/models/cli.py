@@ -152,6 +152,7 @@ def _status(options: argparse.Namespace, wanted: Manifest, records: Records) -> 
 
 
 def _prune(options: argparse.Namespace, wanted: Manifest, records: Records) -> None:
+    wanted.require_disk()
     with lock.held(records.directory, wait=False):
         found = registry.leftovers(wanted, records, options.previous)
         if not options.json:

@@ -67,6 +67,7 @@ class Fetcher:
 
     def run(self, models: list[Model], progress: Progress, jobs: list[Job]) -> None:
         """Raises Failed with a sentence for each file that could not be had; the others are there then."""
+        self.manifest.require_disk()
         errors = self._all(jobs, self._look, progress)
         rest = [job for job in jobs if job.item.stage == "waiting"]
         self._require_space(rest)

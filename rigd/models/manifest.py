@@ -12,7 +12,8 @@ from pathlib import PurePosixPath
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from rigd.models.errors import BadInput
+from rigd import mounts
+from rigd.models.errors import BadInput, Failed
 
 PATH = "/etc/rig/models.json"
 """Where it lies on a machine."""
@@ -105,6 +106,8 @@ class Manifest:
     records: Folder
     """Where is written down what was verified."""
     models: tuple[Model, ...]
+    must_be_mount: bool = False
+    """Whether the directory is another disk's, and nothing is looked for or written there when that is not there."""
     backup: Folder | None = None
     """A folder of the same layout, asked before the hub."""
     token_file: Folder | None = None
@@ -124,6 +127,11 @@ class Manifest:
     def backup_path(self, model: Model, file: File) -> PurePosixPath | None:
         """Where a file lies in the backup, if there is one."""
         return None if self.backup is None else PurePosixPath(self.backup) / model.name / model.version / file.path
+
+    def require_disk(self) -> None:
+        """Raises Failed where the directory must be another disk's, and that disk is missing."""
+        if self.must_be_mount and (missing := mounts.missing(self.directory, "storage.models")) is not None:
+            raise Failed(missing)
 
     @property
     def digest(self) -> str:
@@ -170,6 +178,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return _section(kind, _typed(dict, value, where, "an object"), where)
     if kind is str:
         return _typed(str, value, where, "text")
+    if kind is bool:
+        return _typed(bool, value, where, "true or false")
     return _typed((int, float) if kind is float else int, value, where, "a number")
 
 

@@ -33,6 +33,7 @@ def checks(manifest: Manifest, models: list[Model]) -> list[Check]:
 
 def run(manifest: Manifest, records: Records, wanted: list[Check], progress: Progress) -> None:
     """Read all files. Raises Failed with a sentence for each wrong one, which is left where it is."""
+    manifest.require_disk()
     wrong: dict[str, list[str]] = {check.model.name: [] for check in wanted}
     for check in wanted:
         awaited = _awaited(manifest, records, check)
@@ -75,6 +76,8 @@ def _verdict(manifest: Manifest, records: Records, check: Check) -> str | None:
 def _problem(manifest: Manifest, records: Records, check: Check) -> str | None:
     before = Stamp.of(check.path)
     if before is None:
+        # A disk that was taken away meanwhile says nothing about its models.
+        manifest.require_disk()
         return "is missing"
     if before.size != check.file.size:
         return f"has {before.size} bytes, and {check.file.size} are pinned"

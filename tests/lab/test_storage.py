@@ -33,6 +33,12 @@ def test_a_disk_is_mounted_by_its_label_and_missed_without_stopping_the_boot(bar
     # Its model would be read from the empty directory under the mount point.
     assert bare.sudo("systemctl is-active rig-native@llama-8b.service", check=False).stdout.strip() != "active"
 
+    # And the models would seem to be gone: neither may the scrub mark them, nor a fetch fill the system's disk.
+    for command in ("systemctl start rig-models-scrub.service", "rig-models verify", "rig-models fetch"):
+        assert bare.sudo(command, check=False).returncode != 0, command
+    assert bare.sudo("ls /var/lib/rig/models | grep failed; ls -A /mnt/models", check=False).stdout == ""
+    assert bare.sudo("ls /var/lib/rig/models/tiny.verified").returncode == 0
+
     without = bare.deploy("-y", environment=settings)
     assert without.returncode == 1
     assert "mnt-models.mount" in without.stderr

@@ -77,6 +77,13 @@ def test_every_setting_of_a_download_reaches_the_program() -> None:
     assert WANTED.limits.bytes_per_second is None
 
 
+def test_a_disk_that_the_settings_name_is_asked_for_and_not_the_folder_under_it() -> None:
+    mount = {"storage/models/mount": {"source": "LABEL=models"}}
+    assert not WANTED.must_be_mount
+    assert models.manifest(settings(mount)).must_be_mount
+    assert models.manifest(settings({"storage/models/must_be_mount": True})).must_be_mount
+
+
 def test_the_program_accepts_every_manifest_that_the_settings_make() -> None:
     assert manifests.parse(manifests.dump(WANTED)) == WANTED
 

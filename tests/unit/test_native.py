@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig import native
+from rig import modes, native
+from rig.render import render
 from rig.settings.engines import NativeEngine
 from tests.unit.sample import examples, folder, needs, settings
 
@@ -104,6 +105,25 @@ def test_the_key_is_named_by_its_file_and_stands_in_no_argument() -> None:
 def test_only_enabled_native_engines_are_services() -> None:
     assert list(native.engines(settings())) == ["two"]
     assert native.engines(settings({"engines/two/enabled": False})) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "hidden"), [("/home/models", True), ("/root/m", True), ("/mnt/models", False), ("/homes/m", False)]
+)
+def test_models_below_a_home_are_shown_to_the_server_and_nothing_else_of_it(path: str, hidden: bool) -> None:
+    assert native.hidden(path) == hidden
+    values = dict.fromkeys(("engine", "fingerprint", "timezone", "key", "exec_start", "memory", "cpu_percent"), "x")
+    exclusion = modes.exclusion(settings(), "two")
+    text = render(
+        "/etc/systemd/system/rig-native@ENGINE.service.d/engine.conf",
+        **values,
+        models=path,
+        in_home=hidden,
+        markers=[],
+        exclusion=exclusion,
+        backup="/mnt/backup",
+    )
+    assert (f"ProtectHome=tmpfs\nBindReadOnlyPaths={path}\n" in text) == hidden
 
 
 def test_a_fingerprint_tells_texts_apart_however_they_are_cut() -> None:

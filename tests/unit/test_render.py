@@ -42,6 +42,12 @@ def _unit(text: str) -> configparser.ConfigParser:
     return parser
 
 
+def test_the_scrub_sees_models_wherever_they_lie_and_waits_for_their_disk() -> None:
+    unit = _unit(render.render("/etc/systemd/system/rig-models-scrub.service", models="/home/models"))
+    assert unit["Unit"]["RequiresMountsFor"] == "/home/models"
+    assert unit["Service"]["ProtectHome"] == "read-only"
+
+
 def test_a_mount_names_disk_place_and_options() -> None:
     text = render.render(
         "/etc/systemd/system/MOUNT.mount",

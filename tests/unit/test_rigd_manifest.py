@@ -18,6 +18,7 @@ GOOD = Manifest(
     hub="https://example.org/mirror",
     directory="/mnt/models",
     records="/var/lib/rig/models",
+    must_be_mount=True,
     backup="/mnt/backup/models",
     token_file="/etc/rig/hub-token",
     limits=Limits(parallel=3, bytes_per_second=1000, attempts=2, timeout=1.5),

@@ -14,9 +14,12 @@ from pathlib import Path
 import gguf
 import pytest
 
-from rigd.models import files, state
+from rigd import mounts
+from rigd.models import files, state, verify
 from rigd.models import gguf as headers
+from rigd.models.errors import Failed
 from rigd.models.manifest import File, Model
+from rigd.models.progress import Progress
 from rigd.models.state import FetchState, FileState
 from tests.unit.fetching import Place, serving
 from tests.unit.sample import tree
@@ -100,6 +103,37 @@ def test_a_missing_file_is_marked(place: Place) -> None:
     place.final().unlink()
     assert "is missing; get it anew with: rig-models fetch" in place.run("verify").stderr
     assert (place.records.directory / "tiny.failed").exists()
+
+
+def test_models_on_a_disk_that_is_missing_are_neither_marked_nor_forgotten_nor_fetched(place: Place) -> None:
+    """As where the disk did not mount: the folder under its mount point is empty, and no disk."""
+    place.change(must_be_mount=True)
+    away = place.models.rename(place.root / "away")
+    place.models.mkdir()
+    before = {path.name: path.read_text() for path in place.records.directory.glob("tiny*")}
+    for command in (("verify",), ("fetch",), ("prune", "--yes")):
+        done = place.run(*command)
+        assert done.returncode == 1
+        assert f"{place.models} is not mounted, and storage.models asks for a disk" in done.stderr
+    assert {path.name: path.read_text() for path in place.records.directory.glob("tiny*")} == before
+    assert list(place.models.iterdir()) == []
+    place.models.rmdir()
+    away.rename(place.models)
+    place.change(must_be_mount=False)
+    assert place.ask("status")["models"]["tiny"] == {"verified": True, "failure": None}
+
+
+def test_a_disk_that_is_taken_away_while_it_is_read_marks_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.change(must_be_mount=True)
+    said = iter([None, "gone"])
+    monkeypatch.setattr(mounts, "missing", lambda *_: next(said))
+    place.final().unlink()
+    checks = verify.checks(place.manifest, list(place.manifest.models))
+    with pytest.raises(Failed, match="gone"), Progress([check.item for check in checks]) as shown:
+        verify.run(place.manifest, place.records, checks, shown)
+    assert place.records.failure("tiny") is None
 
 
 def test_a_version_that_is_still_to_be_fetched_does_not_stop_the_one_before_it(place: Place) -> None:
