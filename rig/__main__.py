@@ -21,7 +21,7 @@ from rig.plan import figures, page, terminal
 from rig.settings import Host, HostsFile, Inventory, Problem, Settings, SettingsError, load_local, preview, select
 from rig.settings.hosts import LOCAL
 from rig.settings.schema import editor_schema
-from rig.settings.tree import plain, read
+from rig.settings.tree import merge, plain, read
 
 ROOT = Path(__file__).parents[1]
 FAILED = 1
@@ -177,14 +177,15 @@ def schema(hosts: bool) -> None:
 def lock(models: tuple[str, ...], file: str, revision: str | None, yes: bool) -> None:
     """Pin models: ask the hub for commit, size and SHA-256, show the difference, and write it.
 
-    Without MODEL, those that stand there with a branch, or without a size or a hash. HF_ENDPOINT names another
-    hub, HF_TOKEN is sent to it for gated repositories. Exits with 0 when all is pinned, with 1 when the hub does
-    not say it or nothing was to be written, with 2 when something has to be put right.
+    Without MODEL, those that stand there with a branch, or without a size or a hash. The version that was served
+    stays as the previous one. HF_ENDPOINT names another hub, HF_TOKEN is sent to it for gated repositories. Exits
+    with 0 when all is pinned, with 1 when the hub does not say it or nothing was to be written, with 2 when something
+    has to be put right.
     """
     path = ROOT / file
     try:
         tree = read(path, file)
-        hub = (os.environ.get("HF_ENDPOINT") or locking.hub_of(tree)).rstrip("/")
+        hub = (os.environ.get("HF_ENDPOINT") or locking.hub_of(merge(read(ROOT / ALONE, ALONE), tree))).rstrip("/")
         wanted = locking.entries(tree, models)
         pins = {entry.name: locking.ask(hub, entry, revision, os.environ.get("HF_TOKEN")) for entry in wanted}
         before = path.read_text(encoding="utf-8")

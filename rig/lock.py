@@ -83,6 +83,24 @@ class Entry:
         return known and all(shape.fullmatch(self.said(key) or "") for key, shape in shapes.items())
 
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file of the current version, by name; none while one of them, revision or size is not known.
+
+        As typed: YAML reads digits alone as a number.
+        """
+        files = self.node.child("files")
+        listed = files.value if files is not None and isinstance(files.value, list) else [self.node]
+        named = {_text(file, "file"): _text(file, "sha256") for file in listed}
+        complete = all(_text(self.node, key) for key in ("revision", "size"))
+        return named if complete and all(SHA256.fullmatch(digest) for digest in named.values()) else {}
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether it serves the version before, which it has."""
+        return self.said("use") == "previous" and self.node.child("previous") is not None
+
+
 def locked(text: str, shown: str, pins: Mapping[str, Pin]) -> str:
     """The file's text with all pins in it. Raises CannotLock."""
     for name, pin in pins.items():
@@ -240,7 +258,8 @@ def needed(path: str) -> bool:
 def edited(text: str, entry: Entry, pin: Pin) -> str:
     """The file's text with the pin in the entry; everything else, comments too, stays as it is. Raises CannotLock.
 
-    A version that was pinned, and is another one, is kept as the previous one.
+    The version that was served is kept as the previous one where the files are other ones now. Files are known by their
+    hashes, whatever the revision: without a commit, too.
     """
     lines = text.splitlines(keepends=True)
     first = next((child.line for child in _children(entry) if child.line != entry.node.line), None)
@@ -252,15 +271,16 @@ def edited(text: str, entry: Entry, pin: Pin) -> str:
         len(lines),
     )
     block = _Block(lines[entry.node.line : end], indent, entry)
-    before = block.version() if entry.pinned else None
+    before = block.version()
     block.put("revision", pin.revision)
     block.put("size", str(pin.size))
     if entry.whole:
         block.put_lines("files", [f"- {{file: {f.file}, size: {f.size}, sha256: {f.sha256}}}" for f in pin.files])
     else:
         block.put("sha256", pin.files[0].sha256)
-    if before is not None and before != block.version():
-        block.put_lines("previous", before)
+    if entry.hashes and entry.hashes != {file.file: file.sha256 for file in pin.files}:
+        if not entry.goes_back:
+            block.put_lines("previous", before)
         if entry.said("use") is not None:
             block.put("use", "current")
     return "".join([*lines[: entry.node.line], *block.lines, *lines[end:]])
@@ -316,6 +336,12 @@ class _Block:
         return len(self.lines)
 
 
+def _text(node: Node, key: str) -> str:
+    """A value as it was typed, empty where there is none or null."""
+    found = node.child(key)
+    return "" if found is None or found.value is None else found.text or ""
+
+
 def _children(entry: Entry) -> list[Node]:
     return list(entry.node.value.values()) if isinstance(entry.node.value, dict) else []
 
@@ -325,7 +351,7 @@ def _indent(line: str) -> int:
 
 
 def hub_of(tree: Node) -> str:
-    """The hub that the file names. Raises CannotLock."""
+    """The hub that the settings name. Raises CannotLock."""
     found = tree.at(("models", "hub"))
     address = None if found is None else plain(found)
     if not isinstance(address, str):

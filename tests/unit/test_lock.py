@@ -70,7 +70,8 @@ def test_what_is_not_pinned_is_pinned_and_all_else_stays(project: Project, hub: 
     expected = TEXT.replace("HUB", hub.address)
     expected = expected.replace("revision: main # moves", f"revision: {REVISION} # moves")
     first, second = f"      size: 1\n      sha256: {'0' * 64}\n    second", "      file: model.gguf\n    third"
-    expected = expected.replace(first, f"{pinned}    second")
+    before = f"        revision: main\n        file: model.gguf\n        size: 1\n        sha256: {'0' * 64}\n"
+    expected = expected.replace(first, f"{pinned}      previous:\n{before}    second")
     expected = expected.replace(second, f"      file: model.gguf\n      revision: {REVISION}\n{pinned}    third")
     assert _written(project) == expected
     assert f"+      sha256: {SHA}" in done.stdout
@@ -89,6 +90,13 @@ def test_what_is_pinned_is_left_alone_until_it_is_named(project: Project, hub: H
     text = _written(project)
     assert "all is pinned" in _lock(project, hub, "--yes", text=text).stdout
     assert "the hub has what is pinned" in _lock(project, hub, "first", "--revision", "main", text=text).stdout
+
+
+def test_a_file_that_names_no_hub_means_that_of_all_yml(project: Project, hub: Hub) -> None:
+    project.change("all.yml", "  hub: https://huggingface.co", f"  hub: {hub.address}")
+    done = _lock(project, hub, "--yes", text=TEXT.replace("  hub: HUB\n", ""))
+    assert done.returncode == 0, done.stderr
+    assert SHA in _written(project)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +196,7 @@ def test_the_version_that_was_pinned_is_kept_to_go_back_to() -> None:
 
 
 def test_of_three_versions_the_last_two_stay_and_the_newest_is_used() -> None:
-    text = _edited(_edited(ONE, _pinned(b"new")).replace("shape: null", "use: previous"), _pinned(b"newest", "e" * 40))
+    text = _edited(_edited(ONE, _pinned(b"new")).replace("shape: null", "use: current"), _pinned(b"newest", "e" * 40))
     one = yaml.safe_load(text)["models"]["catalogue"]["one"]
     assert (one["size"], one["previous"]["size"], one["use"]) == (6, 3, "current")
     assert "previous" not in one["previous"]
@@ -200,8 +208,25 @@ def test_the_same_version_again_changes_nothing() -> None:
     assert _edited(ONE, PIN) == ONE
 
 
-def test_what_was_not_pinned_before_is_no_version_to_go_back_to() -> None:
+def test_the_version_that_was_gone_back_to_is_the_one_that_is_kept() -> None:
+    bad = _edited(ONE, _pinned(b"bad")).replace("shape: null", "use: previous")
+    one = yaml.safe_load(_edited(bad, _pinned(b"newest", "e" * 40)))["models"]["catalogue"]["one"]
+    assert (one["size"], one["use"]) == (6, "current")
+    assert one["previous"] == {"revision": REVISION, "file": "model.gguf", "size": len(CONTENT), "sha256": SHA}
+
+
+def test_what_has_a_hash_is_a_version_to_go_back_to_without_a_commit_too() -> None:
     text = _edited(ONE.replace(REVISION, "main"), _pinned(b"new"))
+    previous = yaml.safe_load(text)["models"]["catalogue"]["one"]["previous"]
+    assert previous == {"revision": "main", "file": "model.gguf", "size": len(CONTENT), "sha256": SHA}
+
+
+def test_the_same_files_at_another_commit_are_no_other_version() -> None:
+    assert _edited(ONE.replace(REVISION, "main"), PIN) == ONE
+
+
+def test_what_has_no_hash_is_no_version_to_go_back_to() -> None:
+    text = _edited(ONE.replace(f"      sha256: {SHA}\n", ""), _pinned(b"new"))
     assert "previous" not in text
 
 
