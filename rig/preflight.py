@@ -12,6 +12,7 @@ from rig import alertmanager, containers, monitoring
 from rig.gpu.cards import CannotDrive, Card
 from rig.gpu.driver import handled, outdated, selection
 from rig.settings import Settings, size_bytes
+from rig.settings.engines import Containerised
 from rig.settings.firewall import Ssh
 
 SUPPORTED: dict[tuple[str, str], str] = {
@@ -20,6 +21,12 @@ SUPPORTED: dict[tuple[str, str], str] = {
     ("ubuntu", "24.04"): "Ubuntu 24.04",
 }
 """(ID, VERSION_ID) of /etc/os-release, and how a person calls it."""
+
+
+PACKAGES = size_bytes("2G")
+"""What packages take of storage.system_free: the rest of it is for images."""
+FLOOR = size_bytes("1G")
+"""What must be free on / where everything is installed: the journal, updates and what a deploy writes go on growing."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,10 @@ class Machine:
     listeners: tuple[Listener, ...] = ()
     published: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """Name of each container that Rig made, and the ports of the machine that it has, or gets when it is started."""
+    docker: bool = False
+    """Docker is installed."""
+    missing_images: frozenset[str] = frozenset()
+    """Those of the asked images that Docker says it does not hold."""
     apt_holder: str | None = None
     """Process that holds a lock of apt or dpkg."""
     daemon: str = ""
@@ -175,7 +186,7 @@ def _space(settings: Settings, machine: Machine) -> list[str]:
             needed[device] = needed.get(device, 0) + size
             asks.setdefault(device, []).append(f"{human(size)} for {what}")
 
-    ask("/", size_bytes(settings.storage.system_free), "packages and images (storage.system_free)")
+    ask("/", *_system_space(settings, machine))
     # A file system that is not mounted yet cannot be measured: its files are not counted against another.
     models = settings.storage.models
     if models.mount is None or str(models.path) in machine.mounts:
@@ -197,6 +208,16 @@ def _space(settings: Settings, machine: Machine) -> list[str]:
                 f"({', '.join(asks[device])}); free the space, or put storage.models on a larger disk"
             )
     return found
+
+
+def _system_space(settings: Settings, machine: Machine) -> tuple[int, str]:
+    """What is still to be put on /, and what it is: a deploy does not ask again for what the ones before it took."""
+    whole = size_bytes(settings.storage.system_free)
+    if not machine.docker:
+        return whole, "packages and images (storage.system_free)"
+    if machine.missing_images:
+        return max(FLOOR, whole - PACKAGES), "images (storage.system_free, less packages)"
+    return FLOOR, "what grows by itself"
 
 
 def _ports(settings: Settings, machine: Machine) -> list[str]:
@@ -291,6 +312,12 @@ def _secrets(settings: Settings, machine: Machine) -> list[str]:
 def asked_paths(settings: Settings) -> tuple[str, ...]:
     """Directories whose file system preflight measures."""
     return ("/", str(settings.storage.models.path), str(settings.storage.backup.path))
+
+
+def asked_images(settings: Settings) -> tuple[str, ...]:
+    """Container images that preflight looks for."""
+    found = (engine.image for engine in settings.enabled_engines.values() if isinstance(engine, Containerised))
+    return tuple(sorted({image for image in found if image is not None}))
 
 
 def asked_files(settings: Settings) -> tuple[PurePosixPath, ...]:

@@ -58,9 +58,12 @@ def _settings(host: Host) -> Settings:
 
 
 def _look(host: Host, settings: Settings, *, sudo: bool) -> preflight.Machine:
-    files = tuple(str(path) for path in preflight.asked_files(settings))
     found: preflight.Machine = host.get_fact(
-        MachineFact, paths=preflight.asked_paths(settings), files=files, _sudo=sudo
+        MachineFact,
+        paths=preflight.asked_paths(settings),
+        files=tuple(str(path) for path in preflight.asked_files(settings)),
+        images=preflight.asked_images(settings),
+        _sudo=sudo,
     )
     return found
 

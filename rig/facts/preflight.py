@@ -29,14 +29,14 @@ class LoginFact(FactBase[Login]):
 
 
 class MachineFact(FactBase[Machine]):
-    """System, free space, listeners, our containers and apt's locks, with the shell of a bare system alone.
+    """System, free space, listeners, our containers and images, apt's locks, with the shell of a bare system alone.
 
     A path that does not exist yet is measured at its nearest parent that does.
     """
 
-    def command(self, paths: Iterable[str], files: Iterable[str]) -> str:
+    def command(self, paths: Iterable[str], files: Iterable[str], images: Iterable[str]) -> str:
         script = (_SCRIPT + CARDS).replace("@PATHS@", shlex.join(paths)).replace("@FILES@", shlex.join(files))
-        return script.replace("@DAEMON@", DAEMON)
+        return script.replace("@IMAGES@", shlex.join(images)).replace("@DAEMON@", DAEMON)
 
     def process(self, output: list[str]) -> Machine:
         fields: dict[str, list[list[str]]] = {}
@@ -54,6 +54,8 @@ class MachineFact(FactBase[Machine]):
             sizes={path: int(size) for path, size in fields.get("file", [])},
             listeners=tuple(_listener(values) for values in fields.get("listener", [])),
             published={name.lstrip("/"): frozenset(map(int, ports)) for name, *ports in fields.get("container", [])},
+            docker="docker" in fields,
+            missing_images=frozenset(image for (image,) in fields.get("missing", [])),
             apt_holder=" ".join(fields["apt"][0]) if "apt" in fields else None,
             held={name: version for name, version in fields.get("held", [])},
             cards=tuple(card(values) for values in fields.get("card", [])),
@@ -92,10 +94,16 @@ ss -Hltnp | while read -r _ _ _ address _ users; do
   printf "listener\t%s\t%s\t%s\n" "$address" "$users" "$unit"
 done
 if command -v docker >/dev/null; then
+  echo docker
   # All, and as they are set: after a power cut a container that is being started holds its port and is not running yet.
   # Docker answers only when it has started them.
   timeout 60 docker ps --all --quiet --filter label=rig.engine 2>/dev/null | xargs -r docker inspect --format \
     "container${t}{{.Name}}{{range .HostConfig.PortBindings}}{{range .}}${t}{{.HostPort}}{{end}}{{end}}" 2>/dev/null
+  # One that does not answer, being stopped, is not taken to hold nothing.
+  for image in @IMAGES@; do
+    timeout 60 docker image inspect "$image" 2>&1 >/dev/null | grep -q "No such image" || continue
+    printf "missing\t%s\n" "$image"
+  done
 fi
 [ -f @DAEMON@ ] && printf "daemon\t%s\n" "$(base64 -w 0 @DAEMON@)"
 dpkg-query -W -f='${db:Status-Abbrev}\theld\t${Package}\t${Version}\n' | sed -n "s/^hi \t//p"

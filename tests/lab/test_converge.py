@@ -55,8 +55,8 @@ def test_a_second_run_changes_nothing_and_says_so(deployed_release: Lab) -> None
     assert restarted(lived, lives(deployed_release)) == set()
 
 
-def test_a_dry_run_after_it_would_change_nothing(deployed_release: Lab) -> None:
-    assert plan(deployed_release).changes == set()
+def test_a_dry_run_after_it_would_change_nothing_and_asks_for_no_space_again(deployed_release: Lab) -> None:
+    assert plan(deployed_release, "--data", "storage.system_free=900T").changes == set()
 
 
 def test_after_a_power_cut_everything_comes_back_by_itself(deployed: Lab) -> None:

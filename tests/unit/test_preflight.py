@@ -9,9 +9,19 @@ import pytest
 
 from rig.facts.preflight import MachineFact
 from rig.gpu.cards import Card
-from rig.preflight import Listener, Login, Machine, asked_files, asked_paths, human, login_problems, problems
+from rig.preflight import (
+    Listener,
+    Login,
+    Machine,
+    asked_files,
+    asked_images,
+    asked_paths,
+    human,
+    login_problems,
+    problems,
+)
 from rig.settings.firewall import Ssh
-from tests.unit.sample import folder, settings
+from tests.unit.sample import IMAGE, folder, settings
 
 GIB = 1 << 30
 OWNER = Login(uid=1000, user="owner", sudo=True, source="192.168.1.5", port=22)
@@ -102,6 +112,29 @@ def test_what_was_begun_or_put_there_by_hand_needs_no_space_again(place: str) ->
     assert "4.6 GiB for the model llama-3.3-70b-q4" in _only(
         replace(FINE, free=dict.fromkeys(FINE.free, 18 * GIB), sizes={place: 42520398816 - 46 * GIB // 10})
     )
+
+
+@pytest.mark.parametrize(
+    ("there", "needed"),
+    [
+        ({}, "10.0 GiB are needed (10.0 GiB for packages and images (storage.system_free))"),
+        ({"docker": True, "missing_images": frozenset({IMAGE})}, "8.0 GiB are needed (8.0 GiB for images ("),
+        ({"docker": True}, "1.0 GiB are needed (1.0 GiB for what grows by itself)"),
+    ],
+)
+def test_what_a_deploy_took_of_the_systems_disk_is_not_asked_for_again(there: dict[str, Any], needed: str) -> None:
+    full = {**FINE.free, "/": GIB - 1}
+    own = {**FINE.device, "/": "2"}
+    machine = replace(FINE, free=full, device=own, **there)
+    assert needed in _only(machine)
+    fitting = int(float(needed.partition(" GiB")[0]) * GIB)
+    assert _said(replace(machine, free={**full, "/": fitting})) == []
+
+
+def test_an_image_is_asked_for_once_and_none_of_an_engine_that_is_off() -> None:
+    three = {"runtime": "container", "image": IMAGE, "model": "llama-3.3-70b-q4", "port": 8009}
+    assert asked_images(settings({"engines/three": three})) == (IMAGE,)
+    assert asked_images(settings({"engines/one/enabled": False})) == ()
 
 
 def test_a_disk_of_their_own_is_measured_for_the_models_alone() -> None:
@@ -242,8 +275,10 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
             f"file\t{BIG}\t77",
             'listener\t[::1]:8002\tusers:(("nginx",pid=7,fd=3))\tnginx.service',
             "listener\t0.0.0.0:22\t\t",
+            "docker",
             "container\t/rig-one\t8002",
             "container\t/rig-two",
+            f"missing\t{IMAGE}",
             "apt\tapt-get\t(PID 12)",
             "held\tdocker-ce\t5:29.1.2-1",
             "card\t0000:01:00.0\t0x2c05\t0x0000004000000000 0x00000043ffffffff 0x000000000014220c",
@@ -263,6 +298,8 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
         sizes={BIG: 77},
         listeners=(Listener("[::1]", 8002, "nginx", "nginx.service"), Listener("0.0.0.0", 22, "", "")),
         published={"rig-one": frozenset({8002}), "rig-two": frozenset()},
+        docker=True,
+        missing_images=frozenset({IMAGE}),
         apt_holder="apt-get (PID 12)",
         held={"docker-ce": "5:29.1.2-1"},
         cards=(Card("0000:01:00.0", 0x2C05, 16 * GIB), Card("0000:02:00.0", 0x2684, 0)),
