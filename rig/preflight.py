@@ -23,6 +23,8 @@ SUPPORTED: dict[tuple[str, str], str] = {
 """(ID, VERSION_ID) of /etc/os-release, and how a person calls it."""
 
 
+ZONES = PurePosixPath("/usr/share/zoneinfo")
+"""Where a machine has a file for each time zone that it knows."""
 PACKAGES = size_bytes("2G")
 """What packages take of storage.system_free: the rest of it is for images."""
 FLOOR = size_bytes("1G")
@@ -160,6 +162,12 @@ def _system(settings: Settings, machine: Machine) -> list[str]:
         found.append(
             "Debian 12 has docker-compose 1.29 only, which cannot read our compose file; "
             "write 'containers.source: vendor'"
+        )
+    zone = settings.machine.timezone
+    if not machine.sizes.get(str(ZONES / zone)):
+        found.append(
+            f"the machine knows no time zone {zone} (machine.timezone); write its present name, "
+            "or install tzdata, and tzdata-legacy for old names"
         )
     return found
 
@@ -321,14 +329,14 @@ def asked_images(settings: Settings) -> tuple[str, ...]:
 
 
 def asked_files(settings: Settings) -> tuple[PurePosixPath, ...]:
-    """Files whose present size preflight looks up: models, and secrets that the owner has to put there."""
+    """Files whose present size preflight looks up: models, the time zone, secrets that the owner has to put there."""
     models = (
         place
         for name in settings.needed_models
         for path in settings.model_files(name)
         for place in _places(settings, name, path)
     )
-    return (*models, *map(PurePosixPath, alertmanager.secrets(settings).values()))
+    return (*models, ZONES / settings.machine.timezone, *map(PurePosixPath, alertmanager.secrets(settings).values()))
 
 
 def _places(settings: Settings, model: str, path: PurePosixPath) -> tuple[PurePosixPath, ...]:

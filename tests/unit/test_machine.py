@@ -1,4 +1,4 @@
-"""Who may log in: the users' keys are written for real here, into a folder of the test."""
+"""Who may log in, and the time of day: keys are written for real here, into a folder of the test."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pyinfra.api import FactBase
 
+from rig.facts.machine import TimeZone
 from rig.operations import machine
 from rig.settings.machine import User
 from tests.unit.sample import Here, needs, needs_root, tree
@@ -82,3 +83,14 @@ def test_a_link_is_replaced_and_not_followed(folder: Path, tmp_path: Path) -> No
     _let_in(folder, ED25519)
     assert other.read_text() == "kept\n"
     assert not (folder / "authorized_keys").is_symlink()
+
+
+def test_a_zone_that_is_a_link_to_another_is_told_by_its_own_name(tmp_path: Path) -> None:
+    """Or it would be set again by every run: UTC is a link to Etc/UTC."""
+    zones = tmp_path / "zoneinfo"
+    (zones / "Etc").mkdir(parents=True)
+    (zones / "Etc/UTC").write_text("TZif2")
+    (zones / "UTC").symlink_to("Etc/UTC")
+    (tmp_path / "localtime").symlink_to(zones / "UTC")
+    here = Here(lambda command: command.replace("/etc/localtime", str(tmp_path / "localtime")))
+    assert here.get_fact(TimeZone) == "UTC"

@@ -25,6 +25,7 @@ from tests.unit.sample import IMAGE, folder, settings
 
 GIB = 1 << 30
 OWNER = Login(uid=1000, user="owner", sudo=True, source="192.168.1.5", port=22)
+ZONE = {"/usr/share/zoneinfo/Etc/UTC": 114}
 FINE = Machine(
     os_id="debian",
     os_version="13",
@@ -33,7 +34,7 @@ FINE = Machine(
     free={"/": 100 * GIB, "/mnt/models": 100 * GIB, "/mnt/backup": 100 * GIB},
     device={"/": "1", "/mnt/models": "1", "/mnt/backup": "1"},
     mounts=frozenset(),
-    sizes={},
+    sizes=ZONE,
 )
 BIG = f"{folder('llama-3.3-70b-q4')}/Llama-3.3-70B-Instruct-Q4_K_M.gguf"
 
@@ -76,6 +77,18 @@ def test_the_distributions_compose_is_refused_where_it_is_too_old() -> None:
     assert _said(FINE, changes) == []
 
 
+def test_a_time_zone_that_the_machine_does_not_know_is_refused() -> None:
+    """Debian 13 has the old names in a package of their own."""
+    changes = {"machine/timezone": "US/Eastern"}
+    assert _only(FINE, changes) == (
+        "the machine knows no time zone US/Eastern (machine.timezone); write its present name, "
+        "or install tzdata, and tzdata-legacy for old names"
+    )
+    zone = "/usr/share/zoneinfo/US/Eastern"
+    assert zone in map(str, asked_files(settings(changes)))
+    assert _said(replace(FINE, sizes={zone: 3552}), changes) == []
+
+
 @pytest.mark.parametrize("folder", ["models", "backup"])
 def test_a_folder_that_must_be_a_mount_and_is_none_is_refused(folder: str) -> None:
     changes = {f"storage/{folder}/must_be_mount": True}
@@ -101,16 +114,16 @@ def test_a_disk_that_is_too_small_is_named_with_what_is_missing() -> None:
 
 
 def test_what_is_there_already_needs_no_space_again() -> None:
-    assert _said(replace(FINE, free=dict.fromkeys(FINE.free, 20 * GIB), sizes={BIG: 42520398816})) == []
+    assert _said(replace(FINE, free=dict.fromkeys(FINE.free, 20 * GIB), sizes={**ZONE, BIG: 42520398816})) == []
 
 
 @pytest.mark.parametrize("place", [f"{BIG}.part", "/mnt/models/llama-3.3-70b-q4/Llama-3.3-70B-Instruct-Q4_K_M.gguf"])
 def test_what_was_begun_or_put_there_by_hand_needs_no_space_again(place: str) -> None:
     small = dict.fromkeys(FINE.free, 20 * GIB)
     assert place in map(str, asked_files(settings()))
-    assert _said(replace(FINE, free=small, sizes={place: 42520398816})) == []
+    assert _said(replace(FINE, free=small, sizes={**ZONE, place: 42520398816})) == []
     assert "4.6 GiB for the model llama-3.3-70b-q4" in _only(
-        replace(FINE, free=dict.fromkeys(FINE.free, 18 * GIB), sizes={place: 42520398816 - 46 * GIB // 10})
+        replace(FINE, free=dict.fromkeys(FINE.free, 18 * GIB), sizes={**ZONE, place: 42520398816 - 46 * GIB // 10})
     )
 
 
