@@ -80,6 +80,13 @@ def _free_vllm_argument(value: str) -> str:
     return value
 
 
+def _tar(value: str) -> str:
+    """An archive that tar unpacks."""
+    if value.lower().endswith(".zip"):
+        raise ValueError(f"{show(value)} is a zip archive, which is not unpacked; write the address of a .tar.gz")
+    return value
+
+
 Image = Annotated[
     str,
     Shape(
@@ -104,7 +111,7 @@ VllmArgument = Annotated[Word, AfterValidator(_free_vllm_argument)]
 class Archive(Section):
     """A release archive of llama.cpp."""
 
-    url: Url = Field(description="Web address of the archive, .tar.gz or .zip.")
+    url: Annotated[Url, AfterValidator(_tar)] = Field(description="Web address of the archive, a .tar.gz.")
     sha256: Sha256 = Field(description="SHA-256 of the archive, 64 hexadecimal digits.")
     binary: RelativePath = Field(description="Path of the server program inside the archive.")
 

@@ -293,6 +293,14 @@ MISTAKES = {
         "engines.llama-70b.arguments.0",
         "'--api-key' is already passed, from the key that secrets generates; remove it here",
     ),
+    "archive that tar does not unpack": (
+        "is not proven.\n    archive:\n      url: https://github.com/ggml-org/llama.cpp/releases/download/b11146/"
+        "llama-b11146-bin-ubuntu-x64.tar.gz",
+        "is not proven.\n    archive:\n      url: https://example.org/b11146/ubuntu-x64.zip",
+        "engines.llama-8b.archive.url",
+        "'https://example.org/b11146/ubuntu-x64.zip' is a zip archive, which is not unpacked; "
+        "write the address of a .tar.gz",
+    ),
     "fingerprint with spaces": (
         "[9DC858229FC7DD38854AE2D88D81803C0EBFCD88]",
         '["9DC8 5822"]',
