@@ -272,18 +272,19 @@ def _cards(settings: Settings, machine: Machine) -> list[str]:
 
 def _held(settings: Settings, machine: Machine) -> list[str]:
     """Packages on hold, which apt will not touch, and which the settings want otherwise than they are."""
-    replaced = containers.replaced(settings.containers, machine.held)
     found = [
         f"{name} is on hold, and containers.source: {settings.containers.source} replaces it; let it go "
         f"(sudo apt-mark unhold {name}), or write another containers.source"
-        for name in replaced
+        for name in containers.replaced(settings.containers, machine.held)
     ]
+    others = containers.outdated(settings.containers, machine.held)
     if handled(settings, machine.cards):
-        found += [
-            f"{name} is on hold at {machine.held[name]}, and {key} asks for {wanted}; let it go "
-            f"(sudo apt-mark unhold {name}), or write the version that is there"
-            for name, key, wanted in outdated(settings, machine.held)
-        ]
+        others += outdated(settings, machine.held)
+    found += [
+        f"{name} is on hold at {machine.held[name]}, and {key} asks for {wanted}; let it go "
+        f"(sudo apt-mark unhold {name}), or write the version that is there"
+        for name, key, wanted in others
+    ]
     return found
 
 

@@ -6,7 +6,7 @@ from pyinfra.api.deploy import deploy as concern
 from pyinfra.operations import files
 
 from rig import keyring
-from rig.containers import CONFLICTING, DISTRIBUTION, VENDOR
+from rig.containers import CONFLICTING, DISTRIBUTION, PIN, PINNED, VENDOR, pattern
 from rig.facts.containers import DAEMON
 from rig.gpu import driver as gpu
 from rig.operations import containers, packages
@@ -14,7 +14,7 @@ from rig.operations.files import written
 from rig.preflight import Machine
 from rig.render import render
 from rig.settings import Settings
-from rig.settings.containers import Vendor
+from rig.settings.containers import Containers, Vendor
 
 KEYRING = "/etc/apt/keyrings/docker.asc"
 SOURCES = "/etc/apt/sources.list.d/docker.sources"
@@ -23,18 +23,31 @@ SOURCES = "/etc/apt/sources.list.d/docker.sources"
 @concern("containers")
 def deploy(settings: Settings, found: Machine) -> None:
     """Docker with the settings' daemon.json merged into the owner's."""
+    version = settings.containers.version
+    written(name=f"Write {PIN}", path=PIN, text=pin(settings.containers))
     if settings.containers.source == "vendor":
         _from_vendor(settings.containers.vendor, found)
+        engine = VENDOR
     else:
         files.file(name=f"Remove {SOURCES}", path=SOURCES, present=False)
         packages.absent(name="Remove the vendor's container engine", packages=VENDOR)
-        packages.present(name="Install the container engine", packages=DISTRIBUTION[found.os_id])
+        engine = DISTRIBUTION[found.os_id]
+    if version is None:
+        packages.present(name="Install the container engine", packages=engine)
+    else:
+        containers.upgraded(name="Install the container engine", packages=engine, version=version)
     daemon = settings.containers.daemon
     if gpu.handled(settings, found.cards):
         # Docker has it on by itself from 28.2 on, and takes the key all the same.
         daemon = containers.merged({"features": {"cdi": True}}, daemon)
     containers.daemon(name=f"Merge {DAEMON}", wanted=daemon)
     containers.running(name="Run the container engine")
+
+
+def pin(settings: Containers) -> str:
+    """What makes apt choose the engine's version."""
+    wanted = None if settings.version is None else pattern(settings.version)
+    return render(PIN, packages=PINNED[settings.source], pattern=wanted)
 
 
 def _from_vendor(vendor: Vendor, found: Machine) -> None:
@@ -44,4 +57,3 @@ def _from_vendor(vendor: Vendor, found: Machine) -> None:
     sources = render(SOURCES, repository=address, codename=found.os_codename, keyring=KEYRING)
     written(name=f"Write {SOURCES}", path=SOURCES, text=sources)
     packages.absent(name="Remove conflicting packages", packages=CONFLICTING)
-    packages.present(name="Install the container engine", packages=VENDOR)

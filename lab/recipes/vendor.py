@@ -14,6 +14,9 @@ from lab.recipes.packages import download
 from lab.spec import RELEASES
 
 ROOT = "docker/linux/debian"
+OLDER = "20.10.1"
+"""A version of the engine before the one that is in the repository too, and is the same inside."""
+ENGINE = ("docker-ce", "docker-ce-cli")
 NUMBERS = {"trixie": "13", "bookworm": "12"}
 
 
@@ -99,6 +102,8 @@ def repository(cache: Cache) -> Path:
                     os.link(twin, pool / twin.name)
                 else:
                     _repackage(vendor, packages, release, pool / f"{vendor.name}.deb", target / "work")
+                if vendor.name in ENGINE:
+                    _older(pool / f"{vendor.name}.deb", release, target / "work")
             _index(base, release)
         _sign(target, base, note)
         for leftover in (*RELEASES, *(f".apt-{release}" for release in RELEASES), "work"):
@@ -134,6 +139,19 @@ def _repackage(vendor: Vendor, packages: dict[str, Path], release: str, deb: Pat
         "Description": f"stand-in made of Debian's {' and '.join(vendor.parts)}",
     }
     (control / "control").write_text("".join(f"{name}: {value}\n" for name, value in fields.items()))
+    _build(work, deb)
+
+
+def _older(deb: Path, release: str, work: Path) -> None:
+    """The same package with an older version, beside it."""
+    shutil.rmtree(work, ignore_errors=True)
+    run(["dpkg-deb", "--raw-extract", deb, work])
+    control = work / "DEBIAN/control"
+    control.write_text(re.sub(r"(?m)^Version: .*", f"Version: {_full(OLDER, release)}", control.read_text()))
+    _build(work, deb.with_name(f"{deb.stem}-older.deb"))
+
+
+def _build(work: Path, deb: Path) -> None:
     run(
         ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z1", "--build", work, deb],
         environment={"SOURCE_DATE_EPOCH": "0"},
@@ -142,6 +160,10 @@ def _repackage(vendor: Vendor, packages: dict[str, Path], release: str, deb: Pat
 
 def _version(deb: Path, release: str) -> str:
     upstream = re.split(r"[+~-]", _field(deb, "Version").split(":")[-1])[0]
+    return _full(upstream, release)
+
+
+def _full(upstream: str, release: str) -> str:
     return f"5:{upstream}-1~debian.{NUMBERS[release]}~{release}"
 
 

@@ -1,11 +1,16 @@
-"""Facts of the container engine's configuration."""
+"""Facts of the container engine: its packages, and its configuration."""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from collections.abc import Iterable
 from typing import Any
 
 from pyinfra.api import FactBase, FactProcessError
+
+from rig.containers import Offered
 
 DAEMON = "/etc/docker/daemon.json"
 
@@ -29,3 +34,23 @@ class Daemon(FactBase[dict[str, Any]]):
         if not isinstance(content, dict):
             raise FactProcessError(f"{DAEMON} is not a JSON object; correct it, or move it away")
         return content
+
+
+class Offers(FactBase[dict[str, Offered]]):
+    """Those of the named packages that apt knows: the version that is installed, and the one that apt would install."""
+
+    @staticmethod
+    def default() -> dict[str, Offered]:
+        return {}
+
+    def command(self, packages: Iterable[str]) -> str:
+        names = shlex.join(packages)
+        return f"LC_ALL=C apt-cache policy {names} 2>/dev/null; apt-mark showhold {names} 2>/dev/null"
+
+    def process(self, output: list[str]) -> dict[str, Offered]:
+        held = frozenset(line for line in output if re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", line))
+        found = {}
+        for name, *lines in re.findall(r"(?m)^(\S+):\n  Installed: (.*)\n  Candidate: (.*)$", "\n".join(output)):
+            installed, candidate = (None if version == "(none)" else version for version in lines)
+            found[name] = Offered(installed, candidate, name in held)
+        return found

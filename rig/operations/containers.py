@@ -1,10 +1,10 @@
-"""The container engine's configuration, merged into what the owner put there."""
+"""The container engine in the settings' version, and its configuration, merged into what the owner put there."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyinfra import host
@@ -12,9 +12,11 @@ from pyinfra.api import operation
 from pyinfra.operations import files as pyinfra_files
 
 from rig import units
-from rig.facts.containers import DAEMON, Daemon
+from rig.containers import Offered, due, no_such_version, pattern
+from rig.facts.containers import DAEMON, Daemon, Offers
 from rig.facts.units import Unit
 from rig.operations import Commands, files
+from rig.operations.packages import INSTALL, UPDATE
 
 SERVICE = "docker.service"
 BEFORE = f"{DAEMON}.rig-before"
@@ -54,6 +56,28 @@ def merged(own: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(there, Mapping) and isinstance(value, Mapping)
         result[key] = merged(there, value) if both else value  # type: ignore[arg-type]
     return result
+
+
+@operation()
+def upgraded(packages: Sequence[str], version: str) -> Commands:
+    """The packages, the engine first, are there in the newest versions that apt's pins let in, but for those on hold.
+
+    The pin on the engine's version has been written before. apt's own lists decide whether anything is due; they are
+    fetched anew only then.
+    """
+    there: dict[str, Offered] = host.get_fact(Offers, packages=tuple(packages))
+    if due(packages, there, version):
+        yield f"sh -c {shlex.quote(UPDATE)}"
+        yield offered(packages[0], version)
+        wanted = [name for name in packages if name not in there or not there[name].held]
+        yield f"{INSTALL} {shlex.join(wanted)}"
+
+
+def offered(package: str, version: str) -> str:
+    """Ends with a sentence where apt would install another version of the package, as it has none of these."""
+    candidate = f"LC_ALL=C apt-cache policy {shlex.quote(package)} | sed -n 's/^  Candidate: //p'"
+    otherwise = shlex.quote(no_such_version(package, version))
+    return f"{candidate} | grep -qE {shlex.quote(pattern(version))} || {{ echo {otherwise} >&2; exit 1; }}"
 
 
 @operation()

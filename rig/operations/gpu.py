@@ -16,10 +16,9 @@ from rig.gpu import words
 from rig.gpu.driver import TOOLKIT, Selection
 from rig.gpu.state import Driver, Reboot, current, described, enrolment, initramfs_due, reboot
 from rig.operations import Commands
-from rig.operations.packages import APT_GET, UPDATE
+from rig.operations.packages import INSTALL, UPDATE
 from rig.settings.hosts import LOCAL
 
-INSTALL = f"{APT_GET} --allow-downgrades install --no-install-recommends"
 CDI = "nvidia-cdi-refresh.service"
 POLL = 3.0
 """Seconds between two attempts to reach a machine that boots."""

@@ -16,6 +16,8 @@ APT_GET = (
     "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
 )
 
+INSTALL = f"{APT_GET} --allow-downgrades install --no-install-recommends"
+
 # DPkg::Lock::Timeout does not cover the lists' own lock.
 UPDATE = (
     "for attempt in $(seq 60); do "

@@ -12,6 +12,15 @@ Fingerprint = Annotated[
     str, Shape(r"[0-9A-F]{40}", "a key fingerprint", "its 40 upper-case hexadecimal digits without spaces")
 ]
 
+EngineVersion = Annotated[
+    str,
+    Shape(
+        r"([0-9]+:)?[0-9]+([.+~-][0-9A-Za-z]+)*",
+        "a version of the container engine",
+        'the first of its numbers or all of them, in quotes, such as "29.1" or "26.1.5+dfsg1-9"',
+    ),
+]
+
 
 class Vendor(Section):
     """The vendor's own apt repository."""
@@ -27,6 +36,9 @@ class Containers(Section):
 
     source: Literal["vendor", "distribution"] = Field(
         description="Who supplies the container engine: its vendor or the distribution."
+    )
+    version: EngineVersion | None = Field(
+        description="Version of the container engine, or how it begins, in quotes; null for the one that is there."
     )
     vendor: Vendor = Field(description="The vendor's apt repository; used when `source` is vendor.")
     daemon: dict[str, JsonValue] = Field(

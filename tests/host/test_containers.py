@@ -84,6 +84,16 @@ def test_container_engine_comes_from_where_the_settings_say(machine: Machine, se
     assert any(settings.containers.vendor.repository in line for line in origins), policy
 
 
+def test_container_engine_is_of_the_version_of_the_settings(machine: Machine, settings: Settings) -> None:
+    """By what the daemon says of itself: the upstream version, without what a distribution adds to it."""
+    wanted = settings.containers.version
+    if wanted is None:
+        pytest.skip("the settings name none")
+    upstream = wanted.rpartition(":")[2].partition("-")[0].partition("+")[0]
+    runs = machine.run("docker version --format '{{.Server.Version}}'").partition("+")[0]
+    assert runs == upstream or runs.startswith(f"{upstream}.")
+
+
 def _signed_by(machine: Machine, settings: Settings) -> set[str]:
     """Key rings that the vendor's lists are checked with, from the sources that apt itself names for them.
 

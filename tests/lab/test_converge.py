@@ -137,11 +137,11 @@ OWN = {"max-concurrent-downloads": 2, "labels": ["whose=mine"]}
 
 @pytest.fixture(scope="module")
 def from_distribution(machines: Machines) -> Lab:
-    """A machine whose container engine is the distribution's, and whose owner had configured it beforehand."""
+    """A machine with the distribution's engine, of a version that is named; its owner had configured it beforehand."""
     lab = machines.boot(name="distribution")
     path = lab.directory / "hosts.yml"
     hosts: dict[str, Any] = yaml.safe_load(path.read_text())
-    hosts["hosts"][NAME]["settings"]["containers"]["source"] = "distribution"
+    hosts["hosts"][NAME]["settings"]["containers"].update({"source": "distribution", "version": "26"})
     path.write_text(yaml.safe_dump(hosts))
     lab.sudo("install -d /etc/docker && cat >/etc/docker/daemon.json", input=json.dumps(OWN))
     first = run(lab)

@@ -18,6 +18,7 @@ import pytest
 
 from lab.machine import CHECKOUT, NAME, Lab
 from lab.recipes.driver import DRIVERS, KERNELS, TOOLKITS
+from lab.recipes.vendor import OLDER as OLDER_ENGINE
 from lab.spec import RELEASES
 from tests.lab.conftest import Machines
 from tests.lab.overrides import altered
@@ -29,9 +30,11 @@ OLDER = (
     *("--data", f"gpu.driver.version={OLD.partition('.')[0]}"),
     *("--data", f"gpu.toolkit.version={TOOLKITS[0]}"),
 )
+FIRST = (*OLDER, "--data", f"containers.version={OLDER_ENGINE}")
 HARDWARE, SMI = "/var/lib/rig-lab/hardware.json", "/var/lib/rig-lab/gpu.json"
 PASSWORD = "/etc/rig/mok-password"
 DRIVER, LOAD = "gpu | Install NVIDIA's driver", "gpu | Load NVIDIA's driver"
+ENGINE, PIN = "containers | Install the container engine", "/etc/apt/preferences.d/00rig-docker"
 
 
 def boot_id(lab: Lab) -> str:
@@ -94,7 +97,7 @@ class First:
 def first(bare: Lab) -> First:
     before = boot_id(bare)
     assert bare.sudo("ls /sys/module").stdout.split() == ["nouveau"]
-    done = bare.deploy("-y", *OLDER)
+    done = bare.deploy("-y", *FIRST)
     assert done.returncode == 0, done.stderr[-6000:]
     return First(bare, before, done.stderr)
 
@@ -119,7 +122,7 @@ def test_a_second_run_changes_nothing_and_a_hold_is_in_its_way_only_where_anothe
 ) -> None:
     lab, held = first.lab, "nvidia-open nvidia-container-toolkit docker-ce containerd.io"
     lab.sudo(f"apt-mark hold {held}")
-    assert run(lab, *OLDER).changes == set()
+    assert run(lab, *FIRST).changes == set()
     refused = run(lab)
     assert refused.code == 1
     assert f"nvidia-open is on hold at {OLD}-1, and gpu.driver.version asks for" in refused.errors
@@ -149,17 +152,27 @@ def test_a_container_keeps_its_card_across_a_reload_of_systemd(first: First) -> 
         lab.sudo("docker rm --force with without")
 
 
+def engine(lab: Lab) -> list[str]:
+    """Versions of the container engine's packages."""
+    return lab.sudo("dpkg-query -W -f '${Version} ' docker-ce docker-ce-cli").stdout.split()
+
+
 def test_a_deliberate_upgrade_is_one_setting(first: First) -> None:
     lab, before = first.lab, boot_id(first.lab)
-    upgraded = run(lab)
-    assert {DRIVER, LOAD, "gpu | Install NVIDIA's container toolkit"} <= upgraded.changes
+    newest = lab.sudo("apt-cache madison docker-ce").stdout.split()[2]
+    assert [version.partition("-")[0] for version in engine(lab)] == [f"5:{OLDER_ENGINE}"] * 2
+    upgraded = run(lab, "--data", f"containers.version={newest.partition('-')[0]}")
+    assert {DRIVER, LOAD, "gpu | Install NVIDIA's container toolkit", ENGINE} <= upgraded.changes
+    assert engine(lab) == [newest] * 2
     assert f"the kernel runs the driver's module {OLD}, and {NEW} is installed" in upgraded.errors
     assert boot_id(lab) != before
     assert lab.sudo("nvidia-smi --query-gpu=driver_version --format=csv,noheader").stdout.strip() == NEW
     assert f"libnvidia-ml.so.{NEW}" in lab.sudo("cat /var/run/cdi/nvidia.yaml").stdout
     toolkit = "nvidia-container-toolkit{,-base} libnvidia-container-tools libnvidia-container1"
     assert lab.sudo(f"dpkg-query -W -f '${{Version}} ' {toolkit}").stdout.split() == [TOOLKITS[1]] * 4
-    assert run(lab).changes == set()
+    # Without a version, what is installed stays.
+    assert run(lab).changes == {f"containers | Write {PIN}"}
+    assert engine(lab) == [newest] * 2
 
 
 def test_host_tests_agree(first: First) -> None:

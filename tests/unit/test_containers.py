@@ -1,8 +1,10 @@
-"""daemon.json gets our keys and keeps the owner's."""
+"""daemon.json gets our keys and keeps the owner's; the engine is of the version that the settings ask for."""
 
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
 
-from rig.facts.containers import Daemon
-from rig.operations.containers import merged
-from tests.unit.sample import examples
+from rig.containers import VENDOR, Offered, due, pattern
+from rig.facts.containers import Daemon, Offers
+from rig.operations.containers import merged, offered
+from tasks.containers import pin
+from tests.unit.sample import Here, examples, needs, settings
 
 SCALAR = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
 MAPPING = st.recursive(
@@ -92,3 +96,99 @@ def test_a_daemon_json_that_docker_could_not_read_is_not_overwritten(text: str) 
 def test_a_daemon_json_of_several_lines_is_read_whole() -> None:
     written = json.dumps({"a": {"b": [1, 2]}}, indent=2)
     assert Daemon().process(written.splitlines()) == {"a": {"b": [1, 2]}}
+
+
+# Versions
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "is_it"),
+    [
+        ("29", "5:29.1.2-1~debian.13~trixie", True),
+        ("29.1", "5:29.1.2-1~debian.13~trixie", True),
+        ("29.1", "5:29.10.0-1~debian.13~trixie", False),
+        ("29.1", "5:129.1.0-1", False),
+        ("5:29.1.2-1~debian.13~trixie", "5:29.1.2-1~debian.13~trixie", True),
+        ("29.1.2", "5:29.1.2~rc.1-1", True),
+        ("26.1.5+dfsg1-9", "26.1.5+dfsg1-9+deb13u1", True),
+        ("26.1.5+dfsg1-9+deb13u1", "26.1.5+dfsg1-9", False),
+        ("26.1.5+dfsg1-9", "26.1.5-dfsg1-9", False),
+        ("2", "29.1.2", False),
+    ],
+)
+def test_a_version_of_the_engine_is_told_by_how_it_begins(wanted: str, version: str, is_it: bool) -> None:
+    assert bool(re.search(pattern(wanted), version)) is is_it
+
+
+AS_OFFERED = {name: Offered("5:29.1.2-1", "5:29.1.2-1") for name in VENDOR}
+
+
+def test_nothing_is_due_when_apt_would_install_what_is_there() -> None:
+    assert due(VENDOR, AS_OFFERED, "29.1") == []
+
+
+def test_what_belongs_to_the_engine_is_brought_to_its_newest_too() -> None:
+    newer = {**AS_OFFERED, "containerd.io": Offered("1.7.27-1", "1.7.28-1")}
+    assert due(VENDOR, newer, "29.1") == ["containerd.io"]
+
+
+def test_an_engine_of_another_version_is_due_though_apts_lists_are_too_old_to_know_a_better() -> None:
+    assert due(VENDOR, AS_OFFERED, "30") == ["docker-ce"]
+
+
+def test_what_is_missing_is_due_and_what_is_on_hold_is_not() -> None:
+    there = {**AS_OFFERED, "containerd.io": Offered("1.7.27-1", "1.7.28-1", held=True)}
+    assert due(VENDOR, there, "29.1") == []
+    del there["docker-buildx-plugin"]
+    assert due(VENDOR, there, "29.1") == ["docker-buildx-plugin"]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Here:
+    """A shell whose apt knows four versions of the engine, of which one is installed, and on hold."""
+    versions = ("5:28.5.2-1~x", "5:29.1.2-1~x", "5:29.1.10-1~x", "5:30.0.0-1~x")
+    about = "Architecture: all\nMaintainer: x\nDescription: x\n"
+    for folder in ("lists", "state/lists/partial", "cache/archives/partial", "etc/preferences.d", "etc/apt.conf.d"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "lists/Packages").write_text(
+        "\n".join(
+            f"Package: docker-ce\nVersion: {version}\nFilename: {number}.deb\nSize: 1\nSHA256: {'0' * 64}\n{about}"
+            for number, version in enumerate(versions)
+        )
+    )
+    (tmp_path / "state/status").write_text(
+        f"Package: docker-ce\nStatus: hold ok installed\nVersion: {versions[0]}\n{about}"
+    )
+    (tmp_path / "etc/sources.list").write_text(f"deb [trusted=yes] file:{tmp_path}/lists ./\n")
+    (tmp_path / "apt.conf").write_text(
+        f'Dir::Etc "{tmp_path}/etc"; Dir::State "{tmp_path}/state"; Dir::State::status "{tmp_path}/state/status";\n'
+        f'Dir::Cache "{tmp_path}/cache"; APT::Sandbox::User "root"; APT::Architecture "amd64";\n'
+    )
+    shell = Here(lambda command: f"export APT_CONFIG={tmp_path}/apt.conf; {command}")
+    assert shell.shell("apt-get update").returncode == 0
+    return shell
+
+
+@needs("apt-get", "apt-cache")
+@pytest.mark.parametrize(
+    ("version", "candidate"),
+    [("28", "5:28.5.2-1~x"), ("29.1", "5:29.1.10-1~x"), ("5:29.1.2-1", "5:29.1.2-1~x"), ("30", "5:30.0.0-1~x")],
+)
+def test_apt_takes_the_newest_of_the_version(here: Here, tmp_path: Path, version: str, candidate: str) -> None:
+    (tmp_path / "etc/preferences.d/00rig-docker").write_text(pin(settings({"containers/version": version}).containers))
+    assert here.get_fact(Offers, packages=VENDOR) == {"docker-ce": Offered("5:28.5.2-1~x", candidate, held=True)}
+    assert here.shell(offered("docker-ce", version)).returncode == 0
+
+
+@needs("apt-get", "apt-cache")
+def test_a_version_that_no_repository_has_is_told(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "etc/preferences.d/00rig-docker").write_text(pin(settings({"containers/version": "31"}).containers))
+    told = here.shell(offered("docker-ce", "31"))
+    assert told.returncode == 1
+    assert told.stderr.startswith("the package repositories of this machine have no docker-ce 31; write another")
+
+
+@needs("apt-get", "apt-cache")
+def test_without_a_version_nothing_is_pinned(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "etc/preferences.d/00rig-docker").write_text(pin(settings().containers))
+    assert here.get_fact(Offers, packages=VENDOR)["docker-ce"].candidate == "5:30.0.0-1~x"

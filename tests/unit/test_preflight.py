@@ -372,6 +372,16 @@ def test_a_hold_that_is_in_nobodys_way_is_let_be(name: str, version: str) -> Non
     assert _said(replace(WITH_CARD, held={name: version})) == []
 
 
+def test_a_hold_that_keeps_the_engine_away_from_its_version_is_told_with_the_remedy() -> None:
+    held = replace(FINE, held={"docker-ce": "5:28.5.2-1", "containerd.io": "1.7.27-1"})
+    assert _said(held) == []
+    assert _said(held, {"containers/version": "28.5"}) == []
+    assert _only(held, {"containers/version": "29"}) == (
+        "docker-ce is on hold at 5:28.5.2-1, and containers.version asks for 29; let it go (sudo apt-mark unhold "
+        "docker-ce), or write the version that is there"
+    )
+
+
 @pytest.mark.parametrize(("name", "source"), [("runc", "vendor"), ("docker-ce", "distribution")])
 def test_a_hold_on_what_the_other_engine_replaces_is_told_with_the_remedy(name: str, source: str) -> None:
     assert _only(replace(FINE, held={name: "1"}), {"containers/source": source}) == (
