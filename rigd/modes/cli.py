@@ -24,7 +24,6 @@ from rigd.modes.look import Seen
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
 CODES = "Exits with 0 when what is meant to run is healthy, 1 when it is not, 2 when what was asked for makes no sense."
-LOCK = Path("/run/rig-mode")
 LINE_EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
 LOG_LINES = 10
@@ -143,8 +142,9 @@ def _show(modes: Modes, as_json: bool) -> int:
 
 def _switch(modes: Modes, name: str, as_json: bool) -> int:
     group = modes.group_of(name)
-    LOCK.mkdir(mode=0o755, exist_ok=True)
-    with lock.held(LOCK, wait=False, program="rig-mode", look="wait until it is done"):
+    folder = Path(config.LOCK)
+    folder.mkdir(mode=0o755, exist_ok=True)
+    with lock.held(folder, wait=False, program="rig-mode", look="wait until it is done"):
         # A lost terminal must not leave a switch half done: it goes on without one.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -10,6 +10,8 @@ from rigd.models.errors import BadInput
 
 PATH = "/etc/rig/modes.json"
 KEYS = "/etc/rig/keys.env"
+LOCK = "/run/rig-mode"
+"""Folder of the lock that a switch holds."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from rigd.models import lock
+from rigd.modes.config import LOCK
 from rigd.thermal import journal
 from rigd.thermal.command import Command, NoAnswer
 from rigd.thermal.config import Config
@@ -115,9 +118,17 @@ class Hand:
             self._systemd("stop", action.unit)
             self._tell(journal.WARNING, f"{action.unit} is stopped, because the graphics card is too hot")
         elif isinstance(action, StartUnit):
-            self._systemd("start", action.unit)
+            # Its start would stop an alternative that was chosen meanwhile, or that is just being tried: then it is not
+            # known yet what is wanted, and the monitor asks again.
+            if lock.holder(Path(LOCK)) is not None:
+                self._tell(journal.NOTICE, f"{action.unit} stays stopped until rig-mode is done")
+                return applied
+            wanted = self._starts_at_boot(action.unit)
+            if wanted:
+                self._systemd("start", action.unit)
             applied = self._record(replace(applied, unit=None))
-            self._tell(journal.NOTICE, f"{action.unit} is started again")
+            fate = "is started again" if wanted else "stays stopped, as it does not start at boot any more"
+            self._tell(journal.NOTICE, f"{action.unit} {fate}")
         elif action.before is not None:
             applied = self._record(replace(applied, power={**applied.power, action.uuid: action.before}))
             self._set(action)
@@ -153,6 +164,11 @@ class Hand:
     def _runs(self, unit: str) -> bool:
         answer = self._systemctl.run(["systemctl", "is-active", unit])
         return answer.text.strip() in ("active", "activating", "reloading")
+
+    def _starts_at_boot(self, unit: str) -> bool:
+        """Whether its owner still wants it. Raises NoAnswer."""
+        answer = self._systemctl.run(["systemctl", "is-enabled", unit])
+        return answer.text.strip() == "enabled"
 
     def _systemd(self, verb: str, unit: str) -> None:
         answer = self._systemctl.run(["systemctl", verb, unit])

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from rigd.models import lock
 from rigd.thermal import cli, command, desktop, journal, monitor
 from rigd.thermal.command import Command, NoAnswer
 from rigd.thermal.config import Config, Cooling, dump, parse
@@ -473,6 +474,53 @@ def test_a_hand_that_was_killed_after_it_wrote_down_what_was_before_still_lowers
     assert _watts(limited) == 260
     assert limited.hand(hot=False)
     assert _watts(limited) == 300
+
+
+ENGINE = "rig-native@one.service"
+
+
+@pytest.fixture
+def systemd(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """systemctl says whether the engine starts at boot; what it was told to do."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setitem(command.ENVIRONMENT, "PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+
+    def cooled(state: str) -> list[str]:
+        calls, program = tmp_path / "calls", tmp_path / "bin/systemctl"
+        program.write_text(f'#!/bin/sh\n[ "$1" = is-enabled ] && echo {state} || echo "$*" >>{calls}\n')
+        program.chmod(0o755)
+        write_applied(bench.places, Applied(unit=ENGINE))
+        assert bench.hand(hot=False)
+        return calls.read_text().splitlines() if calls.exists() else []
+
+    return cooled
+
+
+@needs_root
+def test_an_engine_that_was_stopped_is_started_again(bench: Bench, systemd: Callable[[str], list[str]]) -> None:
+    assert systemd("enabled") == [f"start {ENGINE}"]
+    assert bench.entries[-1][:2] == (journal.NOTICE, f"{ENGINE} is started again")
+    assert not read_applied(bench.places).any
+
+
+@needs_root
+def test_an_engine_that_its_owner_switched_away_from_meanwhile_is_not_started(
+    bench: Bench, systemd: Callable[[str], list[str]]
+) -> None:
+    assert systemd("disabled") == []
+    assert "stays stopped, as it does not start at boot any more" in bench.entries[-1][1]
+    assert not read_applied(bench.places).any
+
+
+@needs_root
+def test_an_engine_is_not_started_while_another_one_is_tried_in_its_place(
+    bench: Bench, systemd: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(lock, "holder", lambda folder: 7)
+        assert systemd("enabled") == []
+    assert read_applied(bench.places).unit == ENGINE
+    assert systemd("enabled") == [f"start {ENGINE}"]
 
 
 def test_root_believes_one_word_in_a_regular_file_and_nothing_else(tmp_path: Path) -> None:
