@@ -152,6 +152,8 @@ def _write_plans(into: Path, plans: list[figures.Plan]) -> None:
         into.write_text(page.placed(into.read_text(encoding="utf-8"), plans), encoding="utf-8")
     except page.NoPlace as error:
         raise click.BadParameter(f"{into} {error}", param_hint="--into") from None
+    except UnicodeDecodeError:
+        raise click.BadParameter(f"{into} is not UTF-8 text; give a Markdown page", param_hint="--into") from None
 
 
 @main.command()

@@ -16,6 +16,7 @@ from rig.settings.tree import Node, parse, plain
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+TOKEN = re.compile(r"[!-~]+")
 TIMEOUT = 30
 """Seconds that the hub may take to answer."""
 PAGES = 100
@@ -143,6 +144,9 @@ def ask(hub: str, entry: Entry, revision: str | None, token: str | None) -> Pin:
     repository, file = entry.said("repository"), entry.said("file")
     if not repository or not (file or entry.whole):
         raise CannotLock(f"{_place(entry)}: repository and file are needed; write both, or files: [] for all of it")
+    if token and not TOKEN.fullmatch(token):
+        # The token itself is not shown.
+        raise CannotLock("HF_TOKEN holds a blank, a line break or a letter that no token has; set it anew")
     asked = _Asked(hub, repository, revision or entry.said("revision") or "main", token)
     return asked.repository_pin() if file is None else asked.file_pin(file)
 

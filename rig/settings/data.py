@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rig.settings.problems import Problem, SettingsError
 from rig.settings.schema import Schema, known_keys, types_at
-from rig.settings.tree import Node, merge, parse_scalar
+from rig.settings.tree import Node, is_text, merge, parse_scalar
 from rig.settings.words import nearest_word
 
 SOURCE = "--data"
@@ -31,6 +31,8 @@ def data_arguments(arguments: Sequence[str]) -> dict[str, str]:
 
 def lay_on(settings: Node, dotted: str, text: str, schema: Schema) -> Node:
     """The settings with one typed value on top. Raises SettingsError where the key cannot take one."""
+    if not is_text(text):
+        raise SettingsError([Problem(SOURCE, None, dotted, "is not UTF-8 text; write it as such")])
     path = _split(settings, dotted, schema)
     if path is None:
         raise SettingsError([Problem(SOURCE, None, dotted, _unknown(settings, dotted))])

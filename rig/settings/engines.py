@@ -129,7 +129,9 @@ class CommonEngine(Section):
         default="127.0.0.1", description="IPv4 loopback address it listens on; engines never face a network."
     )
     port: int = Field(ge=1024, le=65535, description="TCP port it listens on, 1024 to 65535.")
-    context: int = Field(default=8192, ge=256, description="Longest context of one sequence, in tokens.")
+    context: int = Field(
+        default=8192, ge=256, le=100_000_000, description="Longest context of one sequence, in tokens."
+    )
     sequences: int = Field(default=1, ge=1, le=256, description="Requests served at the same time, a number.")
     memory: Size = Field(default="16G", description="RAM it may take before it is killed, as a size such as 16G.")
     overhead: Size = Field(
@@ -137,7 +139,9 @@ class CommonEngine(Section):
         description="Memory for computing, beside weights and context, as a size such as 1G; an assumption.",
     )
     cpus: float = Field(default=12, gt=0, description="Processors it may keep busy, a number such as 12 or 1.5.")
-    health_timeout: int = Field(default=900, ge=1, description="Seconds it may take from start to healthy.")
+    health_timeout: int = Field(
+        default=900, ge=1, le=86_400, description="Seconds it may take from start to healthy, a day at most."
+    )
 
     @property
     def model_names(self) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def _too_few(value: object, details: Details, node: Node) -> str:
 
 def _bound(words: str, limit: str) -> Callable[[object, Details, Node], str]:
     def tell(value: object, details: Details, node: Node) -> str:
-        return f"must be {words} {details[limit]:g}, {_not(value)}; write such a number"
+        return f"must be {words} {details[limit]:.15g}, {_not(value)}; write such a number"
 
     return tell
 

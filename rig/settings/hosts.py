@@ -45,6 +45,16 @@ def _group(value: str) -> str:
     return value
 
 
+def _home(value: str) -> str:
+    """A path whose ~ means a home that this computer has."""
+    try:
+        Path(value).expanduser()
+    except RuntimeError:
+        sentence = f"{show(value)} is in the home of a user whom this computer does not have; write another path"
+        raise ValueError(sentence) from None
+    return value
+
+
 Address = Annotated[str, AfterValidator(_address)]
 HostName = Annotated[
     str,
@@ -59,7 +69,9 @@ GroupName = Annotated[
     Shape(r"[a-z][a-z0-9_-]*", "a group name", "lower-case letters, digits, - and _ only"),
     AfterValidator(_group),
 ]
-FilePath = Annotated[str, Shape(r"[^\s]+", "a path", "one without spaces, such as ~/.ssh/id_ed25519")]
+FilePath = Annotated[
+    str, Shape(r"[^\s]+", "a path", "one without spaces, such as ~/.ssh/id_ed25519"), AfterValidator(_home)
+]
 
 
 class HostEntry(Section):

@@ -82,19 +82,19 @@ class Gpu(Section):
 
     name: str = Field(description="What the card is called, for people.")
     memory: Size = Field(description="Memory that programs can use, as a size such as 15882M.")
-    bandwidth: float = Field(gt=0, description="Speed of its memory, GB/s (powers of 1000).")
-    compute: float = Field(gt=0, description="Peak of 16-bit matrix operations, TFLOP/s.")
-    compute_8bit: float = Field(gt=0, description="Peak of 8-bit matrix operations, TFLOP/s.")
+    bandwidth: float = Field(gt=0, le=1_000_000, description="Speed of its memory, GB/s (powers of 1000).")
+    compute: float = Field(gt=0, le=1_000_000, description="Peak of 16-bit matrix operations, TFLOP/s.")
+    compute_8bit: float = Field(gt=0, le=1_000_000, description="Peak of 8-bit matrix operations, TFLOP/s.")
 
 
 class Hardware(Section):
     """What the machine is made of: the plan and the checks of what fits calculate with it; nothing is set by it."""
 
     cores: int = Field(ge=1, description="Physical cores of the processor, a number.")
-    cpu_compute: float = Field(gt=0, description="Peak of 32-bit operations of all cores, TFLOP/s.")
+    cpu_compute: float = Field(gt=0, le=1_000_000, description="Peak of 32-bit operations of all cores, TFLOP/s.")
     ram: Size = Field(description="RAM, as a size such as 128G.")
     ram_reserve: Size = Field(description="RAM that engines must leave to everything else, as a size such as 8G.")
-    ram_bandwidth: float = Field(gt=0, description="Speed of the RAM, GB/s (powers of 1000).")
+    ram_bandwidth: float = Field(gt=0, le=1_000_000, description="Speed of the RAM, GB/s (powers of 1000).")
     disk: Size | None = Field(description="Size of the disk for the models, as a size such as 900G; null: unknown.")
     gpu: Gpu | None = Field(description="The graphics card; null for none.")
 

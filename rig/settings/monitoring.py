@@ -13,7 +13,8 @@ from rig.settings.types import AbsolutePath, Name, Section, Shape, Size, Url
 LocalPort = Annotated[int, Field(ge=1024, le=65535)]
 """A port on 127.0.0.1: nothing of the monitoring faces a network."""
 Duration = Annotated[
-    str, Shape(r"[1-9][0-9]*[smhdw]", "a duration", "a whole number with s, m, h, d or w, such as 15s")
+    str,
+    Shape(r"[1-9][0-9]{0,7}[smhdw]", "a duration", "a whole number below 100000000 with s, m, h, d or w, such as 15s"),
 ]
 
 Mailbox = Annotated[

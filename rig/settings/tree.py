@@ -16,7 +16,13 @@ Scalar = str | int | float | bool | None
 Step = str | int
 
 OWN_TAGS = "tag:yaml.org,2002:"
-KNOWN_TAGS = {OWN_TAGS + kind for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+SCALAR_TAGS = {OWN_TAGS + kind for kind in ("str", "int", "float", "bool", "null")}
+KNOWN_TAGS = {yaml.MappingNode: {f"{OWN_TAGS}map"}, yaml.SequenceNode: {f"{OWN_TAGS}seq"}, yaml.ScalarNode: SCALAR_TAGS}
+DEEPEST = 50
+"""Levels of mappings and lists in each other, more than any settings have."""
+NO_TEXT = "holds half of a character (a surrogate); write whole ones"
+LARGEST = 2**63
+"""No number of the settings comes near it; what is computed from smaller ones stays within what computers count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,9 @@ def parse_scalar(text: str, shown: str) -> Node:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without dates (they stay text) and without aliases (a value has one place)."""
+    """YAML without dates (they stay text), without aliases (a value has one place), and not endlessly deep."""
+
+    depth = 0
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, shape) for tag, shape in resolvers if tag != f"{OWN_TAGS}timestamp"]
@@ -127,7 +135,14 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
-        return super().compose_node(parent, index)
+        if self.depth == DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"more than {DEEPEST} levels lie in each other", mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 class _Reader:
@@ -145,7 +160,7 @@ class _Reader:
         return self.convert(root, root.start_mark.line + 1, ())
 
     def convert(self, node: Any, line: int, path: tuple[Step, ...]) -> Node:
-        if node.tag not in KNOWN_TAGS:
+        if node.tag not in KNOWN_TAGS[type(node)]:
             tag = node.tag.replace(OWN_TAGS, "!!")
             self.complain(line, path, f"the tag {tag} is not supported; remove it")
             return Node(None, self.shown, line)
@@ -176,24 +191,43 @@ class _Reader:
         if not isinstance(node, yaml.ScalarNode):
             self.complain(line, path, "a key must be a single word; write 'key: value'")
             return None
+        if not is_text(node.value):
+            self.complain(line, path, f"the key {show(node.value)} {NO_TEXT}")
+            return None
         if node.tag != f"{OWN_TAGS}str":
             self.complain(line, (*path, node.value), f'YAML does not read this key as text; write "{node.value}"')
             return None
         return str(node.value)
 
     def scalar(self, node: Any, line: int, path: tuple[Step, ...]) -> Scalar:
+        if not is_text(node.value):
+            self.complain(line, path, f"the value {show(node.value)} {NO_TEXT}")
+            return None
         try:
             value: Scalar = self.loader.construct_object(node)
-        except ValueError:
+        except (ValueError, LookupError):
+            # What a tag (!!bool x) asks of a value that is none.
             self.complain(line, path, f"the value {show(node.value)} cannot be read; write it in quotes")
             return None
         if isinstance(value, float) and not math.isfinite(value):
             self.complain(line, path, "must be a finite number; write one")
             return None
+        if isinstance(value, int) and abs(value) >= LARGEST:
+            self.complain(line, path, "is too large for a number; write a smaller one, or text in quotes")
+            return None
         return value
 
     def complain(self, line: int, path: tuple[Step, ...], sentence: str) -> None:
         self.problems.append(Problem(self.shown, line, ".".join(str(step) for step in path), sentence))
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be written anywhere: YAML's "\\ud800" is half of a character, which no file can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _syntax_problem(error: yaml.YAMLError, shown: str) -> Problem:
@@ -204,6 +238,8 @@ def _syntax_problem(error: yaml.YAMLError, shown: str) -> Problem:
     reason = error.problem or "unknown"
     if r"'\t'" in reason:
         return Problem(shown, line, "", "a tab stands where YAML wants spaces; replace it by spaces")
+    if "levels" in reason:
+        return Problem(shown, line, "", f"{reason}; write it with fewer")
     if "alias" in reason:
         return Problem(shown, line, "", f"{reason}; write the value out")
     sentence = f"is not YAML here ({reason}); check indentation, colons and quotes on this line and the one before"

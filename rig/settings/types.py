@@ -64,7 +64,15 @@ def _loopback(value: str) -> str:
     return value
 
 
-Size = Annotated[str, Shape(r"[1-9][0-9]*[KMGT]", "a size", "a whole number with K, M, G or T, such as 64G")]
+Size = Annotated[
+    str,
+    # Below 2 to the power of 63 bytes, as the kernel counts them.
+    Shape(
+        r"[1-9]([0-9]{0,14}K|[0-9]{0,11}M|[0-9]{0,8}G|[0-9]{0,5}T)",
+        "a size",
+        "a whole number below 1000000T with K, M, G or T, such as 64G",
+    ),
+]
 Mode = Annotated[
     str,
     Shape(r"[0-7]{3,4}", "a file mode", 'three or four octal digits in quotes, such as "0755"'),

@@ -114,6 +114,13 @@ def test_what_cannot_be_pinned_is_told(
     assert _written(project) == TEXT.replace("HUB", hub.address)
 
 
+@pytest.mark.parametrize("token", ["hf_secret\n", "hf_secret \u2019"])
+def test_a_token_that_cannot_be_one_is_refused_and_not_shown(project: Project, hub: Hub, token: str) -> None:
+    done = _lock(project, hub, "--yes", HF_TOKEN=token)
+    assert done.returncode == 2
+    assert done.stderr == "HF_TOKEN holds a blank, a line break or a letter that no token has; set it anew\n"
+
+
 def test_a_hub_that_does_not_answer_is_told(project: Project, hub: Hub) -> None:
     done = _lock(project, hub, text=TEXT.replace("HUB", "http://127.0.0.1:1"))
     assert done.returncode == 1

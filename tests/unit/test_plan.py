@@ -196,6 +196,14 @@ def test_the_plan_of_the_documentation_follows_the_settings(project: Project) ->
     assert "| llama-70b | 13.9 GiB | 25 of 80 | 30.2 GiB | 64.0 GiB | 8,192 | 1 (3 fit) | < 1.9 |" in written
 
 
+def test_a_page_that_is_no_text_is_left_alone(project: Project) -> None:
+    page = project.root / "page.md"
+    page.write_bytes(b"\xff\xfe")
+    done = project.run("rig", "plan", "--into", "page.md")
+    assert (done.returncode, "page.md is not UTF-8 text" in done.stderr) == (2, True), done.stderr
+    assert page.read_bytes() == b"\xff\xfe"
+
+
 def test_a_page_without_a_place_for_the_plan_is_left_alone(project: Project) -> None:
     page = project.root / "page.md"
     page.write_text("# Words\n", encoding="utf-8")

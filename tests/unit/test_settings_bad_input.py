@@ -16,7 +16,7 @@ from tests.unit.project import ROOT, WORKSTATION, Project
 HASH = "32df3baccb556f9840059b2528b2dee4d3d516b24afdfb9d0c56ff5f63e3a664"
 SHORT_IMAGE = "ghcr.io/ggml-org/llama.cpp:server-cuda-b11206"
 IMAGE = f"{SHORT_IMAGE}@sha256:3e7673cce183a55f97a1bc3c80817f3c61452483c13bc088a6766388af4775fe"
-SIZE = "a whole number with K, M, G or T, such as 64G"
+SIZE = "a whole number below 1000000T with K, M, G or T, such as 64G"
 LINES = "write lines of the form 'key: value' below it, or {} for none"
 
 # What stands in all.yml; what a person writes there; the key; what is wrong, and what to write.
@@ -162,6 +162,36 @@ MISTAKES = {
         '  system_free: "10"',
         "storage.system_free",
         f"'10' is not a size; write {SIZE}",
+    ),
+    "size beyond what computers count": (
+        "  system_free: 10G",
+        "  system_free: 1000000T",
+        "storage.system_free",
+        f"'1000000T' is not a size; write {SIZE}",
+    ),
+    "context of too many digits": (
+        "    context: 8192\n    # Requests served",
+        f"    context: {'9' * 400}\n    # Requests served",
+        "engines.llama-70b.context",
+        "is too large for a number; write a smaller one, or text in quotes",
+    ),
+    "longer context than any model has": (
+        "    context: 8192\n    # Requests served",
+        "    context: 100000001\n    # Requests served",
+        "engines.llama-70b.context",
+        "must be at most 100000000, not 100000001; write such a number",
+    ),
+    "memory faster than any": (
+        "    ram_bandwidth: 102.4",
+        "    ram_bandwidth: 1.0e+300",
+        "machine.hardware.ram_bandwidth",
+        "must be at most 1000000, not 1e+300; write such a number",
+    ),
+    "endless patience": (
+        "    health_timeout: 900\n    # Further",
+        "    health_timeout: 86401\n    # Further",
+        "engines.llama-70b.health_timeout",
+        "must be at most 86400, not 86401; write such a number",
     ),
     "empty hash": (
         f"      sha256: {HASH}",
@@ -432,6 +462,14 @@ def test_a_missing_file_is_told(project: Project) -> None:
         ("a: !!set {b}\n", ":1: a: the tag !!set is not supported; remove it"),
         ("a: !secret x\n", ":1: a: the tag !secret is not supported; remove it"),
         ("a: 0b_\n", ":1: a: the value '0b_' cannot be read; write it in quotes"),
+        ("a: !!bool x\n", ":1: a: the value 'x' cannot be read; write it in quotes"),
+        ("a: !!int ''\n", ":1: a: the value '' cannot be read; write it in quotes"),
+        ("a: !!float ''\n", ":1: a: the value '' cannot be read; write it in quotes"),
+        ("a: !!map x\n", ":1: a: the tag !!map is not supported; remove it"),
+        (f"a: 0x{'f' * 5000}\n", ":1: a: is too large for a number; write a smaller one, or text in quotes"),
+        (f"a: {'[' * 2000}{']' * 2000}\n", ":1: more than 50 levels lie in each other; write it with fewer"),
+        ('a: "\\ud800"\n', r":1: a: the value '\ud800' holds half of a character (a surrogate); write whole ones"),
+        ('"\\ud800": 1\n', r":1: the key '\ud800' holds half of a character (a surrogate); write whole ones"),
         ("a: .nan\n", ":1: a: must be a finite number; write one"),
         ("yes: 1\n", ':1: yes: YAML does not read this key as text; write "yes"'),
         ("? [a]\n: 1\n", ":1: a key must be a single word; write 'key: value'"),
@@ -506,6 +544,18 @@ MACHINES = {
         "[all]",
         "groups.0",
         "'all' is not a group; remove it, group_data/all.yml holds for every machine",
+    ),
+    "key in nobody's home": (
+        "    user: owner",
+        "    identity_file: ~nobody-here/key",
+        "identity_file",
+        "'~nobody-here/key' is in the home of a user whom this computer does not have; write another path",
+    ),
+    "host keys in nobody's home": (
+        "    user: owner",
+        "    known_hosts_file: ~nobody-here/key",
+        "known_hosts_file",
+        "'~nobody-here/key' is in the home of a user whom this computer does not have; write another path",
     ),
     "port as text": (
         "    user: owner",
@@ -594,6 +644,18 @@ def test_whatever_stands_anywhere_is_accepted_or_told_in_a_sentence_of_ours(
         assert "; " in problem
         for noise in ("Input should", "correct it", "tagged-union", "function-", "[key]", "Value error"):
             assert noise not in problem
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("!!bool x", "'!!bool x' is not a known time zone; write one such as Europe/Berlin"),
+        (f"0x{'f' * 5000}", f"'0x{'f' * 54}... is not a known time zone; write one such as Europe/Berlin"),
+        ("\udcff", "is not UTF-8 text; write it as such"),
+    ],
+)
+def test_whatever_is_typed_on_the_command_line_is_told(project: Project, typed: str, sentence: str) -> None:
+    assert project.problems(**{"machine.timezone": typed}) == [f"--data: machine.timezone: {sentence}"]
 
 
 def test_a_long_value_is_not_shown_whole(project: Project) -> None:
