@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from rig import alertmanager, containers, monitoring
+from rig import alertmanager, containers, monitoring, mounts
 from rig.gpu.cards import CannotDrive, Card
 from rig.gpu.driver import handled, outdated, selection
 from rig.settings import Settings, size_bytes
@@ -57,6 +57,15 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Mounted:
+    """A file system that is mounted; its UUID and label are empty where the machine cannot tell them."""
+
+    device: str
+    uuid: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Machine:
     """What preflight needs to know, all sizes in bytes."""
 
@@ -68,10 +77,12 @@ class Machine:
     """Free bytes of the file system that holds (or will hold) each asked path."""
     device: Mapping[str, str]
     """That file system's device number: two paths with one device share their free space."""
-    mounts: frozenset[str]
-    """Those of the asked paths that are mount points now."""
+    mounts: Mapping[str, Mounted]
+    """Those of the asked paths that are mount points now, and what is mounted there."""
     sizes: Mapping[str, int]
     """Bytes already there under each asked file, its unfinished download included."""
+    disks: Mapping[str, str] = field(default_factory=dict)
+    """The device that each asked link to one leads to; the link itself where it leads nowhere."""
     listeners: tuple[Listener, ...] = ()
     published: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """Name of each container that Rig made, and the ports of the machine that it has, or gets when it is started."""
@@ -180,7 +191,23 @@ def _storage(settings: Settings, machine: Machine) -> list[str]:
                 f"{place.path} is not a mount, and storage.{name}.must_be_mount asks for one; mount the disk, "
                 f"or give storage.{name}.mount its UUID or label, or write 'must_be_mount: false'"
             )
+        there = machine.mounts.get(str(place.path))
+        if place.mount is not None and there is not None and not _is(there, place.mount.source, machine):
+            stop = f"'rig-*@*' {mounts.unit_name(place.path)}" if name == "models" else mounts.unit_name(place.path)
+            found.append(
+                f"{place.path} has {there.device} mounted, and storage.{name}.mount.source asks for "
+                f"{place.mount.source}; stop what uses it and unmount it (sudo systemctl stop {stop}), "
+                "move over what is to be kept, and deploy again"
+            )
     return found
+
+
+def _is(there: Mounted, source: str, machine: Machine) -> bool:
+    """Whether it is the disk of the settings. One file system may lie on several devices, which have its names all."""
+    kind, _, value = source.partition("=")
+    return value == (there.uuid if kind == "UUID" else there.label) or there.device == machine.disks.get(
+        mounts.device(source)
+    )
 
 
 def _space(settings: Settings, machine: Machine) -> list[str]:
@@ -321,6 +348,12 @@ def _secrets(settings: Settings, machine: Machine) -> list[str]:
 def asked_paths(settings: Settings) -> tuple[str, ...]:
     """Directories whose file system preflight measures."""
     return ("/", str(settings.storage.models.path), str(settings.storage.backup.path))
+
+
+def asked_disks(settings: Settings) -> tuple[str, ...]:
+    """Device nodes of the disks that the settings name."""
+    folders = (settings.storage.models, settings.storage.backup)
+    return tuple(mounts.device(folder.mount.source) for folder in folders if folder.mount is not None)
 
 
 def asked_images(settings: Settings) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ def _look(host: Host, settings: Settings, *, sudo: bool) -> preflight.Machine:
         MachineFact,
         paths=preflight.asked_paths(settings),
         files=tuple(str(path) for path in preflight.asked_files(settings)),
+        disks=preflight.asked_disks(settings),
         images=preflight.asked_images(settings),
         _sudo=sudo,
     )

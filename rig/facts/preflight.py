@@ -11,7 +11,7 @@ from pyinfra.api import FactBase
 
 from rig.facts.containers import DAEMON
 from rig.facts.gpu import CARDS, card
-from rig.preflight import Listener, Login, Machine
+from rig.preflight import Listener, Login, Machine, Mounted
 
 
 class LoginFact(FactBase[Login]):
@@ -34,8 +34,11 @@ class MachineFact(FactBase[Machine]):
     A path that does not exist yet is measured at its nearest parent that does.
     """
 
-    def command(self, paths: Iterable[str], files: Iterable[str], images: Iterable[str]) -> str:
+    def command(
+        self, paths: Iterable[str], files: Iterable[str], disks: Iterable[str], images: Iterable[str]
+    ) -> str:
         script = (_SCRIPT + CARDS).replace("@PATHS@", shlex.join(paths)).replace("@FILES@", shlex.join(files))
+        script = script.replace("@DISKS@", shlex.join(disks))
         return script.replace("@IMAGES@", shlex.join(images)).replace("@DAEMON@", DAEMON)
 
     def process(self, output: list[str]) -> Machine:
@@ -48,9 +51,10 @@ class MachineFact(FactBase[Machine]):
             os_version=fields["os"][0][1],
             os_codename=fields["os"][0][2],
             architecture=fields["arch"][0][0],
-            free={path: int(free) for path, free, _, _ in fields["path"]},
-            device={path: device for path, _, device, _ in fields["path"]},
-            mounts=frozenset(path for path, _, _, mount in fields["path"] if mount == "mount"),
+            free={path: int(free) for path, free, _ in fields["path"]},
+            device={path: device for path, _, device in fields["path"]},
+            mounts={path: Mounted(*what) for path, *what in fields.get("mount", [])},
+            disks=dict(fields.get("disk", [])),
             sizes={path: int(size) for path, size in fields.get("file", [])},
             listeners=tuple(_listener(values) for values in fields.get("listener", [])),
             published={name.lstrip("/"): frozenset(map(int, ports)) for name, *ports in fields.get("container", [])},
@@ -79,10 +83,15 @@ t=$(printf "\t")
 printf "arch\t%s\n" "$(dpkg --print-architecture)"
 for path in @PATHS@; do
   at=$path; while [ ! -d "$at" ]; do at=$(dirname "$at"); done
-  mount=-; [ "$at" = "$path" ] && mountpoint -q "$path" && mount=mount
   free=$(df -B1 --output=avail "$at" | tail -n 1 | tr -d " ")
-  printf "path\t%s\t%s\t%s\t%s\n" "$path" "$free" "$(stat -c %d "$at")" "$mount"
+  printf "path\t%s\t%s\t%s\n" "$path" "$free" "$(stat -c %d "$at")"
+  [ "$at" = "$path" ] && mountpoint -q "$path" || continue
+  # Of several that are mounted over each other the last is the one that is seen.
+  mounted() { findmnt --noheadings --nofsroot --mountpoint "$path" --output "$1" | tail -n 1; }
+  device=$(mounted SOURCE); [ -b "$device" ] && device=$(readlink -f "$device")
+  printf "mount\t%s\t%s\t%s\t%s\n" "$path" "$device" "$(mounted UUID)" "$(mounted LABEL)"
 done
+for disk in @DISKS@; do printf "disk\t%s\t%s\n" "$disk" "$(readlink -f "$disk")"; done
 for file in @FILES@; do
   for at in "$file" "$file.part"; do
     [ -f "$at" ] && printf "file\t%s\t%s\n" "$file" "$(stat -c %s "$at")" && break

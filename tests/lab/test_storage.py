@@ -25,6 +25,15 @@ def test_a_disk_is_mounted_by_its_label_and_missed_without_stopping_the_boot(bar
     second = bare.deploy("--json", "-y", environment=settings)
     assert '"success": 0' in second.stdout.partition('"totals"')[2]
 
+    disks.make(bare, "other", "64M")
+    unit = bare.sudo("sha256sum /etc/systemd/system/mnt-models.mount").stdout
+    other = altered(bare, tmp_path / "other", settings={"storage": {"models": {"mount": {"source": "LABEL=other"}}}})
+    refused = bare.deploy("-y", environment=other)
+    assert refused.returncode == 1
+    assert f"has {mounted[0]} mounted, and storage.models.mount.source asks for LABEL=other; " in refused.stderr
+    assert "(sudo systemctl stop 'rig-*@*' mnt-models.mount)" in refused.stderr
+    assert bare.sudo("sha256sum /etc/systemd/system/mnt-models.mount").stdout == unit
+
     bare.power_cut()
     bare.start()
     assert bare.sudo("systemctl is-system-running --wait", check=False).stdout.strip() == "degraded"

@@ -13,6 +13,8 @@ from rig.preflight import (
     Listener,
     Login,
     Machine,
+    Mounted,
+    asked_disks,
     asked_files,
     asked_images,
     asked_paths,
@@ -25,6 +27,7 @@ from tests.unit.sample import IMAGE, folder, settings
 
 GIB = 1 << 30
 OWNER = Login(uid=1000, user="owner", sudo=True, source="192.168.1.5", port=22)
+DISK = {"source": "LABEL=models", "filesystem": "ext4", "options": ["noatime"]}
 ZONE = {"/usr/share/zoneinfo/Etc/UTC": 114}
 FINE = Machine(
     os_id="debian",
@@ -33,7 +36,7 @@ FINE = Machine(
     architecture="amd64",
     free={"/": 100 * GIB, "/mnt/models": 100 * GIB, "/mnt/backup": 100 * GIB},
     device={"/": "1", "/mnt/models": "1", "/mnt/backup": "1"},
-    mounts=frozenset(),
+    mounts={},
     sizes=ZONE,
 )
 BIG = f"{folder('llama-3.3-70b-q4')}/Llama-3.3-70B-Instruct-Q4_K_M.gguf"
@@ -95,12 +98,39 @@ def test_a_folder_that_must_be_a_mount_and_is_none_is_refused(folder: str) -> No
     sentence = _only(FINE, changes)
     assert sentence.startswith(f"/mnt/{folder} is not a mount")
     assert "mount the disk" in sentence
-    assert _said(replace(FINE, mounts=frozenset({f"/mnt/{folder}"})), changes) == []
+    assert _said(replace(FINE, mounts={f"/mnt/{folder}": Mounted("/dev/sdb1")}), changes) == []
 
 
 def test_a_folder_whose_disk_the_deploy_mounts_itself_needs_no_mount_yet() -> None:
-    mount = {"source": "LABEL=models", "filesystem": "ext4", "options": ["noatime"]}
-    assert _said(FINE, {"storage/models/must_be_mount": True, "storage/models/mount": mount}) == []
+    assert _said(FINE, {"storage/models/must_be_mount": True, "storage/models/mount": DISK}) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "disks"),
+    [
+        (Mounted("/dev/sdb1"), {"/dev/disk/by-label/models": "/dev/sdb1"}),
+        # A file system on two devices, to the other of which the label leads.
+        (Mounted("/dev/sdb1", "0a1b", "models"), {"/dev/disk/by-label/models": "/dev/sdc1"}),
+    ],
+)
+def test_a_folder_that_has_the_disk_of_the_settings_is_let_through(there: Mounted, disks: dict[str, str]) -> None:
+    changes = {"storage/models/mount": DISK}
+    assert asked_disks(settings(changes)) == ("/dev/disk/by-label/models",)
+    assert _said(replace(FINE, mounts={"/mnt/models": there}, disks=disks), changes) == []
+
+
+def test_a_folder_that_has_another_disk_is_refused_with_what_takes_that_away() -> None:
+    disks = {"/dev/disk/by-label/models": "/dev/sdc1", "/dev/disk/by-uuid/0a1b": "/dev/disk/by-uuid/0a1b"}
+    there = {"/mnt/models": Mounted("/dev/sdb1", "", "old"), "/mnt/backup": Mounted("/dev/sdb1")}
+    machine = replace(FINE, mounts=there, disks=disks)
+    assert _only(machine, {"storage/models/mount": DISK}) == (
+        "/mnt/models has /dev/sdb1 mounted, and storage.models.mount.source asks for LABEL=models; stop what uses it "
+        "and unmount it (sudo systemctl stop 'rig-*@*' mnt-models.mount), move over what is to be kept, and deploy "
+        "again"
+    )
+    sentence = _only(machine, {"storage/backup/mount": {**DISK, "source": "UUID=0a1b"}})
+    assert "asks for UUID=0a1b" in sentence
+    assert "(sudo systemctl stop mnt-backup.mount)" in sentence
 
 
 def test_a_disk_that_is_too_small_is_named_with_what_is_missing() -> None:
@@ -162,10 +192,11 @@ def test_a_disk_of_their_own_is_measured_for_the_models_alone() -> None:
 
 
 def test_a_disk_that_is_not_mounted_yet_is_not_measured() -> None:
-    changes = {"storage/models/mount": {"source": "LABEL=models", "filesystem": "ext4", "options": ["noatime"]}}
+    changes = {"storage/models/mount": DISK}
     machine = replace(FINE, free=dict.fromkeys(FINE.free, 11 * GIB))
     assert _said(machine, changes) == []
-    mounted = replace(machine, mounts=frozenset({"/mnt/models"}), device={**FINE.device, "/mnt/models": "2"})
+    there = {"/mnt/models": Mounted("/dev/sdb1", "", "models")}
+    mounted = replace(machine, mounts=there, device={**FINE.device, "/mnt/models": "2"})
     assert "/mnt/models" in _only(mounted, changes)
 
 
@@ -283,8 +314,10 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
         [
             "os\tdebian\t13\ttrixie",
             "arch\tamd64",
-            "path\t/\t1000\t5\t-",
-            "path\t/mnt/models\t2000\t6\tmount",
+            "path\t/\t1000\t5",
+            "path\t/mnt/models\t2000\t6",
+            "mount\t/mnt/models\t/dev/sdb1\t0a1b\t",
+            "disk\t/dev/disk/by-label/models\t/dev/sdb1",
             f"file\t{BIG}\t77",
             'listener\t[::1]:8002\tusers:(("nginx",pid=7,fd=3))\tnginx.service',
             "listener\t0.0.0.0:22\t\t",
@@ -307,7 +340,8 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
         architecture="amd64",
         free={"/": 1000, "/mnt/models": 2000},
         device={"/": "5", "/mnt/models": "6"},
-        mounts=frozenset({"/mnt/models"}),
+        mounts={"/mnt/models": Mounted("/dev/sdb1", "0a1b", "")},
+        disks={"/dev/disk/by-label/models": "/dev/sdb1"},
         sizes={BIG: 77},
         listeners=(Listener("[::1]", 8002, "nginx", "nginx.service"), Listener("0.0.0.0", 22, "", "")),
         published={"rig-one": frozenset({8002}), "rig-two": frozenset()},
