@@ -23,6 +23,8 @@ from rigd.models.records import Records, Stamp, holds
 
 FRUITFUL = 1 << 20
 """Bytes that an attempt must bring to count as one that did not fail."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk that has no room."""
 
 
 @dataclass(frozen=True)
@@ -194,20 +196,45 @@ class Fetcher:
         job.item.begin("done", job.file.size)
 
     def _from_backup(self, job: Job, unfinished: Part, progress: Progress) -> bool:
-        """Complete the file from the backup; where its bytes turn out wrong, all is as before."""
-        if job.backup is None or _size(job.backup) != job.file.size:
+        """Complete the file from the backup; where that is wrong or cannot be read, all is as before."""
+        if job.backup is None:
             return False
-        job.item.begin("copying", unfinished.size)
         before = unfinished.mark()
-        if unfinished.size == 0 and files.clone(job.backup, unfinished.descriptor):
+        try:
+            if _size(job.backup) != job.file.size:
+                return False
+            if self._completed(job.backup, unfinished, job):
+                return True
+            unfinished.rewind(before)
+            if before.size > 0 and self._is_right(job.backup, job):
+                # The beginning was spoilt, as a power cut does it.
+                unfinished.restart()
+                before = unfinished.mark()
+                if self._completed(job.backup, unfinished, job):
+                    return True
+                unfinished.rewind(before)
+            trouble = "is not what is pinned"
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            # If it was the other disk that failed, it fails again with what the hub sends.
+            unfinished.rewind(before)
+            trouble = f"cannot be read ({error.strerror})"
+        progress.say(f"{job.backup} {trouble}; it is left alone, and the hub is asked")
+        return False
+
+    def _completed(self, source: Path, unfinished: Part, job: Job) -> bool:
+        """Take from a file what is missing; whether the whole is right then."""
+        job.item.begin("copying", unfinished.size)
+        if unfinished.size == 0 and files.clone(source, unfinished.descriptor):
             unfinished.read_in(job.item.advance)
         else:
-            self._copy(job.backup, unfinished, job)
-        if unfinished.sha256 == job.file.sha256:
-            return True
-        unfinished.rewind(before)
-        progress.say(f"{job.backup} is not what is pinned; it is left alone, and the hub is asked")
-        return False
+            self._copy(source, unfinished, job)
+        return unfinished.sha256 == job.file.sha256
+
+    def _is_right(self, source: Path, job: Job) -> bool:
+        job.item.begin("checking")
+        return files.digest(source, job.item.advance) == job.file.sha256
 
     def _copy(self, source: Path, unfinished: Part, job: Job) -> None:
         with source.open("rb", buffering=0) as file:
@@ -295,7 +322,7 @@ def _sentence(error: Exception, job: Job) -> str:
     """What went wrong with a file, and what to do."""
     name = f"{job.model.name}/{job.file.path}"
     if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             missing = job.file.size - _size(_part(job.final))
             return f"{name}: the disk is full; free {state.size(missing)}, and it goes on from where it is"
         return f"{name}: {error.filename or job.final}: {error.strerror}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -18,8 +19,10 @@ import lab.hub
 from rigd.models import fetch as fetching
 from rigd.models import files, hub, lock
 from rigd.models.errors import BadInput, Failed, Trouble
+from rigd.models.fetch import Fetcher, Job
 from rigd.models.files import clone
 from rigd.models.pace import Patience
+from rigd.models.part import Part
 from tests.unit.fetching import REPOSITORY, Place, serving
 from tests.unit.sample import tree
 
@@ -369,6 +372,66 @@ def test_a_wrong_backup_costs_nothing_of_what_was_fetched(place: Place) -> None:
     place.fetch()
     assert place.final().read_bytes() == CONTENT
     assert place.hub.begun_at == [HALF]
+
+
+@pytest.mark.parametrize("left", [0, HALF])
+@pytest.mark.parametrize("step", ["look", "clone", "copy"])
+def test_a_backup_that_cannot_be_read_leaves_it_to_the_hub(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str, left: int
+) -> None:
+    """As a failing disk does it, or a share whose server is gone: with an error, after some bytes."""
+
+    def broken(self: Fetcher, source: Path, unfinished: Part, job: Job) -> None:
+        unfinished.append(CONTENT[unfinished.size :][:1000])
+        raise OSError(errno.EIO, "Input/output error")
+
+    real = Path.stat
+
+    def stale(path: Path, **options: Any) -> os.stat_result:
+        if path == place.saved():
+            raise OSError(errno.ESTALE, "Input/output error")
+        return real(path, **options)
+
+    def closed(*_: object) -> bool:
+        raise PermissionError(errno.EACCES, "Input/output error")
+
+    place.put(place.saved(), CONTENT)
+    if left:
+        place.put(place.part(), CONTENT[:left])
+    monkeypatch.setattr(Fetcher, "_copy", broken)
+    if step == "look":
+        monkeypatch.setattr(Path, "stat", stale)
+    elif step == "clone":
+        monkeypatch.setattr(files, "clone", closed)
+    place.fetch()
+    monkeypatch.undo()
+    assert f"{place.saved()} cannot be read (Input/output error); it is left alone, and" in capsys.readouterr().err
+    assert place.final().read_bytes() == CONTENT
+    assert place.hub.begun_at == [left]
+
+
+def test_a_target_that_is_full_is_not_taken_for_a_broken_backup(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place.put(place.saved(), CONTENT)
+    monkeypatch.setattr(Part, "append", full)
+    with pytest.raises(Failed, match="the disk is full"):
+        place.fetch()
+    assert place.hub.asked == []
+
+
+@pytest.mark.parametrize("left", [bytes(HALF), bytes(len(CONTENT))])
+def test_a_spoilt_unfinished_download_is_taken_anew_from_a_right_backup(
+    place: Place, capsys: pytest.CaptureFixture[str], left: bytes
+) -> None:
+    """As after a power cut: of the right length, and not what was written."""
+    place.put(place.part(), left)
+    place.put(place.saved(), CONTENT)
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+    assert place.hub.asked == []
+    assert "not what is pinned" not in capsys.readouterr().err
 
 
 def test_blocks_are_shared_where_the_file_system_can(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
