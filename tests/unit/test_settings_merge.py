@@ -14,7 +14,7 @@ from rig.settings.tree import Node, merge, parse, plain
 from tests.unit.project import WORKSTATION, Project
 
 KEYS = some.sampled_from(["a", "b", "c", "d.e"])
-SCALARS = some.none() | some.booleans() | some.integers() | some.text("xyz: #'\"\\é", max_size=5)
+SCALARS = some.none() | some.booleans() | some.integers(-(2**63) + 1, 2**63 - 1) | some.text("xyz: #'\"\\é", max_size=5)
 VALUES = some.recursive(
     SCALARS,
     lambda values: some.lists(values, max_size=3) | some.dictionaries(KEYS, values, max_size=3),
