@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from rig.settings.backup import Backup
-from rig.settings.engines import ContainerEngine, Engine, LlamaEngine, NativeEngine, VllmEngine
+from rig.settings.engines import Containerised, Engine, LlamaEngine, NativeEngine, VllmEngine
 from rig.settings.firewall import Firewall
 from rig.settings.fitting import Finding, misfits
 from rig.settings.machine import Hardware
@@ -54,6 +54,7 @@ def findings(tree: Node) -> Iterator[Finding]:
     yield from _unpinned(enabled)
     listeners = {} if sound.monitoring is None else sound.monitoring.listeners
     yield from _port_clashes(enabled, sound.firewall, listeners)
+    yield from _name_clashes(enabled, listeners)
     if sound.models is not None:
         yield from _unknown_models(sound.engines, sound.models)
         yield from _unpinned_models(enabled, sound.models)
@@ -68,8 +69,8 @@ def findings(tree: Node) -> Iterator[Finding]:
         yield from misfits(enabled, sound.models, sound.hardware)
     if sound.storage is not None and sound.backup is not None:
         yield from _backup_of_itself(sound.backup, sound.storage)
-    if sound.storage is not None and sound.storage.models.path == sound.storage.backup.path:
-        yield ("storage", "backup", "path"), "is the folder of the models too; write another one"
+    if sound.storage is not None:
+        yield from _shared_folder(sound.storage)
 
 
 def _sound_parts(tree: Node) -> _Sound:
@@ -96,11 +97,26 @@ def _sound(kind: TypeAdapter[Part], node: Node | None) -> Part | None:
         return None
 
 
+def _shared_folder(storage: Storage) -> Iterator[Finding]:
+    """Folders of models and backups that are one, or lie in each other: what is served would be its own copy."""
+    models, backup = storage.models.path, storage.backup.path
+    if models == backup:
+        yield ("storage", "backup", "path"), "is the folder of the models too; write another one"
+    elif _overlap(models, backup):
+        sentence = f"{backup} and the folder of the models, {models}, hold each other; write one apart from it"
+        yield ("storage", "backup", "path"), sentence
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one of two paths is the other, or lies in it."""
+    return PurePosixPath(one).is_relative_to(other) or PurePosixPath(other).is_relative_to(one)
+
+
 def _backup_of_itself(backup: Backup, storage: Storage) -> Iterator[Finding]:
     """Folders to be backed up that hold the backup, or lie in it."""
-    folder = PurePosixPath(storage.backup.path)
+    folder = storage.backup.path
     for number, path in enumerate(backup.paths):
-        if folder.is_relative_to(path) or PurePosixPath(path).is_relative_to(folder):
+        if _overlap(folder, path):
             sentence = f"{path} and the backup in {folder} hold each other; write folders that are apart from it"
             yield ("backup", "paths", str(number)), sentence
 
@@ -119,7 +135,7 @@ def _thermal(thermal: Thermal, engines: Mapping[str, Engine]) -> Iterator[Findin
 def _unpinned(engines: Mapping[str, Engine]) -> Iterator[Finding]:
     """Enabled engines without the pinned thing they run."""
     for name, engine in engines.items():
-        if isinstance(engine, ContainerEngine | VllmEngine) and engine.image is None:
+        if isinstance(engine, Containerised) and engine.image is None:
             yield (
                 ("engines", name, "image"),
                 f"{UNPINNED}; write repository:tag@sha256:..., or enabled: false",
@@ -141,6 +157,13 @@ def _port_clashes(
             free = next(port for port in range(8000, 65536) if port not in wanted.values())
             sentence = f"{port} is already the port of {holder}; write another, such as {free}"
             yield (*key.split("."), "port"), sentence
+
+
+def _name_clashes(engines: Mapping[str, Engine], listeners: Mapping[str, int]) -> Iterator[Finding]:
+    """An engine whose container would have the name of Grafana's."""
+    if "monitoring.grafana" in listeners and isinstance(engines.get("grafana"), Containerised):
+        sentence = "is the name of the container of monitoring.grafana; give the engine another name"
+        yield ("engines", "grafana"), sentence
 
 
 def _unknown_models(engines: Mapping[str, Engine], models: Models) -> Iterator[Finding]:
@@ -190,6 +213,9 @@ def _unpinned_models(engines: Mapping[str, Engine], models: Models) -> Iterator[
             elif found is not None and found.files is not None and isinstance(entry, LlamaEngine):
                 sentence = f"is '{name}', a whole repository, and llama.cpp serves one GGUF file; write such a model"
                 yield ("engines", engine, "model" if name == entry.model else "projector"), sentence
+            elif found is not None and found.file is not None and isinstance(entry, VllmEngine):
+                sentence = f"is '{name}', a single file, and vLLM serves the files of a repository; write such a model"
+                yield ("engines", engine, "model"), sentence
 
 
 def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterator[Finding]:

@@ -148,7 +148,21 @@ class _Files:
         for name in locals_[1:]:
             sentence = f'"{LOCAL}" is already the address of {locals_[0]}; write an address to reach it by'
             self.problems.append(self.hosts.problem(("hosts", name, "address"), sentence))
+        self.note_twins(self.hosts, entries)
         return entries
+
+    def note_twins(self, hosts: Node, entries: Mapping[str, Node]) -> None:
+        """Note machines that would be reached at one address: two runs at once, with different settings."""
+        holders: dict[tuple[str, object], str] = {}
+        for name, entry in entries.items():
+            address, port = _text_at(entry, "address"), entry.child("port")
+            if address is None or address == LOCAL:
+                continue
+            number = HostEntry.model_fields["port"].default if port is None else port.value
+            holder = holders.setdefault((address.lower(), number), name)
+            if holder != name:
+                sentence = f"{address}, port {number}, is already the address of {holder}; write another one"
+                self.problems.append(hosts.problem(("hosts", name, "address"), sentence))
 
     def host(self, name: str, entry: Node, data: Mapping[str, str]) -> Host | None:
         """One machine with its settings, or None after its problems have been noted."""

@@ -286,6 +286,12 @@ MISTAKES = {
         "storage.backup.path",
         "is the folder of the models too; write another one",
     ),
+    "backup among the models": (
+        "    path: /mnt/backup",
+        "    path: /mnt/models/backup",
+        "storage.backup.path",
+        "/mnt/models/backup and the folder of the models, /mnt/models, hold each other; write one apart from it",
+    ),
     "device name of a disk": (
         "    path: /mnt/backup\n    mount: null",
         "    path: /mnt/backup\n    mount: {source: /dev/sdb1}",
@@ -375,8 +381,9 @@ def test_a_missing_key_is_told_in_the_file_that_has_the_others(project: Project)
 def test_what_fits_is_not_judged_while_the_hardware_is_not_known(project: Project, engine: str) -> None:
     line = project.change("all.yml", "    cores: 12", "    cores: twelve")
     project.change("all.yml", "  timezone: Etc/UTC", "  timezone: Etc/UTX")
-    data = {"engines.vllm-8b.model": "llama-3.1-8b-q4"} if engine == "vllm-8b" else {f"engines.{engine}.memory": "40G"}
-    cores, zone = project.problems(**{f"engines.{engine}.enabled": "true"}, **data)
+    files = f"      files: [{{file: model.safetensors, size: 9080000000, sha256: {HASH}}}]\n"
+    project.change("all.yml", "      files: []\n", files)
+    cores, zone = project.problems(**{f"engines.{engine}.enabled": "true", f"engines.{engine}.memory": "1G"})
     assert cores.startswith(f"group_data/all.yml:{line}: machine.hardware.cores: must be a whole number")
     assert "machine.timezone" in zone
 
@@ -586,6 +593,34 @@ def test_only_one_machine_can_be_this_one(project: Project) -> None:
     assert project.problems() == [
         'group_data/hosts.yml:3: hosts.b.address: "@local" is already the address of a; write an address to reach it by'
     ]
+
+
+def test_the_backup_is_told_to_hold_the_models(project: Project) -> None:
+    assert project.problems(**{"storage.models.path": "/mnt/backups"}) == []
+    (problem,) = project.problems(**{"storage.models.path": "/mnt/backup/models"})
+    assert problem.endswith(
+        "storage.backup.path: /mnt/backup and the folder of the models, /mnt/backup/models, hold each other; "
+        "write one apart from it"
+    )
+
+
+def test_only_one_machine_can_have_an_address_and_port(project: Project) -> None:
+    project.write(
+        "hosts.yml",
+        "hosts:\n  a: {address: Rig.example.org}\n  b: {address: rig.example.org, port: 22}\n"
+        "  c: {address: rig.example.org, port: 2222}\n",
+    )
+    sentence = "rig.example.org, port 22, is already the address of a; write another one"
+    assert project.problems() == [f"group_data/hosts.yml:3: hosts.b.address: {sentence}"]
+
+
+def test_only_one_container_can_be_named_like_that_of_grafana(project: Project) -> None:
+    grafana = {"monitoring.grafana.enabled": "true"}
+    line = project.change("all.yml", "  llama-70b:\n", "  grafana:\n")
+    sentence = "is the name of the container of monitoring.grafana; give the engine another name"
+    assert project.problems(**grafana) == [f"group_data/all.yml:{line}: engines.grafana: {sentence}"]
+    assert project.problems() == []
+    assert project.problems(**grafana, **{"engines.grafana.enabled": "false"}) == []
 
 
 def test_a_machine_that_is_named_like_a_group_of_all_is_refused(project: Project) -> None:

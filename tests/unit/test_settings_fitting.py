@@ -200,6 +200,11 @@ def test_llama_cpp_is_not_given_a_whole_repository(with_vllm: Project) -> None:
     assert any("a whole repository, and llama.cpp serves one GGUF file" in problem for problem in problems)
 
 
+def test_vllm_is_not_given_a_single_file(with_vllm: Project) -> None:
+    (problem,) = with_vllm.problems(**ALONE, **{f"{VLLM}.model": "llama-3.1-8b-q4"})
+    assert problem.endswith("a single file, and vLLM serves the files of a repository; write such a model")
+
+
 def test_engines_that_are_off_need_not_fit(project: Project) -> None:
     assert project.problems(**{"engines.qwen3-vl-4b.memory": "1G", "engines.qwen3-vl-4b.threads": "99"}) == []
 
