@@ -333,31 +333,52 @@ def build(release: str = "trixie", vm: bool = False, show: Show | None = None) -
         # Builders wait for each other, and each for the guard of the one before it.
         fcntl.flock(lock, fcntl.LOCK_EX)
         _follow(_start(spec), show or Display(sys.stderr).show, "built")
-        _wait_for_guard(directory)
+        while _guarded(directory):
+            time.sleep(0.05)
 
 
 def down(directory: Path) -> bool:
-    """End the lab in `directory`; False when none was running."""
+    """End the lab in `directory`, one that is being started as soon as it stands; False when there was none."""
     directory = directory.resolve()
-    was = running(directory)
-    if was:
-        supervisor = int((directory / "running").read_text())
-        with suppress(LabFailed):
-            _ask(directory, {"do": "down"})
-        deadline = time.monotonic() + 30
-        while running(directory) and time.monotonic() < deadline:
-            time.sleep(0.05)
+    was = told = False
+    begin = time.monotonic()
+    # A guard ends with its lab, and one that is being started stands or fails: nobody waits for ever.
+    while running(directory) or _guarded(directory):
         if running(directory):
-            subprocess.run(elevated("kill", "-9", str(supervisor)), check=True)
-    _wait_for_guard(directory)
+            _end(directory)
+            was = True
+        elif not (was or told) and time.monotonic() - begin > 1:
+            print(f"A lab is being started or stopped in {directory}; it is waited for.", file=sys.stderr)
+            told = True
+        time.sleep(0.05)
     return was
 
 
-def _wait_for_guard(directory: Path) -> None:
-    """The guard holds this lock until it has removed everything."""
-    if (directory / ".lock").exists():
+def _end(directory: Path) -> None:
+    """End a lab that stands, by force when it does not listen."""
+    try:
+        supervisor = int((directory / "running").read_text())
+    except FileNotFoundError:
+        return  # It has ended meanwhile.
+    with suppress(LabFailed):
+        _ask(directory, {"do": "down"})
+    deadline = time.monotonic() + 30
+    while running(directory) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if running(directory):
+        subprocess.run(elevated("kill", "-9", str(supervisor)), check=True)
+
+
+def _guarded(directory: Path) -> bool:
+    """Whether a lab's guard lives: it holds this lock from before the start until it has removed everything."""
+    try:
         with (directory / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def purge(directory: Path) -> None:

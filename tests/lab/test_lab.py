@@ -122,6 +122,26 @@ def test_a_kept_lab_outlives_its_starter_and_goes_down_when_told(directory: Path
     eventually(started.left_behind)
 
 
+def test_a_lab_that_is_being_started_goes_down_when_told(directory: Path) -> None:
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(directory), "keep"],
+        cwd=CHECKOUT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        eventually(lambda: not (directory / ".lock").exists())
+        assert not running(directory)
+        words = [sys.executable, "-m", "lab", "down", "--dir", str(directory)]
+        done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (0, "The lab is down.\n")
+        assert not running(directory)
+    finally:
+        starter.kill()
+        starter.communicate()
+
+
 def test_the_demo_taken_down_twice_is_fine(directory: Path) -> None:
     started = Started(directory, "keep")
     for expected in ("The lab is down.\n", "No lab was running.\n"):
