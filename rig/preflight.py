@@ -92,6 +92,8 @@ class Machine:
     """Those of the asked images that Docker says it does not hold."""
     apt_holder: str | None = None
     """Process that holds a lock of apt or dpkg."""
+    switch: str | None = None
+    """PID of a rig-mode that is at work."""
     daemon: str = ""
     """Text of /etc/docker/daemon.json; empty when it is missing."""
     held: Mapping[str, str] = field(default_factory=dict)
@@ -150,6 +152,7 @@ def login_problems(login: Login, *, sudo_password: bool, ssh: Ssh | None) -> lis
 def problems(settings: Settings, machine: Machine) -> list[str]:
     """Every reason not to start, each a sentence with its remedy; empty when the deploy may go on."""
     return [
+        *_switch(machine),
         *_system(settings, machine),
         *_storage(settings, machine),
         *_space(settings, machine),
@@ -159,6 +162,13 @@ def problems(settings: Settings, machine: Machine) -> list[str]:
         *_owners_files(machine),
         *_secrets(settings, machine),
     ]
+
+
+def _switch(machine: Machine) -> list[str]:
+    """What is being tried is not chosen yet: a run would stop it."""
+    if machine.switch is None:
+        return []
+    return [f"rig-mode (PID {machine.switch}) is switching between alternatives; run again when it is done"]
 
 
 def _system(settings: Settings, machine: Machine) -> list[str]:

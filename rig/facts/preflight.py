@@ -12,6 +12,8 @@ from pyinfra.api import FactBase
 from rig.facts.containers import DAEMON
 from rig.facts.gpu import CARDS, card
 from rig.preflight import Listener, Login, Machine, Mounted
+from rigd.models.lock import NAME
+from rigd.modes.config import LOCK
 
 
 class LoginFact(FactBase[Login]):
@@ -29,7 +31,7 @@ class LoginFact(FactBase[Login]):
 
 
 class MachineFact(FactBase[Machine]):
-    """System, free space, listeners, our containers and images, apt's locks, with the shell of a bare system alone.
+    """System, free space, listeners, our containers and images, and who holds a lock, with a bare system's shell alone.
 
     A path that does not exist yet is measured at its nearest parent that does.
     """
@@ -38,7 +40,7 @@ class MachineFact(FactBase[Machine]):
         self, paths: Iterable[str], files: Iterable[str], disks: Iterable[str], images: Iterable[str]
     ) -> str:
         script = (_SCRIPT + CARDS).replace("@PATHS@", shlex.join(paths)).replace("@FILES@", shlex.join(files))
-        script = script.replace("@DISKS@", shlex.join(disks))
+        script = script.replace("@DISKS@", shlex.join(disks)).replace("@SWITCH@", f"{LOCK}/{NAME}")
         return script.replace("@IMAGES@", shlex.join(images)).replace("@DAEMON@", DAEMON)
 
     def process(self, output: list[str]) -> Machine:
@@ -61,6 +63,7 @@ class MachineFact(FactBase[Machine]):
             docker="docker" in fields,
             missing_images=frozenset(image for (image,) in fields.get("missing", [])),
             apt_holder=" ".join(fields["apt"][0]) if "apt" in fields else None,
+            switch=fields["switch"][0][0] if "switch" in fields else None,
             held={name: version for name, version in fields.get("held", [])},
             cards=tuple(card(values) for values in fields.get("card", [])),
             kernel=fields["kernel"][0][0],
@@ -123,5 +126,10 @@ for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lo
     printf "apt\t%s\t(PID %s)\n" "$(cat "/proc/$pid/comm" 2>/dev/null || echo apt)" "$pid"; break
   fi
 done
+if [ -e @SWITCH@ ]; then
+  # A file system in memory has the same inodes as others of its kind; it has a device of its own.
+  at=$(printf "%02x:%02x:%s" $(stat -c "%Hd %Ld %i" @SWITCH@))
+  awk -v at="$at" "\$6 == at { printf \"switch\t%s\n\", \$5; exit }" /proc/locks
+fi
 true
 """

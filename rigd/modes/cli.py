@@ -43,6 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         return _failed(error, BAD_INPUT, options.json)
     except Failed as error:
         return _failed(error, FAILED, options.json)
+    except OSError as error:
+        return _failed(Failed(f"{error.filename or 'the machine'}: {error.strerror}"), FAILED, options.json)
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,15 +84,20 @@ class Machine:
             _run("docker", "stop", engine.container)
 
     def enable(self, engine: Engine) -> None:
-        _run("systemctl", "enable", engine.unit)
+        done = _run("systemctl", "enable", engine.unit)
+        if done.returncode != 0:
+            raise Failed(f"{engine.unit} cannot be made to start at boot: {done.stderr.strip()}")
 
     def disable(self, engine: Engine) -> None:
         _run("systemctl", "disable", engine.unit)
 
     def keep(self, engine: Engine) -> None:
         record = Path(engine.record)
-        record.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(record, engine.definition)
+        try:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            files.replace(record, engine.definition)
+        except OSError as error:
+            raise Failed(f"{record} cannot be written: {error.strerror}") from None
 
     def now(self) -> float:
         return time.monotonic()

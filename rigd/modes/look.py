@@ -10,6 +10,7 @@ from pathlib import Path
 
 import requests
 
+from rigd.models.errors import Failed
 from rigd.modes.choice import Unit
 from rigd.modes.config import Engine
 
@@ -33,7 +34,7 @@ class Seen:
 
 
 def look(engine: Engine, keys: Path) -> Seen:
-    """Looks at everything; takes as long as the engine takes to answer."""
+    """Looks at everything; takes as long as the engine takes to answer. Raises Failed where that cannot be seen."""
     shown = _properties(engine)
     active = shown["ActiveState"] in ("active", "activating", "reloading")
     running, crashes, pids = _process(engine, shown)
@@ -49,7 +50,10 @@ def look(engine: Engine, keys: Path) -> Seen:
 def _properties(engine: Engine) -> dict[str, str]:
     names = "ActiveState,UnitFileState,NRestarts,MainPID"
     shown = _output("systemctl", "show", f"--property={names}", engine.unit)
-    return dict(line.split("=", 1) for line in shown.splitlines())
+    found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    if not found.keys() >= set(names.split(",")):
+        raise Failed(f"systemd does not say how {engine.unit} is; look at it: systemctl status {engine.unit}")
+    return found
 
 
 def _process(engine: Engine, shown: Mapping[str, str]) -> tuple[bool, int, set[str]]:
@@ -87,7 +91,11 @@ def _trouble(engine: Engine, keys: Path, pids: set[str]) -> str | None:
 
 
 def _authorization(engine: Engine, keys: Path) -> dict[str, str]:
-    found = re.search(rf"(?m)^{re.escape(engine.variable)}=(\S+)$", keys.read_text(encoding="utf-8"))
+    try:
+        text = keys.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Failed(f"{keys} cannot be read: {error.strerror}; a deploy writes it") from None
+    found = re.search(rf"(?m)^{re.escape(engine.variable)}=(\S+)$", text)
     return {"Authorization": f"Bearer {found[1]}"} if found else {}
 
 

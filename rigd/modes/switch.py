@@ -26,10 +26,12 @@ class Machine(Protocol):
         """Start it; its unit stops the others. Raises Failed."""
 
     def stop(self, engine: Engine) -> None: ...
-    def enable(self, engine: Engine) -> None: ...
+    def enable(self, engine: Engine) -> None:
+        """Raises Failed."""
+
     def disable(self, engine: Engine) -> None: ...
     def keep(self, engine: Engine) -> None:
-        """Note with what it serves."""
+        """Note with what it serves. Raises Failed."""
 
     def now(self) -> float: ...
     def sleep(self, seconds: float) -> None: ...
@@ -41,7 +43,9 @@ def switch(machine: Machine, group: Sequence[Engine], name: str, tell: Tell) -> 
     What starts at boot is changed last: a switch that breaks off before has changed nothing for good.
     """
     seen = {engine.name: machine.look(engine) for engine in group}
-    before = chosen({other: state.unit for other, state in seen.items()})
+    ran = [other for other, state in seen.items() if other != name and state.unit.active and state.running]
+    # What runs may be another one than what starts at boot: then it is what its owner is without now.
+    before = ran[0] if ran else chosen({other: state.unit for other, state in seen.items()})
     (wanted,) = (engine for engine in group if engine.name == name)
     others = [engine for engine in group if engine.name != name]
     alone = not any(seen[other.name].running or seen[other.name].unit.enabled for other in others)
@@ -51,13 +55,15 @@ def switch(machine: Machine, group: Sequence[Engine], name: str, tell: Tell) -> 
         if not (seen[name].unit.active and seen[name].running):
             machine.start(wanted)
         wait(machine, wanted, tell)
+        machine.keep(wanted)
+        machine.enable(wanted)
     except (Failed, KeyboardInterrupt) as error:
         said = str(error) or "interrupted"
+        if not seen[name].unit.enabled:
+            machine.disable(wanted)
         if before == name:
             raise Failed(f"{said}; nothing ran before it") from None
         raise Failed(f"{said}; {_back(machine, wanted, others, before, tell)}") from None
-    machine.keep(wanted)
-    machine.enable(wanted)
     for other in others:
         machine.stop(other)
         machine.disable(other)
@@ -70,7 +76,10 @@ def _back(machine: Machine, wanted: Engine, others: Sequence[Engine], before: st
     tell(f"going back to {before}")
     machine.stop(wanted)
     try:
-        machine.start(old)
+        # Whoever stopped the other one may have started it already.
+        state = machine.look(old)
+        if not (state.unit.active and state.running):
+            machine.start(old)
         wait(machine, old, tell)
     except (Failed, KeyboardInterrupt) as error:
         return f"{str(error) or 'interrupted'} either"
@@ -78,13 +87,15 @@ def _back(machine: Machine, wanted: Engine, others: Sequence[Engine], before: st
 
 
 def wait(machine: Machine, engine: Engine, tell: Tell) -> None:
-    """Until the engine serves. Raises Failed when it crashes again and again, or takes longer than it may."""
+    """Until the engine serves. Raises Failed when it ends again and again, is stopped, or takes longer than it may."""
     begin = machine.now()
     crashed: int | None = None
     while True:
         seen = machine.look(engine)
         if seen.trouble is None:
             return
+        if not (seen.unit.active or seen.lost):
+            raise Failed(f"{engine.name} was stopped by somebody else")
         crashed = seen.crashes if crashed is None else crashed
         elapsed = machine.now() - begin
         if seen.lost or seen.crashes - crashed >= CRASHES:

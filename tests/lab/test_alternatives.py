@@ -136,17 +136,25 @@ def test_a_switch_to_an_engine_with_a_model_that_changed_goes_back(machine: Lab)
 
 
 def test_two_switches_at_once_are_refused_and_a_killed_one_is_mended_by_the_next_run(machine: Lab) -> None:
-    """Of a container that never becomes healthy, as its server was stopped with a signal."""
+    """Of a container whose unit waits, before it starts it, for somebody who opens the other end of a pipe."""
+    drop_in = f"/run/systemd/system/{UNITS[CONTAINER]}.d"
     machine.sudo(
-        f"systemd-run --quiet --unit=switch rig-mode {CONTAINER}; "
-        f"until docker ps --format '{{{{.Names}}}}' | grep -q rig-{CONTAINER}; do sleep 0.05; done; "
-        f"kill -STOP $(docker inspect --format '{{{{.State.Pid}}}}' rig-{CONTAINER})"
+        f"mkdir -p {drop_in} && mkfifo /run/held && cat >{drop_in}/held.conf && systemctl daemon-reload && "
+        f"systemd-run --quiet --unit=switch rig-mode {CONTAINER}",
+        input="[Service]\nExecStartPre=/usr/bin/head --lines=1 /run/held\n",
     )
+    activating = f"systemctl is-active {UNITS[CONTAINER]}"
+    eventually(lambda: [] if machine.sudo(activating, check=False).stdout == "activating\n" else ["it is not started"])
     second = mode(machine, NATIVE)
     assert second.returncode == 1
     assert "another rig-mode is at work (PID " in second.stderr
+    # A run would not know yet that the other one was chosen, and stop it.
+    refused = run(machine)
+    assert refused.code == 1
+    assert "nothing was changed" in refused.errors
+    assert "is switching between alternatives; run again when it is done" in refused.errors
     machine.sudo("systemctl kill --signal=KILL switch")
-    machine.sudo(f"kill -CONT $(docker inspect --format '{{{{.State.Pid}}}}' rig-{CONTAINER})")
+    machine.sudo(f"echo go >/run/held && rm -r /run/held {drop_in} && systemctl daemon-reload")
     assert not_only(machine, NATIVE) != []
     assert run(machine).changes
     assert not_only(machine, NATIVE) == []

@@ -18,13 +18,14 @@ from rig.render import render
 from rig.served import Served
 from rigd import configuration
 from rigd.models.errors import BadInput, Failed
-from rigd.modes import config
+from rigd.modes import cli, config, look
 from rigd.modes.choice import Unit, chosen
 from rigd.modes.config import Engine
 from rigd.modes.look import Seen
 from rigd.modes.switch import CRASHES, POLL, switch
 from tests.unit.sample import examples, settings
 from tests.unit.test_engines import _every_state
+from tests.unit.web import serving
 
 BOTH = {"engines/one/alternatives": "card", "engines/two/alternatives": "card"}
 ON, OFF = Unit(enabled=True, active=True), Unit(enabled=False, active=False)
@@ -65,18 +66,26 @@ class Simulated:
     broken: set[str] = field(default_factory=set)
     lame: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
+    unkept: set[str] = field(default_factory=set)
+    stopped_at: float = 1e9
+    """When somebody else stops the one that is being tried, and starts the other."""
     dies_at: float = 1e9
     clock: float = 0.0
     said: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    starts: list[str] = field(default_factory=list)
 
     def look(self, engine: Engine) -> Seen:
+        if self.clock >= self.stopped_at:
+            self.stopped_at = 1e9
+            self.units = {"one": ACTIVE, "two": OFF}
         unit, bad = self.units[engine.name], engine.name in self.broken | self.lame
         crashes = int(self.clock) if engine.name in self.lame else 0
         trouble = None if unit.active and not bad else "is loading" if unit.active else "is stopped"
         return Seen(unit, unit.active, crashes, False, trouble)
 
     def start(self, engine: Engine) -> None:
+        self.starts.append(engine.name)
         for name in self.units:
             self._set(name, active=name == engine.name)
         if engine.name in self.refused:
@@ -93,6 +102,8 @@ class Simulated:
         self._set(engine.name, enabled=False)
 
     def keep(self, engine: Engine) -> None:
+        if engine.name in self.unkept:
+            raise Failed("the disk is full")
         self.kept.append(engine.name)
 
     def now(self) -> float:
@@ -129,13 +140,69 @@ def test_a_switch_to_what_runs_does_nothing() -> None:
     assert machine.clock == 0
 
 
-@pytest.mark.parametrize("how", ["broken", "lame", "refused"])
+@pytest.mark.parametrize("how", ["broken", "lame", "refused", "unkept"])
 def test_a_switch_that_fails_goes_back_and_says_so(how: str) -> None:
     machine = Simulated({"one": ON, "two": OFF}, **{how: {"two"}})  # type: ignore[arg-type]
     with pytest.raises(Failed, match="one runs again"):
         switch(machine, GROUP, "two", machine.said.append)
     assert machine.units == {"one": ON, "two": OFF}
     assert machine.kept == []
+
+
+def test_a_switch_that_fails_goes_back_to_what_ran_and_not_to_what_starts_at_boot() -> None:
+    before = {"one": ENABLED, "two": ACTIVE}
+    machine = Simulated(dict(before), broken={"one"})
+    with pytest.raises(Failed, match="two runs again"):
+        switch(machine, GROUP, "one", machine.said.append)
+    assert machine.units == before
+
+
+def test_of_a_switch_without_anything_before_it_that_is_said() -> None:
+    machine = Simulated({"one": ENABLED, "two": OFF}, broken={"one"})
+    with pytest.raises(Failed, match="nothing ran before it"):
+        switch(machine, GROUP, "one", machine.said.append)
+
+
+def test_an_engine_that_somebody_stops_is_not_waited_for_and_what_he_started_is_left_running() -> None:
+    machine = Simulated({"one": ON, "two": OFF}, broken={"two"}, stopped_at=5)
+    with pytest.raises(Failed, match="two was stopped by somebody else; one runs again"):
+        switch(machine, GROUP, "two", machine.said.append)
+    assert machine.clock < 5 + 3 * POLL
+    assert machine.starts == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "keys", "said"),
+    [
+        ("", True, "systemd does not say how"),
+        ("ActiveState=active\nUnitFileState=enabled\nNRestarts=0\nMainPID=7", False, "keys.env cannot be read"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_told_in_a_sentence(
+    shown: str, keys: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.env"
+    if keys:
+        path.touch()
+    monkeypatch.setattr(look, "_output", lambda *command: shown)
+    with serving() as web, pytest.raises(Failed, match=said):
+        web.files["/health"] = b"{}"
+        look.look(replace(GROUP[1], address="127.0.0.1", port=int(web.url.rpartition(":")[2])), path)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(OSError(28, "No space left on device", "/run"), 1), (KeyboardInterrupt, 130)]
+)
+def test_whatever_ends_it_there_is_no_traceback(
+    error: Any, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(configuration, "read", fail)
+    assert cli.main([]) == code
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_an_engine_that_crashes_is_not_waited_for_until_its_time_is_over() -> None:

@@ -70,6 +70,11 @@ def test_another_system_is_refused_with_those_that_work(system: tuple[str, str])
     assert sentence.endswith("install one of: Debian 12, Debian 13, Ubuntu 24.04")
 
 
+def test_a_switch_between_alternatives_is_not_disturbed() -> None:
+    said = "rig-mode (PID 13) is switching between alternatives; run again when it is done"
+    assert _only(replace(FINE, switch="13")) == said
+
+
 def test_another_architecture_is_refused() -> None:
     assert "arm64 is not supported" in _only(replace(FINE, architecture="arm64"))
 
@@ -326,6 +331,7 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
             "container\t/rig-two",
             f"missing\t{IMAGE}",
             "apt\tapt-get\t(PID 12)",
+            "switch\t13",
             "held\tdocker-ce\t5:29.1.2-1",
             "card\t0000:01:00.0\t0x2c05\t0x0000004000000000 0x00000043ffffffff 0x000000000014220c",
             "card\t0000:02:00.0\t0x2684\t",
@@ -348,6 +354,7 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
         docker=True,
         missing_images=frozenset({IMAGE}),
         apt_holder="apt-get (PID 12)",
+        switch="13",
         held={"docker-ce": "5:29.1.2-1"},
         cards=(Card("0000:01:00.0", 0x2C05, 16 * GIB), Card("0000:02:00.0", 0x2684, 0)),
         kernel="6.12.107+deb13-amd64",
