@@ -139,7 +139,7 @@ class Alternatives(FactBase[Mapping[str, Unit]]):
 
 
 class Engines(FactBase[tuple[str, ...]]):
-    """Units of every engine that is loaded or enabled on the machine, whatever the settings say."""
+    """Units of every engine that is loaded, enabled or set up on the machine, whatever the settings say."""
 
     @staticmethod
     def default() -> tuple[str, ...]:
@@ -150,7 +150,7 @@ class Engines(FactBase[tuple[str, ...]]):
         return (
             f"{{ systemctl list-units --all --plain --no-legend {patterns}; "
             f"systemctl list-unit-files --no-legend {patterns}; "
-            "ls /etc/systemd/system/multi-user.target.wants; } 2>/dev/null | "
+            f"ls {UNITS} {UNITS}/multi-user.target.wants; }} 2>/dev/null | "
             r"grep -oE 'rig-(container|native)@[a-z0-9-]+\.service' | sort -u"
         )
 

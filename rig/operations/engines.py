@@ -74,13 +74,15 @@ def retired(wanted: list[str]) -> Commands:
             continue
         quoted = shlex.quote(unit)
         kind, _, engine = unit.removesuffix(".service").partition("@")
-        yield f"systemctl disable --now {quoted}"
+        # A folder of the owner's may be there before any unit is.
+        yield f"systemctl disable --now {quoted} || ! systemctl cat {quoted} >/dev/null 2>&1"
         if kind == "rig-container":
             yield f"docker rm --force rig-{engine}"
             if not any(other.startswith("rig-container@") for other in wanted):
                 # Models that it names count as served.
                 yield f"rm -f {served.COMPOSE}"
         yield f"rm -f {shlex.quote(served.path(engine))}"
+        # After all else: by its folder the next run finds an engine that this one did not retire to the end.
         yield f"rm -rf {shlex.quote(f'/etc/systemd/system/{unit}.d')} && systemctl daemon-reload"
         # A failed unit stays listed until it is forgotten.
         yield f"systemctl reset-failed {quoted} 2>/dev/null || true"
