@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,6 +53,15 @@ def steps(state: EngineState, fingerprint: str) -> list[Step]:
     elif state.health != "healthy":
         wanted.append("wait")
     return wanted
+
+
+def in_the_way(holders: Iterable[str], unit: str, alternatives: Collection[str]) -> list[str]:
+    """Units to stop before `unit` can be started on its port, of those engines' that hold the port now.
+
+    They hold it from before the settings gave it to this engine, and get their own new one when it is their turn. The
+    alternatives to it are stopped by its start.
+    """
+    return [holder for holder in holders if holder != unit and holder not in alternatives]
 
 
 def idle_steps(state: EngineState) -> list[Step]:

@@ -11,6 +11,7 @@ from rig import dashboards
 from rig.settings import Settings
 
 UNIT = "rig-grafana.service"
+CONTAINER = "rig-grafana"
 HOME = "/etc/rig/grafana"
 COMPOSE = f"{HOME}/compose.yaml"
 SEEN_AS = "/etc/grafana/rig"
@@ -37,7 +38,7 @@ def compose(settings: Settings) -> dict[str, Any]:
     grafana = settings.monitoring.grafana
     service = {
         "image": grafana.image,
-        "container_name": "rig-grafana",
+        "container_name": CONTAINER,
         "network_mode": "host",
         "environment": {
             "TZ": settings.machine.timezone,

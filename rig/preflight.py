@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from rig import alertmanager, containers, monitoring, mounts
+from rig import alertmanager, containers, grafana, monitoring, mounts
 from rig.gpu.cards import CannotDrive, Card
 from rig.gpu.driver import handled, outdated, selection
 from rig.settings import Settings, size_bytes
@@ -54,6 +54,8 @@ class Listener:
     process: str
     unit: str
     """systemd unit of the process; empty when unknown."""
+    container: str = ""
+    """Docker's container of the process, which then shares the machine's network; empty without one."""
 
 
 @dataclass(frozen=True)
@@ -280,13 +282,19 @@ def _ports(settings: Settings, machine: Machine) -> list[str]:
                 f"stop it, or give engines.{name}.port another number"
             )
     for key, port in settings.monitoring.listeners.items():
-        unit = monitoring.UNIT_OF.get(key)
         found += [
             f"port {port} of {key} is held by {_who(listener)}; stop it, or give {key}.port another number"
             for listener in machine.listeners
-            if listener.port == port and listener.unit != unit and listener.process != "grafana"
+            if listener.port == port and not _is_own(key, listener)
         ]
     return list(dict.fromkeys(found))
+
+
+def _is_own(key: str, listener: Listener) -> bool:
+    """Whether it is the program of the monitoring that this key of the settings is about."""
+    if key == "monitoring.grafana":
+        return listener.container == grafana.CONTAINER
+    return listener.unit == monitoring.UNIT_OF[key]
 
 
 def _cards(settings: Settings, machine: Machine) -> list[str]:
@@ -326,8 +334,8 @@ def _held(settings: Settings, machine: Machine) -> list[str]:
 
 
 def _who(listener: Listener) -> str:
-    unit = f" ({listener.unit})" if listener.unit else ""
-    return f"{listener.process or 'another program'}{unit} on {listener.address}"
+    where = listener.unit or (listener.container and f"container {listener.container}")
+    return f"{listener.process or 'another program'}{f' ({where})' if where else ''} on {listener.address}"
 
 
 def _owners_files(machine: Machine) -> list[str]:

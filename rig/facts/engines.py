@@ -190,6 +190,25 @@ class Definitions(FactBase[Defined]):
         return Defined(compose, {PurePosixPath(name).stem: text for name, text in texts.items()})
 
 
+class PortHolders(FactBase[tuple[str, ...]]):
+    """Units of the engines that listen on a port now: a native one's own, and that of a published container."""
+
+    @staticmethod
+    def default() -> tuple[str, ...]:
+        return ()
+
+    def command(self, port: int) -> str:
+        return (
+            f"{{ ss -Hltnp 'sport = :{port}' | grep -oE 'pid=[0-9]+' | sed 's/pid=//' | "
+            r"while read -r pid; do grep -oE 'rig-native@[a-z0-9-]+\.service' /proc/$pid/cgroup; done; "
+            f"docker ps --filter label=rig.engine --filter publish={port} "
+            "--format 'rig-container@{{.Label \"rig.engine\"}}.service'; } 2>/dev/null | sort -u"
+        )
+
+    def process(self, output: Iterable[str]) -> tuple[str, ...]:
+        return tuple(output)
+
+
 class ImagePresent(FactBase[bool]):
     """Whether Docker holds the image with this digest."""
 

@@ -73,10 +73,10 @@ class MachineFact(FactBase[Machine]):
 
 
 def _listener(values: list[str]) -> Listener:
-    local, users, unit = values
+    local, users, unit, container = values
     address, _, port = local.rpartition(":")
     process = re.search(r'\("([^"]*)"', users)
-    return Listener(address=address, port=int(port), process=process[1] if process else "", unit=unit)
+    return Listener(address, int(port), process[1] if process else "", unit, container.lstrip("/"))
 
 
 # A lock of apt is a POSIX lock, which flock(1) does not see; the kernel lists it by device and inode.
@@ -103,7 +103,9 @@ done
 ss -Hltnp | while read -r _ _ _ address _ users; do
   pid=${users#*pid=}; pid=${pid%%,*}
   unit=$(sed -n "s|.*/\([^/]*\.service\).*|\1|p" "/proc/$pid/cgroup" 2>/dev/null | head -n 1)
-  printf "listener\t%s\t%s\t%s\n" "$address" "$users" "$unit"
+  id=$(grep -oE "docker[-/][0-9a-f]{64}" "/proc/$pid/cgroup" 2>/dev/null | head -n 1)
+  container=; [ -z "$id" ] || container=$(timeout 60 docker inspect --format "{{.Name}}" "${id#docker?}" 2>/dev/null)
+  printf "listener\t%s\t%s\t%s\t%s\n" "$address" "$users" "$unit" "$container"
 done
 if command -v docker >/dev/null; then
   echo docker

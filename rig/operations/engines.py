@@ -14,8 +14,16 @@ from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, State, operation
 
 from rig import served
-from rig.engines import EngineState, idle_steps, steps
-from rig.facts.engines import Alternatives, ContainerEngine, Definitions, Engines, ImagePresent, NativeEngine
+from rig.engines import EngineState, idle_steps, in_the_way, steps
+from rig.facts.engines import (
+    Alternatives,
+    ContainerEngine,
+    Definitions,
+    Engines,
+    ImagePresent,
+    NativeEngine,
+    PortHolders,
+)
 from rig.facts.machine import FileText
 from rig.operations import Commands, files, shell
 from rig.render import render
@@ -138,6 +146,7 @@ def _serve(state: State, host: Host, wanted: Wanted, anew: bool) -> bool:
 
     `anew`: it is started first. A start that systemd or Docker refuses is trouble like any other.
     """
+    displaced = _make_way(state, host, wanted) if anew else []
     trouble = _trouble(state, host, wanted, wanted.record, anew)
     if trouble is None:
         return True
@@ -147,7 +156,24 @@ def _serve(state: State, host: Host, wanted: Wanted, anew: bool) -> bool:
     before = served.parse(host.get_fact(FileText, path=served.path(wanted.engine)))
     if before is not None and before.fingerprint != wanted.record.fingerprint:
         _take_back(state, host, wanted, before)
+    elif displaced:
+        shell.run(state, host, f"systemctl stop {shlex.quote(wanted.unit)}")
+    if displaced:
+        # As before, too: a run that ends here does not get to their turn.
+        shell.run(state, host, _restart(*displaced))
     return False
+
+
+def _make_way(state: State, host: Host, wanted: Wanted) -> list[str]:
+    """Stop the engines that hold the port of this one from before; their units."""
+    holders = host.get_fact(PortHolders, port=int(wanted.record.asked["port"]))
+    units = in_the_way(holders, wanted.unit, wanted.rivals)
+    if units:
+        # Docker itself may have started a container, without its unit.
+        names = [f"rig-{unit.removesuffix('.service').partition('@')[2]}" for unit in units if "-container@" in unit]
+        docker = f"; docker stop {shlex.join(names)}" if names else ""
+        shell.run(state, host, f"systemctl stop {shlex.join(units)}{docker}")
+    return units
 
 
 def _take_back(state: State, host: Host, wanted: Wanted, before: Served) -> None:
@@ -162,12 +188,16 @@ def _take_back(state: State, host: Host, wanted: Wanted, before: Served) -> None
 
 def _trouble(state: State, host: Host, wanted: Wanted, record: Served, anew: bool) -> str | None:
     """Why the engine does not become healthy as `record` has it; None when it does."""
-    unit = shlex.quote(wanted.unit)
-    # Starts that were asked for do not count as crashes: without this systemd refuses the sixth in ten minutes.
-    restart = f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}"
-    if anew and not shell.run(state, host, restart)[0]:
+    if anew and not shell.run(state, host, _restart(wanted.unit))[0]:
         return "its start failed"
     return _wait(host, wanted, record)
+
+
+def _restart(*units: str) -> str:
+    """A command that starts units anew."""
+    names = shlex.join(units)
+    # Starts that were asked for do not count as crashes: without this systemd refuses the sixth in ten minutes.
+    return f"systemctl reset-failed {names} 2>/dev/null; systemctl restart {names}"
 
 
 def _last_lines(wanted: Wanted) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from rig.engines import EngineState, Step, steps
+from rig.engines import EngineState, Step, in_the_way, steps
 
 WANTED = "f" * 64
 CURRENT = EngineState(
@@ -78,3 +78,22 @@ def test_an_engine_is_started_after_a_reload_and_waited_for_last_and_once() -> N
 
 def test_an_engine_that_is_current_and_loading_is_never_restarted() -> None:
     assert "serve" not in steps(replace(CURRENT, health="starting", reload_needed=True), WANTED)
+
+
+MINE, OTHER = "rig-container@one.service", "rig-native@two.service"
+
+
+@pytest.mark.parametrize(
+    ("holders", "alternatives", "expected"),
+    [
+        ([], (), []),
+        ([MINE], (), []),
+        ([OTHER], (), [OTHER]),
+        ([MINE, OTHER], (), [OTHER]),
+        ([OTHER], (MINE, OTHER), []),
+    ],
+)
+def test_another_engine_that_holds_the_port_from_before_makes_way(
+    holders: list[str], alternatives: tuple[str, ...], expected: list[str]
+) -> None:
+    assert in_the_way(holders, MINE, alternatives) == expected

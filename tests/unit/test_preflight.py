@@ -232,7 +232,7 @@ def test_our_own_engines_hold_their_ports_rightly() -> None:
     assert _said(_listens("llama-server", "rig-native@two.service", port=8003)) == []
 
 
-def test_engines_that_swap_ports_are_let_through_as_the_old_ones_are_retired_first() -> None:
+def test_engines_that_swap_ports_are_let_through_as_the_old_ones_make_way_first() -> None:
     assert _said(_listens("llama-server", "rig-native@old.service")) == []
     swapped = replace(_listens("docker-proxy", port=8003), published={"rig-old": frozenset({8003})})
     assert _said(swapped) == []
@@ -324,8 +324,9 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
             "mount\t/mnt/models\t/dev/sdb1\t0a1b\t",
             "disk\t/dev/disk/by-label/models\t/dev/sdb1",
             f"file\t{BIG}\t77",
-            'listener\t[::1]:8002\tusers:(("nginx",pid=7,fd=3))\tnginx.service',
-            "listener\t0.0.0.0:22\t\t",
+            'listener\t[::1]:8002\tusers:(("nginx",pid=7,fd=3))\tnginx.service\t',
+            'listener\t127.0.0.1:3000\tusers:(("grafana",pid=8,fd=3))\t\t/rig-grafana',
+            "listener\t0.0.0.0:22\t\t\t",
             "docker",
             "container\t/rig-one\t8002",
             "container\t/rig-two",
@@ -349,7 +350,11 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
         mounts={"/mnt/models": Mounted("/dev/sdb1", "0a1b", "")},
         disks={"/dev/disk/by-label/models": "/dev/sdb1"},
         sizes={BIG: 77},
-        listeners=(Listener("[::1]", 8002, "nginx", "nginx.service"), Listener("0.0.0.0", 22, "", "")),
+        listeners=(
+            Listener("[::1]", 8002, "nginx", "nginx.service"),
+            Listener("127.0.0.1", 3000, "grafana", "", "rig-grafana"),
+            Listener("0.0.0.0", 22, "", ""),
+        ),
         published={"rig-one": frozenset({8002}), "rig-two": frozenset()},
         docker=True,
         missing_images=frozenset({IMAGE}),
@@ -461,3 +466,21 @@ def test_a_port_of_the_monitoring_that_its_own_program_holds_is_as_it_should_be(
     own = Listener("127.0.0.1", 9100, "prometheus-node", "prometheus-node-exporter.service")
     assert _said(replace(FINE, listeners=(own,))) == []
     assert _said(replace(FINE, listeners=(replace(own, unit="x.service"),)), {"monitoring/enabled": False}) == []
+
+
+GRAFANA = {"monitoring/grafana/enabled": True, "monitoring/grafana/image": IMAGE}
+OURS = Listener("127.0.0.1", 3000, "grafana", "", "rig-grafana")
+
+
+def test_our_grafana_holds_its_port_rightly_and_another_does_not() -> None:
+    assert _said(replace(FINE, listeners=(OURS,)), GRAFANA) == []
+    anothers = replace(OURS, container="grafana")
+    assert "3000 of monitoring.grafana is held by grafana (container grafana) on" in _only(
+        replace(FINE, listeners=(anothers,)), GRAFANA
+    )
+    packaged = replace(OURS, container="", unit="grafana-server.service")
+    assert "(grafana-server.service)" in _only(replace(FINE, listeners=(packaged,)), GRAFANA)
+
+
+def test_a_program_named_grafana_may_not_hold_another_programs_port() -> None:
+    assert "monitoring.prometheus" in _only(replace(FINE, listeners=(replace(OURS, port=9090),)), GRAFANA)
