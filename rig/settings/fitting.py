@@ -135,7 +135,7 @@ def _vllm_shortage(wish: _Wish, engine: VllmEngine) -> Advice:
     needs = f"the engine needs {in_words(fixed + cache)}: {in_words(cache)} of KV cache for 1 sequence, {_fixed(need)}"
     if larger is not None:
         return "gpu_utilization", f"{granted}, and {needs}; write {enough:.2f}"
-    if fixed < card * UTILIZATION:
+    if fixed < card * UTILIZATION and engine.gpu_utilization < UTILIZATION:
         return "gpu_utilization", f"{granted}, and {needs}; write {UTILIZATION:.2f} and a shorter context"
     return "model", f"{needs}, and the graphics card has {in_words(card)}; write a smaller model"
 
@@ -219,10 +219,13 @@ def _larger_memory(need: Demand, limit: int, hardware: Hardware) -> str | None:
 def _smaller_cache(wish: _Wish) -> Advice | None:
     """Key and value of the nearest setting whose KV cache fits into RAM and card; None when there is none.
 
-    Where sequences and context are both too much, one sequence is left, whose context is judged next time.
+    None, too, when the cache fits as it is: then something else takes too much. Where sequences and context are both
+    too much, one sequence is left, whose context is judged next time.
     """
     engine = wish.engine
     tokens = _tokens(wish.placed, wish.ram_limit)
+    if isinstance(engine, LlamaEngine) and tokens >= engine.total_context:
+        return None
     if sequences := tokens // engine.context:
         return "sequences", str(sequences)
     if context := tokens // engine.sequences // CONTEXT_STEP * CONTEXT_STEP:

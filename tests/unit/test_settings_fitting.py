@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as some
 
 from rig.settings import Settings
+from rig.settings.checks import ENGINE
 from rig.settings.fitting import misfits
 from rig.settings.tree import plain, read
 from tests.unit.project import ROOT, WORKSTATION, Project
@@ -47,6 +49,12 @@ MISFITS = {
         f"{SMALL}.memory",
         "is 16G, and the engine needs 17.6 GiB: 1.0 GiB of KV cache, 4.6 GiB of weights and 12.0 GiB of overhead; "
         "write 18G",
+    ),
+    "less memory than overhead, with all layers and their cache on the card": (
+        {f"{BIG}.model": "llama-3.1-8b-q4", f"{BIG}.gpu_layers": "32", f"{BIG}.memory": "1G"},
+        f"{BIG}.memory",
+        "is 1G, and the engine needs 1.3 GiB: 0.0 GiB of KV cache, 0.3 GiB of weights and 1.0 GiB of overhead; "
+        "write 2G",
     ),
     "a model larger than the machine": (
         {"machine.hardware.ram": "32G", **ON_PROCESSOR},
@@ -269,6 +277,57 @@ def test_who_writes_what_is_told_ends_with_what_fits(
         (_, name, key), sentence = told[0]
         engines[str(name)] = engines[str(name)].model_copy(update={str(key): advised(str(key), sentence)})
         engines = {name: engine for name, engine in engines.items() if engine.enabled}
+    assert told == []
+
+
+LLAMA = {
+    "runtime": some.sampled_from(["container", "native"]),
+    "model": some.sampled_from(["llama-3.3-70b-q4", "llama-3.1-8b-q4", "qwen3-vl-4b-q4"]),
+    "projector": some.sampled_from([None, None, "qwen3-vl-4b-mmproj"]),
+    "gpu_layers": some.sampled_from([0, 1, 2, 24, 32, 36, 80]),
+    "kv_cache": some.sampled_from(["f16", "q8_0"]),
+}
+VLLM_ASKS = {
+    "runtime": some.just("vllm"),
+    "model": some.just("llama-3.1-8b-fp8"),
+    "gpu_utilization": some.sampled_from([0.1, 0.5, 0.8, 0.95, 1.0]),
+    "kv_cache": some.sampled_from(["auto", "fp8"]),
+}
+ANY = {
+    "port": some.just(8000),
+    "context": some.sampled_from([256, 4096, 8192, 131072]),
+    "sequences": some.sampled_from([1, 2, 8, 32]),
+    "memory": some.sampled_from(["512M", "1G", "2G", "6G", "16G", "64G"]),
+    "overhead": some.sampled_from(["64M", "1G", "4G"]),
+}
+
+
+@given(
+    some.fixed_dictionaries(LLAMA | ANY) | some.fixed_dictionaries(VLLM_ASKS | ANY),
+    some.sampled_from(["8G", "32G", "128G"]),
+    some.sampled_from(["4G", "15882M", "48G"]),
+)
+@examples
+def test_what_is_told_is_another_value_and_never_more_of_what_is_too_much(
+    asked: dict[str, object], ram: str, card: str
+) -> None:
+    assert SHIPPED.machine.hardware.gpu is not None
+    gpu = SHIPPED.machine.hardware.gpu.model_copy(update={"memory": card})
+    hardware = SHIPPED.machine.hardware.model_copy(update={"ram": ram, "gpu": gpu, "ram_reserve": "1G"})
+    if asked["runtime"] == "native":
+        del asked["gpu_layers"]
+    for _ in range(8):
+        told = list(misfits({"one": ENGINE.validate_python(asked, strict=False)}, SHIPPED.models, hardware))
+        if not told:
+            return
+        (_, _, key), sentence = told[0]
+        if key in ("model", "enabled"):
+            return
+        before, written = asked[str(key)], yaml.safe_load(sentence.rpartition("; write ")[2].split()[0].rstrip(","))
+        assert written != before, sentence
+        if key in ("sequences", "context", "gpu_layers"):
+            assert written < before, sentence
+        asked[str(key)] = written
     assert told == []
 
 
