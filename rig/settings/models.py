@@ -59,13 +59,18 @@ class ModelShape(Section):
         """The same as a value to calculate with."""
         return Architecture(**self.model_dump(exclude={"table_bits"}))
 
+    @property
+    def tables(self) -> int:
+        """Numbers in the embedding and the head together."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
 
 def _consistent(shape: ModelShape) -> ModelShape:
     """Refuses tables that are larger than the model they belong to: one of the numbers is mistyped."""
-    tables = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
-    if tables >= shape.parameters:
+    if shape.tables >= shape.parameters:
         raise ValueError(
-            f"vocabulary x hidden are {tables} parameters already, of {shape.parameters} in all; correct one of them"
+            f"vocabulary x hidden are {shape.tables} parameters already, of {shape.parameters} in all; "
+            "correct one of them"
         )
     return shape
 
@@ -133,6 +138,11 @@ def contradictions(name: str, model: Model) -> Iterator[tuple[tuple[str, ...], s
     lock = f"run python -m rig lock {name}"
     yield from ((("previous", key), sentence) for key, sentence in _conflicts(model.previous, lock))
     yield from (((key,), sentence) for key, sentence in _conflicts(model, lock))
+    tables = 0 if model.shape is None else model.shape.tables * (model.shape.table_bits or 0) // 8
+    for path, pin in ((("size",), model), (("previous", "size"), model.previous)):
+        if pin is not None and pin.size <= tables:
+            least = f"vocabulary x hidden x table_bits are {tables} bytes already"
+            yield path, f"is {pin.size}, and {least}; correct one of them"
     if model.use == "previous" and model.previous is None:
         yield ("use",), "is previous, and there is no previous version; write current"
 

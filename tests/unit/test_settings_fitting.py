@@ -253,6 +253,16 @@ def test_a_shape_that_contradicts_itself_is_refused(project: Project) -> None:
     ]
 
 
+def test_a_size_that_its_tables_do_not_fit_into_is_refused(project: Project) -> None:
+    line = project.change("all.yml", "      size: 9080000000", "      size: 2101346304")
+    assert project.problems() == [
+        f"group_data/all.yml:{line}: models.catalogue.llama-3.1-8b-fp8.size: is 2101346304, and vocabulary x hidden x "
+        "table_bits are 2101346304 bytes already; correct one of them"
+    ]
+    project.change("all.yml", "      size: 2101346304", "      size: 2101346305")
+    assert project.problems() == []
+
+
 @given(
     memory=some.integers(1, 200),
     ram=some.integers(12, 256),

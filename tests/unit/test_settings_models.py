@@ -17,6 +17,8 @@ FILES = (
 
 def _locked(project: Project, size: int = 42, more: str = "") -> None:
     project.change("all.yml", "      files: []\n      size: 9080000000\n", f"{FILES}{more}      size: {size}\n")
+    # Its tables alone are larger than what stands there now.
+    project.change("all.yml", "        table_bits: 16\n", "        table_bits: null\n")
 
 
 def _serving(project: Project) -> None:
