@@ -30,6 +30,7 @@ EACH: dict[str, Callable[[Settings], Iterable[object]]] = {
     "vllm": lambda settings: _running_as(settings, VllmEngine),
     "group": lambda settings: settings.alternatives,
     "container": lambda settings: _running_as(settings, ContainerEngine, VllmEngine),
+    "computing": lambda settings: [name for name, engine in settings.enabled_engines.items() if engine.on_card],
     "service": lambda settings: _running_as(settings, NativeEngine),
     "model": lambda settings: settings.needed_models,
     "consumer": lambda settings: settings.consumers,
@@ -128,7 +129,7 @@ def machine(host: TestinfraHost) -> Machine:
 @pytest.fixture(autouse=True)
 def _only_engines_that_run(request: pytest.FixtureRequest, machine: Machine, settings: Settings) -> None:
     """An engine that is stopped because an alternative was chosen on the machine is as it should be."""
-    for argument in ("engine", "llama", "vllm", "container", "service"):
+    for argument in ("engine", "llama", "vllm", "container", "computing", "service"):
         if argument in request.fixturenames:
             skip_stopped(machine, settings, request.getfixturevalue(argument))
 

@@ -103,6 +103,15 @@ def test_engine_says_to_everyone_that_it_is_healthy(machine: Machine, settings: 
     assert text == "" or json.loads(text) == {"status": "ok"}
 
 
+def test_engine_that_computes_on_the_card_has_a_process_there(machine: Machine, computing: str) -> None:
+    """An engine that found no card and fell back to the processor says that it is healthy, and answers, slowly."""
+    first = int(machine.run(f"docker inspect --format '{{{{.State.Pid}}}}' rig-{computing}"))
+    group = machine.run(f"sed -n 's/^0:://p' /proc/{first}/cgroup")
+    processes = machine.lines(f"find /sys/fs/cgroup{group} -name cgroup.procs -exec cat {{}} +")
+    on_card = machine.lines("nvidia-smi --query-compute-apps=pid --format=csv,noheader")
+    assert set(processes) & set(on_card), f"the card's processes are {on_card}, and the engine's {processes}"
+
+
 def test_engine_does_not_show_other_clients_prompts(machine: Machine, settings: Settings, engine: str) -> None:
     code, text = _ask(machine, settings, engine, "/slots", key_of=key_variable(engine))
     assert code in (404, 501)

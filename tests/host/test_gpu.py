@@ -16,13 +16,22 @@ TOOLKIT = (
 )
 
 
+@pytest.fixture(scope="module")
+def cards(machine: Machine) -> list[str]:
+    """Classes of NVIDIA's display controllers on the bus."""
+    vendors = "grep -ls 0x10de /sys/bus/pci/devices/*/vendor | xargs -rn 1 dirname"
+    return machine.lines(f"for card in $({vendors}); do grep ^0x03 $card/class || true; done")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _only_where_there_is_a_card(machine: Machine, settings: Settings) -> None:
-    """The settings want the driver, and the bus has a display controller of NVIDIA's."""
-    vendors = "grep -l 0x10de /sys/bus/pci/devices/*/vendor | xargs -rn 1 dirname"
-    cards = machine.lines(f"for card in $({vendors}); do grep ^0x03 $card/class || true; done")
-    if not (settings.gpu.enabled and cards):
-        pytest.skip("this machine has no graphics card of NVIDIA's, or the settings leave it alone")
+def _only_where_a_card_is_driven(cards: list[str], settings: Settings) -> None:
+    """The settings want the driver, and the bus has a card, or should have one."""
+    if not settings.gpu.enabled or not (cards or any(engine.on_card for engine in settings.enabled_engines.values())):
+        pytest.skip("this machine has no graphics card of NVIDIA's and needs none, or the settings leave it alone")
+
+
+def test_card_is_on_the_bus(cards: list[str]) -> None:
+    assert cards, "no graphics card of NVIDIA's is on the PCI bus, and an engine computes on one"
 
 
 def test_driver_answers_and_is_of_the_branch_of_the_settings(machine: Machine, settings: Settings) -> None:

@@ -94,6 +94,8 @@ def test_an_engine_without_a_process_on_the_card_is_not_healthy(machine: Lab) ->
     assert failed.code == 1
     assert "its model is listed, it is not on the graphics card" in failed.errors
     assert machine.ssh("sudo -n rig-mode", check=False).returncode == 1
+    seen = host_tests(machine, "tests/host/test_engines.py", "-k", "process_there or says_to_everyone")
+    assert seen.failed == {"test_engine_that_computes_on_the_card_has_a_process_there"}, seen.output
     _apps(machine, "vllm")
     assert run(machine).code == 0
     assert run(machine).changes == set()
@@ -108,6 +110,13 @@ def test_an_engine_does_not_start_without_the_card(machine: Lab) -> None:
     machine.sudo("mv /run/kept /sys/module/nvidia")
     assert {"gpu | Describe the card to containers", START} <= run(machine).changes
     assert run(machine).changes == set()
+
+
+def test_a_card_that_is_gone_is_no_reason_to_leave_its_tests_out(machine: Lab) -> None:
+    machine.sudo("mkdir /run/empty && mount --bind /run/empty /sys/bus/pci/devices")
+    seen = host_tests(machine, "tests/host/test_gpu.py", "-k", "on_the_bus")
+    machine.sudo("umount /sys/bus/pci/devices && rmdir /run/empty")
+    assert seen.failed == {"test_card_is_on_the_bus"}, seen.output
 
 
 def test_the_card_stays_with_the_engine_when_systemd_reads_its_units_again(machine: Lab) -> None:
