@@ -254,6 +254,11 @@ def mokutil(arguments: list[str]) -> int:
             _list(state["enrolled"])
         case ["--list-new"]:
             _list([state["staged"]] if state["staged"] else [])
+        case ["--revoke-import"]:
+            state["staged"] = None
+            write(state)
+        case ["--import", file] if state["staged"] == base64.b64encode(Path(file).read_bytes()).decode():
+            print(f"SKIP: {file} is already in the enrollment request")
         case ["--import", file]:
             password, again = (sys.stdin.readline() for _ in range(2))
             print("input password: \ninput password again: ")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rig.capacity.units import MIB, in_words, size_bytes
 from rig.gpu.cards import CannotDrive, Card, modules
 from rig.gpu.driver import DEVICE, SPECIFICATION, matches
-from rig.gpu.state import Driver, reboot
+from rig.gpu.state import Driver, reboot, waits
 from rig.settings import Settings
 from rigd.thermal import xid
 
@@ -144,9 +144,9 @@ def _secure_boot(settings: Settings, look: Look) -> Check:
         return Check("secure boot", "good", "Secure Boot is on, and firmware trusts the key that signs the module")
     if not look.dkms and look.driver.loaded:
         return Check("secure boot", "good", "Secure Boot is on, and the module came signed")
-    waits = boot.certificate in boot.staged
-    state = "waits to be confirmed at the machine's screen" if waits else "is not known to firmware"
-    remedy = "reboot and confirm it there, as docs/gpu.md says" if waits else f"{DEPLOY}, which says what to do"
+    waiting = waits(boot)
+    state = "waits to be confirmed at the machine's screen" if waiting else "is not known to firmware"
+    remedy = "reboot and confirm it there, as docs/gpu.md says" if waiting else f"{DEPLOY}, which says what to do"
     return Check("secure boot", "bad", f"Secure Boot is on, and the key that signs the module {state}", remedy)
 
 

@@ -71,12 +71,20 @@ def initramfs_due(driver: Driver) -> bool:
 
 
 def enrolment(secure_boot: SecureBoot, selection: Selection) -> Enrolment:
-    """How far the key is with which the driver's module is signed."""
+    """How far the key is with which the driver's module is signed.
+
+    One that was staged by somebody else, or by a run that died, waits for a password that nobody can be told.
+    """
     if not secure_boot.enabled or not selection.built:
         return "not needed"
     if secure_boot.certificate in secure_boot.enrolled:
         return "enrolled"
-    return "staged" if secure_boot.certificate in secure_boot.staged else "missing"
+    return "staged" if waits(secure_boot) else "missing"
+
+
+def waits(secure_boot: SecureBoot) -> bool:
+    """Whether the key waits for a person at the screen, who can look its password up."""
+    return secure_boot.certificate in secure_boot.staged and secure_boot.password
 
 
 @dataclass(frozen=True)

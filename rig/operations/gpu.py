@@ -30,7 +30,8 @@ def enrolled(selection: Selection) -> Commands:
     seen: Driver = host.get_fact(DriverFact)
     match enrolment(seen.secure_boot, selection):
         case "missing":
-            yield f"flock /etc/rig sh -c {shlex.quote(_STAGE)}"
+            again = seen.secure_boot.certificate in seen.secure_boot.staged
+            yield f"flock /etc/rig sh -c {shlex.quote(stage(again))}"
             yield FunctionCommand(_told, (words.enrolment(),), {})
         case "staged":
             yield FunctionCommand(_told, (words.enrolment(),), {})
@@ -38,8 +39,14 @@ def enrolled(selection: Selection) -> Commands:
             yield f"rm -f {words.PASSWORD}"
 
 
+def stage(again: bool) -> str:
+    """A script that makes the key if there is none, and stages it with a new password; ``again``: it is staged."""
+    return _STAGE.replace("@REVOKE@", "mokutil --revoke-import" if again else "true")
+
+
 # The password reaches mokutil through a pipe, and a person through a file of root's: it is in no argument and no log.
 # Digits, as firmware takes every keyboard for an American one.
+# It is in its place before it is asked for; and a key that waits with another one is not imported again by mokutil.
 _STAGE = f"""set -eu
 umask 077
 certificate=/var/lib/dkms/mok.pub
@@ -54,10 +61,13 @@ if [ ! -f "$certificate" ]; then
   sync /var/lib/dkms
   mv "$certificate.new" "$certificate"
 fi
+@REVOKE@
 password=$(tr -dc 0-9 </dev/urandom | head -c 12)
 printf "%s\\n" "$password" >{words.PASSWORD}.new
-printf "%s\\n%s\\n" "$password" "$password" | mokutil --import "$certificate" >/dev/null
+sync {words.PASSWORD}.new
 mv {words.PASSWORD}.new {words.PASSWORD}
+sync /etc/rig
+printf "%s\\n%s\\n" "$password" "$password" | mokutil --import "$certificate" >/dev/null
 """
 
 

@@ -246,6 +246,10 @@ def test_secure_boot_is_explained_staged_and_gone_on_from(first: First) -> None:
     # Nobody has rebooted: the same key still waits, under the same password.
     assert run(lab).code == 1
     assert lab.sudo(f"cat {PASSWORD}").stdout.strip() == password
+    # Staged by somebody else, who alone knows with which one: the deploy stages it with a password that can be told.
+    lab.sudo(f"rm {PASSWORD}")
+    assert run(lab).code == 1
+    assert lab.sudo(f"cat {PASSWORD}").stdout.strip() not in ("", password)
 
     # Nobody came to the screen in time.
     again(lab)

@@ -74,7 +74,9 @@ BROKEN: dict[str, tuple[Look, str, str]] = {
         "not known to firmware",
     ),
     "a key that waits": (
-        replace(WELL, driver=replace(DRIVER, secure_boot=SecureBoot(True, "aa", staged=frozenset({"aa"})))),
+        replace(
+            WELL, driver=replace(DRIVER, secure_boot=SecureBoot(True, "aa", staged=frozenset({"aa"}), password=True))
+        ),
         "secure boot",
         "waits to be confirmed",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from rig.gpu import words
 from rig.gpu.cards import ARCHITECTURES, CannotDrive, Card, modules
 from rig.gpu.driver import FOLDERS, KEPT, TOOLKIT, Selection, matches, selection
 from rig.gpu.state import Driver, Module, Reboot, SecureBoot, current, described, enrolment, initramfs_due, reboot
+from rig.operations.gpu import stage
 from rig.preflight import SUPPORTED
 from rig.render import render
-from tests.unit.sample import settings
+from tests.unit.sample import Here, settings
 
 DEBIAN, NOBLE = ("debian", "13"), ("ubuntu", "24.04")
 KERNEL = "6.12.107+deb13-amd64"
@@ -296,9 +298,39 @@ def test_a_key_goes_from_missing_over_staged_to_enrolled() -> None:
     assert enrolment(on, select()) == "missing"
     made = replace(on, certificate="aa")
     assert enrolment(made, select()) == "missing"
-    assert enrolment(replace(made, staged=frozenset({"aa"})), select()) == "staged"
+    assert enrolment(replace(made, staged=frozenset({"aa"}), password=True), select()) == "staged"
     assert enrolment(replace(made, enrolled=frozenset({"aa", "bb"})), select()) == "enrolled"
     assert enrolment(replace(made, enrolled=frozenset({"bb"})), select()) == "missing"
+
+
+def test_a_key_that_waits_with_a_password_that_nobody_knows_is_staged_anew() -> None:
+    """The owner staged it, or a run that died in the middle."""
+    waiting = SecureBoot(enabled=True, certificate="aa", staged=frozenset({"aa"}))
+    assert enrolment(waiting, select()) == "missing"
+
+
+MOKUTIL = """#!/bin/sh
+echo "$1" >>{folder}/asked
+[ "$1" != --import ] || [ "$(cat {folder}/rig/mok-password)" = "$(head -n 1)" ] || echo another >>{folder}/asked
+"""
+
+
+@pytest.mark.parametrize(("again", "asked"), [(False, ["--import"]), (True, ["--revoke-import", "--import"])])
+def test_a_key_is_staged_with_the_password_that_is_in_its_place_by_then(
+    tmp_path: Path, again: bool, asked: list[str]
+) -> None:
+    for folder in ("bin", "rig", "dkms"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "dkms/mok.pub").touch()
+    (tmp_path / "rig/mok-password").write_text("of a run before\n")
+    (tmp_path / "bin/mokutil").write_text(MOKUTIL.format(folder=tmp_path))
+    (tmp_path / "bin/mokutil").chmod(0o755)
+    script = stage(again).replace("/etc/rig", f"{tmp_path}/rig").replace("/var/lib/dkms", f"{tmp_path}/dkms")
+    done = Here(lambda command: f"export PATH={tmp_path}/bin:/usr/bin:/bin; {command}").shell(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "asked").read_text().split("\n")[:-1] == asked
+    assert [path.name for path in (tmp_path / "rig").iterdir()] == ["mok-password"]
+    assert f"{(tmp_path / 'rig/mok-password').stat().st_mode & 0o777:o}" == "600"
 
 
 def test_no_key_is_needed_without_secure_boot_or_with_signed_modules() -> None:
