@@ -1,7 +1,7 @@
 """The graphics card, simulated at its interfaces: installed, rebooted for, upgraded, signed, and looked at when ill.
 
-One machine of each release for all, in the order of its life; each test that breaks it mends it. Debian 12 goes the way
-from the bare machine to an upgraded driver; what does not depend on the release is tested on Debian 13 alone.
+One machine of each release for all, in the order of its life; each test that breaks it mends it. What takes a further
+reboot, and does not depend on the release, is tested on Debian 13 alone.
 """
 
 from __future__ import annotations
@@ -131,7 +131,6 @@ def test_a_second_run_changes_nothing_and_a_hold_is_in_its_way_only_where_anothe
     lab.sudo(f"apt-mark unhold {held}")
 
 
-@on_debian_13_alone
 def test_a_container_keeps_its_card_across_a_reload_of_systemd(first: First) -> None:
     lab = first.lab
     image = lab.sudo("docker inspect --format '{{.Image}}' rig-llama-70b").stdout.strip()
@@ -286,7 +285,6 @@ def verdicts(lab: Lab, environment: Mapping[str, str]) -> tuple[int, dict[str, d
     return done.returncode, {check["name"]: check for check in found["checks"]}
 
 
-@on_debian_13_alone
 def test_the_doctor_finds_nothing_on_a_machine_that_is_well(first: First) -> None:
     code, found = verdicts(first.lab, {})
     assert {name: check["result"] for name, check in found.items()} == dict.fromkeys(found, "good")
@@ -309,6 +307,7 @@ class Illness:
 KERNEL = "$(cat /proc/sys/kernel/osrelease)"
 REFRESH = "systemctl reset-failed nvidia-cdi-refresh.service; systemctl restart nvidia-cdi-refresh.service"
 BAR = "/run/rig-lab/pci/0000:01:00.0/resource"
+FLAG = "/run/rig-lab/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 NO_CARD = (
     "mkdir /run/empty && mount --bind /run/empty /sys/bus/pci/devices",
     "umount /sys/bus/pci/devices && rmdir /run/empty",
@@ -348,8 +347,9 @@ ILLNESSES = {
         {"licence": "licence is NVIDIA: it is the proprietary one"},
     ),
     "a key that firmware does not know": Illness(
-        "cp -a /var/lib/dkms/mok.pub /run/kept; echo other > /var/lib/dkms/mok.pub",
-        "mv /run/kept /var/lib/dkms/mok.pub",
+        f"cp -a /var/lib/dkms/mok.pub /run/kept; echo other > /var/lib/dkms/mok.pub; cp -a {FLAG} /run/flag; "
+        f"printf '\\6\\0\\0\\0\\1' >{FLAG}",
+        f"mv /run/kept /var/lib/dkms/mok.pub; mv /run/flag {FLAG}",
         {"secure boot": "the key that signs the module is not known to firmware"},
     ),
     "nouveau loaded": Illness(
@@ -424,7 +424,6 @@ ILLNESSES = {
 }
 
 
-@on_debian_13_alone
 @pytest.mark.parametrize("illness", ILLNESSES)
 def test_the_doctor_names_what_is_broken_and_nothing_else(first: First, tmp_path: Path, illness: str) -> None:
     ill = ILLNESSES[illness]
@@ -442,7 +441,6 @@ def test_the_doctor_names_what_is_broken_and_nothing_else(first: First, tmp_path
         assert bad[name]["remedy"]
 
 
-@on_debian_13_alone
 def test_the_doctor_says_when_it_cannot_look(first: First, tmp_path: Path) -> None:
     done = doctor(first.lab, environment=altered(first.lab, tmp_path / "lab", address="127.0.0.1", port=1))
     assert done.returncode == 2
