@@ -36,12 +36,10 @@ def deploy(settings: Settings, found: Machine) -> None:
         packages.present(name="Install what enrols keys", packages=["mokutil", "openssl"])
         gpu.enrolled(name="Have firmware trust the key that signs the driver", selection=chosen)
 
-    gpu.driver(name="Install NVIDIA's driver", selection=chosen, version=settings.gpu.driver.version)
-    gpu.loaded(
-        name="Load NVIDIA's driver",
-        allowed=settings.gpu.reboot == "once",
-        timeout=settings.gpu.reboot_timeout,
-    )
+    allowed = settings.gpu.reboot == "once"
+    version = settings.gpu.driver.version
+    gpu.driver(name="Install NVIDIA's driver", selection=chosen, version=version, allowed=allowed)
+    gpu.loaded(name="Load NVIDIA's driver", allowed=allowed, timeout=settings.gpu.reboot_timeout)
     units.running(name="Run nvidia-persistenced", unit="nvidia-persistenced.service")
     gpu.awake(name="Keep the machine from sleeping")
     gpu.toolkit(name="Install NVIDIA's container toolkit", version=settings.gpu.toolkit.version)

@@ -268,10 +268,9 @@ def _of_the_distribution(kernels: tuple[str, ...]) -> list[Package]:
         )
         for kernel in kernels
     ]
-    depends = ", ".join(f"linux-headers-{kernel}" for kernel in kernels)
     return [
         Package("dkms", newest, {"Depends": "python3, kmod, openssl"}, {"usr/sbin/dkms": _standin("dkms.py")}),
-        Package("linux-headers-amd64", newest, {"Depends": depends}),
+        Package("linux-headers-amd64", newest, {"Depends": f"linux-headers-{kernels[-1]}"}),
         *headers,
     ]
 

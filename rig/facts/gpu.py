@@ -48,7 +48,12 @@ printf "kernel\t%s\n" "$kernel"
 begun=$(systemctl show --property=UserspaceTimestampMonotonic --value)
 printf "booted\t%s\t%s\t%s\n" "$(date +%s.%N)" "$(cut -d" " -f1 /proc/uptime)" "$begun"
 newest=$(ls /boot/vmlinuz-* 2>/dev/null | sort -V | tail -n 1)
-[ -z "$newest" ] || printf "newest\t%s\t%s\n" "${newest#/boot/vmlinuz-}" "$(stat -c %.Z "$newest")"
+newest=${newest#/boot/vmlinuz-}
+[ -z "$newest" ] || printf "newest\t%s\t%s\n" "$newest" "$(stat -c %.Z "/boot/vmlinuz-$newest")"
+if [ -n "$newest" ] && [ "$newest" != "$kernel" ]; then
+  [ ! -e "/lib/modules/$newest/build" ] || printf "newest headers\tyes\n"
+  [ ! -f "$(modinfo -k "$newest" -n nvidia 2>/dev/null)" ] || printf "newest module\tyes\n"
+fi
 [ ! -e "/lib/modules/$kernel/build" ] || printf "headers\tyes\n"
 [ ! -e /sys/module/nouveau ] || printf "nouveau\tyes\n"
 [ ! -e /sys/module/nvidia ] || printf "loaded\t%s\n" "$(cat /sys/module/nvidia/version 2>/dev/null)"
@@ -146,6 +151,8 @@ def driver(output: list[str]) -> Driver:
         booted=now - uptime + begun / 1e6,
         newest_kernel=newest[0] if newest else "",
         newest_kernel_changed=float(newest[1]) if newest else 0,
+        newest_headers="newest headers" in rows,
+        newest_module="newest module" in rows,
         headers="headers" in rows,
         loaded=loaded[0] if loaded else None,
         nouveau="nouveau" in rows,

@@ -63,8 +63,8 @@ def handled(settings: Settings, cards: Sequence[Card]) -> bool:
 class Selection:
     """What is installed."""
 
-    headers: tuple[str, ...]
-    """The running kernel's headers, and what brings those of every later one; none where nothing is built."""
+    headers: str
+    """Package that brings the headers of every later kernel; empty where nothing is built."""
     first: str
     """Package that has to be there before the others are looked for: it chooses the driver's branch."""
     packages: tuple[str, ...]
@@ -96,7 +96,7 @@ def selection(settings: Settings, cards: Sequence[Card], system: tuple[str, str]
     if wanted.source == "distribution":
         return _from_ubuntu(wanted.version, chosen, system, kernel)
     return Selection(
-        headers=(f"linux-headers-{kernel}", f"linux-headers-{flavour(kernel, system[0])}"),
+        headers=f"linux-headers-{flavour(kernel, system[0])}",
         first=f"nvidia-driver-pinning-{wanted.version}",
         packages=(*PACKAGES[chosen], "nvidia-persistenced"),
         built=True,
@@ -116,7 +116,7 @@ def _from_ubuntu(version: str, chosen: str, system: tuple[str, str], kernel: str
         )
     suffix = "-open" if chosen == "open" else ""
     return Selection(
-        headers=(),
+        headers="",
         first=f"linux-modules-nvidia-{version}{suffix}-{flavour(kernel, 'ubuntu')}",
         packages=(f"nvidia-driver-{version}{suffix}", f"nvidia-compute-utils-{version}"),
         built=False,

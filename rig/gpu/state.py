@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -45,6 +45,9 @@ class Driver:
     newest_kernel: str = ""
     """Release of the newest kernel that is installed; empty where none is known."""
     newest_kernel_changed: float = 0
+    newest_headers: bool = False
+    newest_module: bool = False
+    """Whether its headers, and the driver's module for it, are there."""
     headers: bool = False
     """The running kernel's headers are there."""
     loaded: str | None = None
@@ -63,6 +66,44 @@ class Driver:
     secure_boot: SecureBoot = SecureBoot(enabled=False)
     specification: str | None = None
     """Version of the driver that the CDI specification is of; None without one, empty where it does not say."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that is to run with the driver."""
+
+    release: str
+    headers: bool
+    module: bool
+    """Whether its headers, and the driver's module for it, are there."""
+
+
+def kernels(driver: Driver, allowed: bool) -> tuple[Kernel, ...]:
+    """Those that need the driver's module: the one that the next boot brings, and the running one until then.
+
+    ``allowed``: that boot is this run's; the running one, whose headers may be gone from the archive, then needs none.
+    """
+    running = Kernel(driver.kernel, driver.headers, driver.module is not None)
+    if not _newer_kernel(driver):
+        return (running,)
+    newest = Kernel(driver.newest_kernel, driver.newest_headers, driver.newest_module)
+    return (newest,) if allowed else (running, newest)
+
+
+def _newer_kernel(driver: Driver) -> bool:
+    """Whether the next boot brings another kernel, as far as is known."""
+    # Whoever boots an older kernel on purpose has booted since the newer one was installed.
+    return driver.newest_kernel not in ("", driver.kernel) and driver.newest_kernel_changed > driver.booted
+
+
+def missing_headers(driver: Driver, selection: Selection, wanted: Sequence[Kernel]) -> dict[str, str]:
+    """Packages of headers that are missing, by the kernel that they are for."""
+    if not selection.built:
+        return {}
+    found = {kernel.release: f"linux-headers-{kernel.release}" for kernel in wanted if not kernel.headers}
+    if selection.headers not in driver.packages:
+        found["that comes next"] = selection.headers
+    return found
 
 
 def initramfs_due(driver: Driver) -> bool:
@@ -111,8 +152,7 @@ def reboot(driver: Driver) -> Reboot:
         reasons.append((sentence, driver.module.changed))
     due = [text for text, since in reasons if since > driver.booted]
     futile = [text for text, since in reasons if since <= driver.booted]
-    # Whoever boots an older kernel on purpose has booted since the newer one was installed.
-    if driver.newest_kernel not in ("", driver.kernel) and driver.newest_kernel_changed > driver.booted:
+    if _newer_kernel(driver):
         due.append(f"the kernel {driver.newest_kernel} is installed, and {driver.kernel} runs")
     return Reboot(tuple(due), tuple(futile))
 

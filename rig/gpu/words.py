@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rig.gpu.driver import Selection
-from rig.gpu.state import Driver, Reboot, current
+from rig.gpu.state import Driver, Reboot, current, kernels
 
 PASSWORD = "/etc/rig/mok-password"
 """The one-time password of a staged key, root's alone."""
@@ -37,10 +37,10 @@ def enrolment() -> list[str]:
 
 
 def no_headers(kernel: str) -> str:
-    """The archive has moved on from the running kernel."""
+    """The archive has moved on from an installed kernel."""
     return (
-        f"the archive has no headers for the running kernel {kernel} any more, and the driver's module cannot be "
-        "built; bring the system up to date (sudo apt-get full-upgrade), reboot, and run again"
+        f"the archive has no headers for the kernel {kernel} (any more), and the driver's module cannot be built; "
+        "bring the system up to date (sudo apt-get full-upgrade), reboot, and run again"
     )
 
 
@@ -52,17 +52,18 @@ def no_such_version(version: str) -> str:
     )
 
 
-def not_installed(driver: Driver, selection: Selection, version: str) -> str | None:
-    """What is wrong although apt said nothing; None when all is right."""
+def not_installed(driver: Driver, selection: Selection, version: str, booting: bool) -> str | None:
+    """What is wrong although apt said nothing; None when all is right. ``booting``: into the newest kernel."""
     if not current(driver, selection, version):
         there = driver.packages.get(selection.packages[0], "none")
         return (
             f"{selection.packages[0]} is {there} after the installation, and gpu.driver.version asks for {version}; "
             "see what holds it back: apt-cache policy " + " ".join(selection.packages)
         )
-    if selection.built and driver.module is None:
+    unbuilt = [kernel.release for kernel in kernels(driver, booting) if not kernel.module]
+    if selection.built and unbuilt:
         return (
-            f"the driver's module was not built for the running kernel {driver.kernel}; "
+            f"the driver's module was not built for the kernel {' and '.join(unbuilt)}; "
             "look at dkms status, and at /var/lib/dkms/nvidia/*/build/make.log"
         )
     return None

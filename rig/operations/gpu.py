@@ -14,7 +14,7 @@ from rig import connection, progress
 from rig.facts.gpu import SLEEP, BootId, DriverFact, Masked
 from rig.gpu import words
 from rig.gpu.driver import TOOLKIT, Selection
-from rig.gpu.state import Driver, Reboot, current, described, enrolment, initramfs_due, reboot
+from rig.gpu.state import Driver, Reboot, current, described, enrolment, initramfs_due, kernels, missing_headers, reboot
 from rig.operations import Commands
 from rig.operations.packages import INSTALL, UPDATE
 from rig.settings.hosts import LOCAL
@@ -72,25 +72,31 @@ printf "%s\\n%s\\n" "$password" "$password" | mokutil --import "$certificate" >/
 
 
 @operation()
-def driver(selection: Selection, version: str) -> Commands:
-    """The driver is installed in the wanted branch or version, its module built, with the headers that this takes."""
+def driver(selection: Selection, version: str, allowed: bool) -> Commands:
+    """The driver is installed in the wanted branch or version, its module built, with the headers that this takes.
+
+    ``allowed``: the machine may be rebooted by this run; the module is for the kernel that runs then.
+    """
     seen: Driver = host.get_fact(DriverFact)
-    missing = [name for name in selection.headers if not seen.headers or name not in seen.packages]
-    unbuilt = selection.built and seen.module is None
+    booting = allowed and host.name != LOCAL
+    wanted = kernels(seen, booting)
+    missing = missing_headers(seen, selection, wanted)
+    unbuilt = [kernel.release for kernel in wanted if selection.built and not kernel.module]
     if not missing and not unbuilt and current(seen, selection, version):
         return
     yield f"sh -c {shlex.quote(UPDATE)}"
+    for kernel, name in missing.items():
+        yield _known(name, words.no_headers(kernel))
     if missing:
-        yield _known(missing[0], words.no_headers(seen.kernel))
-        yield f"{INSTALL} {shlex.join(missing)}"
+        yield f"{INSTALL} {shlex.join(missing.values())}"
     if not current(seen, selection, version):
         yield _known(selection.first, words.no_such_version(version))
         yield f"{INSTALL} {shlex.quote(selection.first)}"
         yield f"{INSTALL} {shlex.join(selection.packages)}"
-    elif unbuilt:
-        # The packages are there, and somebody removed the module, or its build failed on a kernel that came later.
-        yield f"dkms autoinstall -k {shlex.quote(seen.kernel)} || true"
-    yield FunctionCommand(_installed, (selection, version), {})
+    # The packages may have been there, and somebody removed the module, or there were no headers for a later kernel.
+    for kernel in unbuilt:
+        yield f"dkms autoinstall -k {shlex.quote(kernel)} || true"
+    yield FunctionCommand(_installed, (selection, version, booting), {})
 
 
 def _known(package: str, otherwise: str) -> str:
@@ -99,10 +105,9 @@ def _known(package: str, otherwise: str) -> str:
     return f"{known} || {{ echo {shlex.quote(otherwise)} >&2; exit 1; }}"
 
 
-def _installed(state: State, host: Host, selection: Selection, version: str) -> bool:
-    """The right version came, and the module was built for the running kernel."""
-    seen: Driver = host.get_fact(DriverFact)
-    found = words.not_installed(seen, selection, version)
+def _installed(state: State, host: Host, selection: Selection, version: str, booting: bool) -> bool:
+    """The right version came, and the module was built for the kernels that need it."""
+    found = words.not_installed(host.get_fact(DriverFact), selection, version, booting)
     return _told(state, host, [found]) if found else True
 
 

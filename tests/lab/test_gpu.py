@@ -95,6 +95,8 @@ class First:
 
 @pytest.fixture(scope="module")
 def first(bare: Lab) -> First:
+    if bare.release == "bookworm":
+        _pending_kernel(bare)
     before = boot_id(bare)
     assert bare.sudo("ls /sys/module").stdout.split() == ["nouveau"]
     done = bare.deploy("-y", *FIRST)
@@ -102,8 +104,19 @@ def first(bare: Lab) -> First:
     return First(bare, before, done.stderr)
 
 
+def _pending_kernel(lab: Lab) -> None:
+    """Security updates brought another kernel, and the archive has no headers of the one that runs any more."""
+    running, later = KERNELS["debian12"]
+    lab.sudo(f"lab-hardware kernel {later}")
+    pin = f"Package: linux-headers-{running}\nPin: version *\nPin-Priority: -1\n"
+    lab.sudo("cat >/etc/apt/preferences.d/gone", input=pin)
+
+
 def test_the_first_deploy_reboots_once_and_goes_on(first: First) -> None:
-    assert first.said.count("rebooting, because nouveau holds the card; this deploy goes on afterwards") == 1
+    running, later = KERNELS["debian12"]
+    waits = f" and the kernel {later} is installed, and {running} runs" if first.lab.release == "bookworm" else ""
+    assert first.said.count("rebooting, because ") == 1
+    assert f"rebooting, because nouveau holds the card{waits}; this deploy goes on afterwards" in first.said
     boots = first.lab.sudo("journalctl --list-boots --quiet --no-pager").stdout.split("\n")
     assert boot_id(first.lab) != first.before
     assert len([line for line in boots if line.strip() and "IDX" not in line]) == 2

@@ -13,7 +13,20 @@ from rig.facts.gpu import DriverFact, Masked
 from rig.gpu import words
 from rig.gpu.cards import ARCHITECTURES, CannotDrive, Card, modules
 from rig.gpu.driver import FOLDERS, KEPT, TOOLKIT, Selection, matches, selection
-from rig.gpu.state import Driver, Module, Reboot, SecureBoot, current, described, enrolment, initramfs_due, reboot
+from rig.gpu.state import (
+    Driver,
+    Kernel,
+    Module,
+    Reboot,
+    SecureBoot,
+    current,
+    described,
+    enrolment,
+    initramfs_due,
+    kernels,
+    missing_headers,
+    reboot,
+)
 from rig.operations.gpu import stage
 from rig.preflight import SUPPORTED
 from rig.render import render
@@ -114,7 +127,7 @@ def test_what_cannot_work_is_refused_with_the_remedy(device: int, wanted: str, v
 
 def test_a_blackwell_card_gets_the_open_driver_its_pin_first_and_headers() -> None:
     assert select() == Selection(
-        headers=("linux-headers-6.12.107+deb13-amd64", "linux-headers-amd64"),
+        headers="linux-headers-amd64",
         first="nvidia-driver-pinning-595",
         packages=("nvidia-open", "nvidia-kernel-open-dkms", "nvidia-persistenced"),
         built=True,
@@ -142,8 +155,8 @@ def test_an_older_card_gets_the_proprietary_driver() -> None:
         (NOBLE, "6.14.0-33-generic", "linux-headers-generic-hwe-24.04"),
     ],
 )
-def test_headers_of_this_kernel_and_of_every_later_one(system: tuple[str, str], kernel: str, headers: str) -> None:
-    assert select(system=system, kernel=kernel).headers == (f"linux-headers-{kernel}", headers)
+def test_headers_of_every_later_kernel(system: tuple[str, str], kernel: str, headers: str) -> None:
+    assert select(system=system, kernel=kernel).headers == headers
 
 
 @pytest.mark.parametrize(("system", "kernel"), [(DEBIAN, "6.18.44"), (DEBIAN, "6.8.0-50-generic"), (NOBLE, KERNEL)])
@@ -155,7 +168,7 @@ def test_a_kernel_of_another_maker_is_refused(system: tuple[str, str], kernel: s
 def test_ubuntu_has_modules_that_are_built_and_signed() -> None:
     prebuilt = {"gpu/driver/source": "distribution"}
     assert select(prebuilt, system=NOBLE, kernel="6.8.0-50-generic") == Selection(
-        headers=(),
+        headers="",
         first="linux-modules-nvidia-595-open-generic",
         packages=("nvidia-driver-595-open", "nvidia-compute-utils-595"),
         built=False,
@@ -279,13 +292,51 @@ def test_a_package_that_is_missing_is_due(package: str) -> None:
 
 def test_a_driver_of_another_branch_is_due() -> None:
     assert not current(FINE, select({"gpu/driver/version": "610"}), "610")
-    said = words.not_installed(FINE, select({"gpu/driver/version": "610"}), "610")
+    said = words.not_installed(FINE, select({"gpu/driver/version": "610"}), "610", booting=True)
     assert said is not None and "nvidia-open is 595.91.07-1 after the installation" in said
 
 
 def test_a_module_that_was_not_built_is_told() -> None:
-    said = words.not_installed(replace(FINE, module=None), select(), "595")
-    assert said is not None and f"was not built for the running kernel {KERNEL}" in said
+    said = words.not_installed(replace(FINE, module=None), select(), "595", booting=True)
+    assert said is not None and f"was not built for the kernel {KERNEL};" in said
+
+
+LATER = "6.12.110+deb13-amd64"
+PENDING = replace(FINE, newest_kernel=LATER, newest_kernel_changed=BOOTED + 1)
+BARE = replace(FINE, headers=False, module=None, packages={})
+
+
+def test_headers_are_those_of_the_running_kernel_while_no_other_waits() -> None:
+    assert kernels(BARE, allowed=True) == (Kernel(KERNEL, headers=False, module=False),)
+    assert missing_headers(BARE, select(), kernels(BARE, allowed=True)) == {
+        KERNEL: f"linux-headers-{KERNEL}",
+        "that comes next": "linux-headers-amd64",
+    }
+
+
+def test_a_kernel_that_the_run_boots_into_needs_the_module_and_the_old_one_nothing_any_more() -> None:
+    bare = replace(BARE, newest_kernel=LATER, newest_kernel_changed=BOOTED + 1)
+    assert kernels(bare, allowed=True) == (Kernel(LATER, headers=False, module=False),)
+    assert missing_headers(bare, select(), kernels(bare, allowed=True)) == {
+        LATER: f"linux-headers-{LATER}",
+        "that comes next": "linux-headers-amd64",
+    }
+    said = words.not_installed(PENDING, select(), "595", booting=True)
+    assert said is not None and f"was not built for the kernel {LATER};" in said
+    assert words.not_installed(replace(PENDING, newest_module=True), select(), "595", booting=True) is None
+
+
+def test_where_the_run_does_not_reboot_both_kernels_need_the_module() -> None:
+    assert [kernel.release for kernel in kernels(PENDING, allowed=False)] == [KERNEL, LATER]
+    ready = replace(PENDING, newest_headers=True, newest_module=True)
+    there = replace(ready, packages={**FINE.packages, "linux-headers-amd64": "1"})
+    assert missing_headers(there, select(), kernels(there, allowed=False)) == {}
+    assert words.not_installed(there, select(), "595", booting=False) is None
+
+
+def test_no_headers_are_wanted_where_nothing_is_built() -> None:
+    prebuilt = select({"gpu/driver/source": "distribution"}, system=NOBLE, kernel="6.8.0-50-generic")
+    assert missing_headers(BARE, prebuilt, kernels(BARE, allowed=True)) == {}
 
 
 @pytest.mark.parametrize(("specification", "is_described"), [(None, False), ("590.48.01", False), ("", True)])
@@ -354,6 +405,8 @@ def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
     printed = f"""kernel\t{KERNEL}
 booted\t5000.5\t4100.25\t100000000
 newest\t6.12.110+deb13-amd64\t4999.125
+newest headers\tyes
+newest module\tyes
 headers\tyes
 loaded\t590.48.01
 module\t595.91.07\tDual MIT/GPL\t4998.5
@@ -372,6 +425,8 @@ specification\t595.91.07"""
         booted=5000.5 - 4100.25 + 100,
         newest_kernel="6.12.110+deb13-amd64",
         newest_kernel_changed=4999.125,
+        newest_headers=True,
+        newest_module=True,
         headers=True,
         loaded="590.48.01",
         module=Module("595.91.07", "Dual MIT/GPL", 4998.5),
