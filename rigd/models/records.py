@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,10 @@ class Stamp:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+    def touched_only(self, before: Stamp) -> bool:
+        """Whether it is the same file as before but for what the kernel notes of its names and owners."""
+        return (self.size, self.mtime_ns, self.inode) == (before.size, before.mtime_ns, before.inode)
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,27 @@ class Records:
             if record["files"].pop(path, None) is not None:
                 replace(self._verified(name), json.dumps(record, indent=1) + "\n")
 
+    def unlink(self, paths: Iterable[Path]) -> None:
+        """Delete names of files. A file that has another name stays verified, though the kernel sets its ctime anew.
+
+        A kill in between costs no more than that such a file is read again.
+        """
+        with self._lock:
+            linked = {name: _linked(self.read(name)) for name in self.names()}
+            for path in paths:
+                path.unlink(missing_ok=True)
+            for name, files in linked.items():
+                record = self.read(name)
+                touched = {
+                    path: Verified(stamp, known.sha256, known.when)
+                    for path in files
+                    for known, stamp in [(record.files[path], Stamp.of(Path(record.directory) / path))]
+                    if stamp is not None and stamp != known.stamp and stamp.touched_only(known.stamp)
+                }
+                if touched:
+                    record.files.update(touched)
+                    replace(self._verified(name), json.dumps(asdict(record), indent=1) + "\n")
+
     def failure(self, name: str) -> str | None:
         """Why a model must not be served, or None."""
         try:
@@ -133,6 +159,16 @@ def holds(record: Record, file: File, stamp: Stamp | None) -> bool:
     """Whether the record is about the file that lies there and the bytes that are wanted; nothing is read."""
     known = record.files.get(file.path)
     return known is not None and known.stamp == stamp and known.stamp.size == file.size and known.sha256 == file.sha256
+
+
+def _linked(record: Record) -> list[str]:
+    """Files that are as they were verified, and have more than one name."""
+    finals = {path: Path(record.directory) / path for path in record.files}
+    return [
+        path
+        for path, final in finals.items()
+        if record.files[path].stamp == Stamp.of(final) and final.stat().st_nlink > 1
+    ]
 
 
 def make(directory: Path) -> Records:

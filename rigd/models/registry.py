@@ -103,8 +103,7 @@ def leftovers(manifest: Manifest, records: Records, previous: bool = False) -> l
 
 def delete(leftover: Leftover, records: Records) -> None:
     """Delete the files, then the folders that are empty without them, then the record."""
-    for path in leftover.files:
-        path.unlink(missing_ok=True)
+    records.unlink(leftover.files)
     for folder in sorted({folder for path in leftover.files for folder in path.parents}, reverse=True):
         if folder.is_relative_to(leftover.home) and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

@@ -460,6 +460,18 @@ def test_files_that_an_update_does_not_change_are_linked_and_not_fetched(place: 
     place.fetch()
     assert place.hub.sent - sent == 3
     assert place.final("sharded", "one.gguf").samefile(before)
+    place.run("prune", "--yes", "--previous")
+    assert not before.exists()
+    assert place.ask("status")["models"]["sharded"]["verified"]
+
+
+def test_a_file_that_changed_does_not_become_right_by_the_end_of_its_second_name(place: Place) -> None:
+    dropped = place.models / "tiny" / "tiny.gguf"
+    dropped.hardlink_to(place.final())
+    place.fetch()
+    _rot(place.final())
+    place.records.unlink([dropped])
+    assert not place.ask("status")["models"]["tiny"]["verified"]
 
 
 def test_a_changed_file_of_another_version_is_not_linked(place: Place) -> None:
@@ -489,6 +501,7 @@ def test_a_second_name_is_pruned_once_no_engine_is_started_by_it(place: Place) -
     unit = place.root / "engine.conf"
     dropped = place.models / "tiny" / "tiny.gguf"
     dropped.hardlink_to(place.final())
+    place.fetch()
     unit.write_text(f"ExecStart=llama-server --model {dropped}\n")
     place.change(starters=(str(unit),))
     place.run("prune", "--yes")
@@ -496,6 +509,7 @@ def test_a_second_name_is_pruned_once_no_engine_is_started_by_it(place: Place) -
     unit.unlink()
     assert "0 B  a second name of tiny.gguf of tiny" in place.run("prune", "--yes").stdout
     assert (dropped.exists(), place.final().read_bytes()) == (False, CONTENT)
+    assert place.ask("status")["models"]["tiny"]["verified"]
 
 
 def test_the_old_version_is_not_read_to_know_that_it_is_not_the_new_one(
