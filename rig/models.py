@@ -9,7 +9,7 @@ from typing import Literal
 from rig import compose, native, served
 from rig.settings import Settings, size_bytes
 from rigd.models.manifest import File, Limits, Manifest, Model
-from rigd.models.state import FetchState
+from rigd.models.state import FetchState, line
 
 RECORDS = "/var/lib/rig/models"
 """NAME.verified for what was found right, NAME.failed for a model that must not be served."""
@@ -34,6 +34,8 @@ class ModelsState:
     """Models that were found to have changed."""
     fetch: FetchState | None = None
     """How far the fetch is, or how the last one ended."""
+    holder: int | None = None
+    """PID of the rig-models that is at work; another one waits for it."""
 
 
 def manifest(settings: Settings) -> Manifest:
@@ -89,6 +91,15 @@ def steps(state: ModelsState, wanted: Manifest) -> list[Step]:
     if not state.active:
         return ["start"]
     return [] if state.manifest == tag(wanted) else ["stop", "start"]
+
+
+def report(state: ModelsState, wanted: Manifest) -> str | None:
+    """What there is to say of a fetch that is at work, in one line; what an earlier one left says nothing of it."""
+    if state.holder is None:
+        return None
+    if state.fetch is None or state.fetch.pid != state.holder:
+        return f"the fetch waits for another rig-models (PID {state.holder}), such as a verify"
+    return line(state.fetch.files) if state.fetch.manifest == wanted.digest else None
 
 
 def causes(state: ModelsState, wanted: Manifest) -> list[str]:

@@ -58,4 +58,5 @@ class Models(FactBase[ModelsState]):
             verified=frozenset(name for name, model in models.items() if model["verified"]),
             failed=frozenset(name for name, model in models.items() if model["failure"]),
             fetch=None if said is None or said["fetch"] is None else state.from_dict(said["fetch"]),
+            holder=None if said is None else said["holder"],
         )

@@ -14,10 +14,9 @@ from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operati
 
 from rig import progress
 from rig.facts.models import DESCRIPTION, LINK, LINKS, PROGRAMS, Models, Programs
-from rig.models import UNIT, ModelsState, Step, causes, complete, steps, tag
+from rig.models import UNIT, ModelsState, Step, causes, complete, report, steps, tag
 from rig.operations import Commands
 from rig.wheel import Wheel
-from rigd.models import state as states
 from rigd.models.manifest import Manifest, dump
 
 POLL = 2.0
@@ -104,8 +103,8 @@ def _join(state: State, host: Host, manifest: Manifest) -> bool:
                 return True
             if not seen.active:
                 break
-            if seen.fetch is not None and seen.fetch.manifest == manifest.digest:
-                teller.tell(states.line(seen.fetch.files))
+            if (line := report(seen, manifest)) is not None:
+                teller.tell(line)
             time.sleep(POLL)
     for cause in causes(seen, manifest):
         logger.error(f"{host.print_prefix}{cause}")

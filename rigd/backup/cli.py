@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from rigd import configuration, priority
+from rigd import answer, configuration, priority
 from rigd.backup import config as configs
 from rigd.backup import copies, password, report, restore, state, target, vault
 from rigd.backup.backup import Backup, read_manifest
@@ -230,7 +230,7 @@ def _ask(question: str, otherwise: str) -> None:
     """Raises BadInput where nobody can answer, and Failed for a no."""
     if not sys.stdin.isatty():
         raise BadInput(f"nobody can be asked here: {question} To do it, add --yes")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+    if not answer.yes(question):
         raise Failed(otherwise)
 
 

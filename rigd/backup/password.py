@@ -21,7 +21,13 @@ def given(source: str | None) -> str:
     if source is not None and source != "-":
         return _sound(_of_file(Path(source)), source)
     if sys.stdin.isatty():
-        return _sound(getpass.getpass("password of the backup: "), "what you typed")
+        try:
+            typed = getpass.getpass("password of the backup: ")
+        except EOFError:
+            # Ctrl-D: the cursor still stands behind the question.
+            print(file=sys.stderr)
+            typed = ""
+        return _sound(typed, "what you typed")
     return _sound(sys.stdin.readline(), "the first line of stdin")
 
 

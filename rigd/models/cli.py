@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rigd import configuration, priority
+from rigd import answer, configuration, priority
 from rigd.models import lock, manifest, progress, records, registry, state, verify
 from rigd.models.errors import BadInput, Failed
 from rigd.models.manifest import Manifest, Model
@@ -30,14 +30,17 @@ def main(arguments: list[str] | None = None) -> int:
         wanted = _read(options.manifest)
         run: Callable[[argparse.Namespace, Manifest, Records], None] = options.run
         run(options, wanted, records.make(Path(wanted.records)))
+        sys.stdout.flush()
     except BadInput as error:
         return _tell(options, error, BAD_INPUT)
     except Failed as error:
         return _tell(options, error, FAILED)
+    except BrokenPipeError:
+        # Whoever read this has read enough. Python would write the rest at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except OSError as error:
         return _tell(options, Failed(f"{error.filename or 'the machine'}: {error.strerror}"), FAILED)
-    except BrokenPipeError:
-        return FAILED
     except KeyboardInterrupt:
         print("stopped; the next run goes on from here", file=sys.stderr)
         sys.stderr.flush()
@@ -155,11 +158,17 @@ def _prune(options: argparse.Namespace, wanted: Manifest, records: Records) -> N
     wanted.require_disk()
     with lock.held(records.directory, wait=False):
         found = registry.leftovers(wanted, records, options.previous)
-        if not options.json:
-            for leftover in found:
-                print(f"{state.size(leftover.size):>10}  {leftover.what}")
-        if found and not options.yes:
-            _ask(f"delete {state.size(sum(leftover.size for leftover in found))}?")
+    if not options.json:
+        for leftover in found:
+            print(f"{state.size(leftover.size):>10}  {leftover.what}")
+    if found and not options.yes:
+        # Nobody waits for this answer, and a deploy may come before it: what it needs is no leftover then.
+        _ask(f"delete {state.size(sum(leftover.size for leftover in found))}?")
+        wanted = _read(options.manifest)
+    with lock.held(records.directory, wait=False):
+        wanted.require_disk()
+        still = registry.leftovers(wanted, records, options.previous)
+        found = [leftover for leftover in found if leftover in still]
         for leftover in found:
             registry.delete(leftover, records)
     deleted = [{"what": leftover.what, "files": list(map(str, leftover.files))} for leftover in found]
@@ -170,7 +179,7 @@ def _ask(question: str) -> None:
     """Raises BadInput where nobody can answer, and Failed for a no."""
     if not sys.stdin.isatty():
         raise BadInput("nobody can be asked here; to delete this, add --yes")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+    if not answer.yes(question):
         raise Failed("nothing was deleted")
 
 

@@ -16,11 +16,12 @@ from rig import backup
 from rig.facts import backup as facts
 from rig.operations import backup as operations
 from rig.render import render
-from rigd.backup import metrics, target, vault
+from rigd.backup import metrics, password, target, vault
 from rigd.backup.config import PASSWORD, PATH, STATE, Config, Keep, dump, parse
 from rigd.backup.schedule import Schedule
 from rigd.backup.state import Run, State
 from rigd.metrics.config import TEXTFILES
+from rigd.models.errors import BadInput
 from tests.unit.project import ROOT, Project
 from tests.unit.sample import Here, needs, needs_root, settings, tree
 
@@ -129,6 +130,16 @@ def test_the_password_is_left_out_and_no_source_is_taken_for_an_option() -> None
     words = vault.backup_words(["-rf", "/etc/rig"], PASSWORD)
     assert words[words.index("--exclude") + 1] == PASSWORD
     assert words[words.index("--") :] == ["--", "-rf", "/etc/rig"]
+
+
+def test_a_password_that_is_not_typed_is_asked_for_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", nothing)
+    with pytest.raises(BadInput, match="what you typed holds no password"):
+        password.given(None)
 
 
 # Where it is written to

@@ -135,6 +135,30 @@ def test_a_fetch_that_vanished_is_told_as_such(state: ModelsState) -> None:
 # What a person sees
 
 
+def _running(pid: int, digest: str = WANTED.digest) -> ModelsState:
+    files = (FileState("m", "f", "fetching", 1, 2),)
+    return replace(MISSING, active=True, holder=7, fetch=FetchState(digest, pid, 0, 0, "running", None, files))
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (_running(7), "0 of 1 files, 1 B of 2 B (50 %); fetching m/f"),
+        # Left by one that was killed, of the same manifest.
+        (_running(6), "the fetch waits for another rig-models (PID 7)"),
+        (replace(_running(7), fetch=None), "the fetch waits for another rig-models (PID 7)"),
+        # The one that works has only just begun.
+        (replace(_running(6), holder=None), None),
+        (_running(7, digest="another"), None),
+    ],
+)
+def test_a_wait_is_told_with_its_reason_and_an_old_fetch_is_not_taken_for_it(
+    state: ModelsState, said: str | None
+) -> None:
+    told = models.report(state, WANTED)
+    assert told == said or (told or "").startswith(f"{said}, ")
+
+
 @pytest.mark.parametrize(("terminal", "told"), [(True, 4), (False, 2)])
 def test_progress_is_kept_current_on_a_terminal_and_is_a_line_a_minute_elsewhere(
     monkeypatch: pytest.MonkeyPatch, terminal: bool, told: int
@@ -175,7 +199,7 @@ def test_a_fetch_is_recognised_with_its_manifest_and_how_far_it_is() -> None:
         "models": {"one": {"verified": True, "failure": None}, "two": {"verified": False, "failure": "changed"}},
     }
     assert _seen("active", f"{DESCRIPTION}{TAG}", said) == ModelsState(
-        active=True, manifest=TAG, verified=frozenset({"one"}), failed=frozenset({"two"}), fetch=fetch
+        active=True, manifest=TAG, verified=frozenset({"one"}), failed=frozenset({"two"}), fetch=fetch, holder=7
     )
 
 

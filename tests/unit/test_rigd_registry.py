@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import struct
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import gguf
 import pytest
 
 from rigd import mounts
-from rigd.models import files, state, verify
+from rigd.models import files, lock, state, verify
 from rigd.models import gguf as headers
 from rigd.models.errors import Failed
 from rigd.models.manifest import File, Model
@@ -310,17 +311,47 @@ def test_nothing_is_deleted_where_nobody_can_be_asked(place: Place) -> None:
     assert final.exists()
 
 
-@pytest.mark.parametrize(("answer", "deleted"), [("y", True), ("n", False), ("", False)])
+@pytest.mark.parametrize(("answer", "deleted"), [("y\n", True), ("n\n", False), ("\n", False), ("\x04", False)])
 def test_a_person_is_asked_before_something_is_deleted(place: Place, answer: str, deleted: bool) -> None:
     final = place.final()
     place.change(models=())
     terminal, end = pty.openpty()
-    os.write(terminal, f"{answer}\n".encode())
+    os.write(terminal, answer.encode())
     done = place.run("prune", stdin=end)
     os.close(terminal)
     os.close(end)
     assert "delete 16.4 kB? [y/N]" in done.stdout
     assert (done.returncode, final.exists()) == (0 if deleted else 1, not deleted)
+    assert done.stderr == ("" if deleted else "rig-models: nothing was deleted\n")
+
+
+def test_nobody_waits_for_an_answer_and_what_is_needed_when_it_comes_stays(place: Place) -> None:
+    final, wanted = place.final(), place.manifest
+    place.change(models=())
+    terminal, end = pty.openpty()
+    with place.start("prune", stdin=end, stdout=subprocess.PIPE) as asking:
+        assert asking.stdout is not None
+        while asking.stdout.read(1) != "?":
+            assert asking.poll() is None
+        assert lock.holder(place.records.directory) is None
+        place.manifest = wanted
+        place.write()
+        os.write(terminal, b"y\n")
+        assert asking.wait(30) == 0
+    os.close(terminal)
+    os.close(end)
+    assert final.exists()
+    assert place.ask("status")["models"]["tiny"]["verified"]
+
+
+def test_a_reader_that_has_read_enough_is_no_reason_to_complain(place: Place) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with place.start("list", stdout=theirs, stderr=subprocess.PIPE) as listing:
+        os.close(theirs)
+        assert listing.stderr is not None
+        assert listing.stderr.read() == ""
+    assert listing.returncode == 1
 
 
 def test_help_explains_every_command_and_the_exit_codes(place: Place) -> None:
