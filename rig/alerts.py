@@ -233,6 +233,15 @@ def _backup(settings: Settings) -> Iterator[Alert]:
         "rig-backup status on the machine tells how the last one ended.",
     )
     yield Alert(
+        "BackupFailed",
+        # Not by `pending` alone: while a backup is at work there is no figure, and a machine may be off at night.
+        "max_over_time(rig_backup_last_run_success[1d]) == 0",
+        4 * EVERY * 60,
+        "warning",
+        "Every backup of the last day found something wrong.",
+        "rig-backup status on the machine tells what; what it names does not mend itself.",
+    )
+    yield Alert(
         "BackupNeverAsked",
         # Written whenever cron asks, whether one is due or not: a new machine has it after a quarter of an hour.
         f'absent({success}) and on () up{{job="node"}} == 1',

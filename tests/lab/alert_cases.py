@@ -185,6 +185,22 @@ CASES = (
         (({}, "No backup has succeeded for 8d 0h 1m 0s."),),
     ),
     Case("BackupTooOld", {SUCCESS: "0x12000"}, "192h"),
+    # A day after the last good one, and an hour in which what passes by itself may pass.
+    Case(
+        "BackupFailed",
+        {"rig_backup_last_run_success": "1x10 0x1600"},
+        "25h30m",
+        (({}, "Every backup of the last day found something wrong."),),
+    ),
+    Case("BackupFailed", {"rig_backup_last_run_success": "1x10 0x1600"}, "25h"),
+    Case("BackupFailed", {"rig_backup_last_run_success": "0x1000 1 0x1000"}, "33h"),
+    # While one is at work there is no figure.
+    Case(
+        "BackupFailed",
+        {"rig_backup_last_run_success": "0x100 _x200 0x100"},
+        "6h",
+        (({}, "Every backup of the last day found something wrong."),),
+    ),
     Case(
         "BackupNeverAsked",
         {'up{job="node"}': "1x100"},

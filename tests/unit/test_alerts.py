@@ -42,7 +42,7 @@ def test_only_enabled_engines_are_named() -> None:
 def test_backups_are_watched_only_where_they_are_made() -> None:
     """The last figures of one that is not made any more say for ever when it was."""
     watched = {alert.name for alert in ALERTS if "rig_backup_" in alert.expression}
-    assert watched == {"BackupTooOld", "BackupNeverAsked"}
+    assert watched == {"BackupTooOld", "BackupFailed", "BackupNeverAsked"}
     made = alerts(settings({"backup/enabled": False}))
     assert [alert.name for alert in made if "rig_backup_" in alert.expression] == []
     assert {alert.name for alert in made} == NAMES - watched
