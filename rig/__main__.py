@@ -1,4 +1,4 @@
-"""The command line `python -m rig`: what can be known about the settings without a machine."""
+"""The command line `python -m rig`: the settings, what follows from them, and what is wrong with a machine's card."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALONE = "group_data/all.yml"
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """Looks at the settings in group_data/ without connecting to a machine."""
+    """Looks at the settings in group_data/. Only doctor connects to a machine, and only lock to a hub."""
 
 
 @main.command()

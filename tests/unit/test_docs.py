@@ -177,6 +177,31 @@ def test_every_path_on_the_machine_that_is_named_is_one_that_the_deploy_knows(pa
     assert [path for path in named if path not in known] == []
 
 
+def test_every_message_of_a_failed_run_is_one_that_a_program_prints() -> None:
+    page = (ROOT / "docs" / "failed-runs.md").read_text()
+    cells = re.findall(r"^\| (`.*?) \| ", page, re.MULTILINE)
+    # Numbers, and what else differs from run to run, are put in.
+    told = [part.strip(" :") for cell in cells for said in CODE.findall(cell) for part in re.split(r"\d+|\.{3}", said)]
+    sources = "\n".join(source.read_text() for source in (*programs(), ROOT / "inventory.py"))
+    # Adjacent pieces of a text are one.
+    printed = re.sub(r'"\s*\n\s*f?"', "", sources)
+    assert len(cells) > 5
+    assert [text for text in told if text not in printed] == []
+
+
+def programs() -> list[Path]:
+    return [path for folder in ("rig", "rigd", "tasks") for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_the_modules_of_rig_that_touch_more_than_values_are_those_that_are_named() -> None:
+    modules = [path for path in programs() if path.is_relative_to(ROOT / "rig")]
+    edge = re.compile(r"^\s*(?:import|from) (?:pyinfra|requests|socket|subprocess|urllib\.request)\b", re.MULTILINE)
+    touching = {str(path.relative_to(ROOT)) for path in modules if edge.search(path.read_text())}
+    inner = {name for name in touching if not name.startswith(("rig/facts/", "rig/operations/"))}
+    told = (ROOT / "docs" / "architecture.md").read_text().partition("that are edges: ")[2]
+    assert set(CODE.findall(told.partition("`rig/facts/`")[0])) == inner
+
+
 def test_the_readme_describes_every_concern_and_each_has_its_four_places() -> None:
     rows = re.findall(r"^\| ([a-z]+) \| (?!what)", README.read_text(), re.MULTILINE)
     places = ("rig/settings/{}.py", "tasks/{}.py", "tests/host/test_{}.py")
