@@ -39,25 +39,32 @@ class Progress(BaseStateCallback):
     """Says what still runs, and since when; and how long it took in the end."""
 
     def __init__(self) -> None:
-        self._watches: dict[tuple[Host, str], tuple[gevent.Greenlet, float]] = {}
+        self._watches: dict[Host, tuple[gevent.Greenlet, float]] = {}
 
     def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:  # type: ignore[override]
+        self._end(host)
+        # pyinfra begins every operation on every host, also one that the host has not got and whose end is never told.
+        if op_hash not in state.ops[host]:
+            return
         name = ", ".join(sorted(state.get_op_meta(op_hash).names))
         begin = time.monotonic()
-        self._watches[host, op_hash] = (gevent.spawn(_watch, host, name, begin), begin)
+        self._watches[host] = (gevent.spawn(_watch, host, name, begin), begin)
 
     def operation_host_success(  # type: ignore[override]
         self, state: State, host: Host, op_hash: str, retry_count: int = 0
     ) -> None:
-        self._end(host, op_hash)
+        self._end(host)
 
     def operation_host_error(  # type: ignore[override]
         self, state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
     ) -> None:
-        self._end(host, op_hash)
+        self._end(host)
 
-    def _end(self, host: Host, op_hash: str) -> None:
-        watch, begin = self._watches.pop((host, op_hash))
+    def _end(self, host: Host) -> None:
+        """The end of a host's operation, told by pyinfra or by the beginning of the next one."""
+        if host not in self._watches:
+            return
+        watch, begin = self._watches.pop(host)
         watch.kill()
         if (took := time.monotonic() - begin) >= FIRST:
             logger.info(f"{host.print_prefix}took {took:.0f} s")

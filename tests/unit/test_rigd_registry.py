@@ -331,13 +331,16 @@ def test_nobody_waits_for_an_answer_and_what_is_needed_when_it_comes_stays(place
     terminal, end = pty.openpty()
     with place.start("prune", stdin=end, stdout=subprocess.PIPE) as asking:
         assert asking.stdout is not None
-        while asking.stdout.read(1) != "?":
-            assert asking.poll() is None
-        assert lock.holder(place.records.directory) is None
-        place.manifest = wanted
-        place.write()
-        os.write(terminal, b"y\n")
-        assert asking.wait(30) == 0
+        try:
+            while asking.stdout.read(1) != "?":
+                assert asking.poll() is None
+            assert lock.holder(place.records.directory) is None
+            place.manifest = wanted
+            place.write()
+            os.write(terminal, b"y\n")
+            assert asking.wait(30) == 0
+        finally:
+            asking.kill()
     os.close(terminal)
     os.close(end)
     assert final.exists()
