@@ -49,6 +49,7 @@ def _container(settings: Settings, name: str, engine: Containerised) -> Served:
     dest = f"{UNITS}/rig-container@{name}.service.d/models.conf"
     text = render(
         f"{UNITS}/rig-container@ENGINE.service.d/models.conf",
+        models=settings.storage.models.path,
         markers=markers(engine.model_names),
         exclusion=modes.exclusion(settings, name),
         card=compose.CARD if engine.on_card else None,

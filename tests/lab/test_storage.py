@@ -39,8 +39,12 @@ def test_a_disk_is_mounted_by_its_label_and_missed_without_stopping_the_boot(bar
     assert bare.sudo("systemctl is-system-running --wait", check=False).stdout.strip() == "degraded"
     failed = bare.sudo("systemctl list-units --failed --plain --no-legend").stdout.split()
     assert "mnt-models.mount" in failed
-    # Its model would be read from the empty directory under the mount point.
-    assert bare.sudo("systemctl is-active rig-native@llama-8b.service", check=False).stdout.strip() != "active"
+    # Their model would be read from the empty directory under the mount point.
+    for unit in ("rig-native@llama-8b.service", "rig-container@llama-70b.service"):
+        assert bare.sudo(f"systemctl is-active {unit}", check=False).stdout.strip() != "active"
+        # With a disk that is only late, too: it is waited for.
+        needs = bare.sudo(f"systemctl show --property=RequiresMountsFor --value {unit}").stdout.split()
+        assert "/mnt/models" in needs
 
     # And the models would seem to be gone: neither may the scrub mark them, nor a fetch fill the system's disk.
     for command in ("systemctl start rig-models-scrub.service", "rig-models verify", "rig-models fetch"):

@@ -259,11 +259,12 @@ def test_a_group_of_which_one_engine_is_enabled_excludes_nothing() -> None:
     assert modes.modes(made, {}).groups == {}
 
 
-def test_the_drop_in_says_what_the_start_stops() -> None:
+def test_the_drop_in_says_what_the_start_needs_and_what_it_stops() -> None:
     path = "/etc/systemd/system/rig-container@ENGINE.service.d/models.conf"
     made = settings(BOTH)
-    plain = {"card": None, "cache": None, "user": "2000:0"}
+    plain = {"models": "/mnt/models", "card": None, "cache": None, "user": "2000:0"}
     text = render(path, markers=["/m.failed"], exclusion=modes.exclusion(made, "one"), **plain)
+    assert "[Unit]\nRequiresMountsFor=/mnt/models\n" in text
     assert "AssertPathExists=!/m.failed\nConflicts=rig-native@two.service\n" in text
     assert "[Service]" not in text
     assert "Conflicts" not in render(path, markers=[], exclusion=modes.exclusion(settings(), "one"), **plain)
@@ -271,7 +272,8 @@ def test_the_drop_in_says_what_the_start_stops() -> None:
 
 def test_an_engine_on_the_card_is_started_after_the_card_is_there_and_not_without_it() -> None:
     path = "/etc/systemd/system/rig-container@ENGINE.service.d/models.conf"
-    values: dict[str, Any] = {"markers": [], "exclusion": modes.exclusion(settings(), "one"), "user": "2000:0"}
+    exclusion = modes.exclusion(settings(), "one")
+    values: dict[str, Any] = {"models": "/mnt/models", "markers": [], "exclusion": exclusion, "user": "2000:0"}
     text = render(path, card="nvidia.com/gpu=all", cache=PurePosixPath("/var/lib/rig/caches/one"), **values)
     assert "After=nvidia-persistenced.service nvidia-cdi-refresh.service\n" in text
     assert "exit 1'\n" in text
