@@ -20,6 +20,9 @@ PACKAGES = ("llama.cpp", "ca-certificates", "curl")
 REPOSITORY = "ggml-org/llama.cpp"
 _KIND = "application/vnd.oci.image."
 BINARY = "build/bin/llama-server"
+SILENT = "nobody answers here"
+"""What the server says that starts and never answers."""
+_NOBODY = ["/bin/sh", "-c", f"trap exit TERM; echo {SILENT}; sleep infinity & wait"]
 
 _NOT_IN_IMAGE = re.compile(
     r"(dev|proc|sys|run|tmp|boot|home|mnt|media|srv)/.+"
@@ -91,45 +94,54 @@ def _libraries(root: Path, program: str) -> tuple[list[Path], Path]:
 
 
 def images(cache: Cache, root: Path, vllm_root: Path) -> Path:
-    """The storage of a registry that holds both images; `reference` and `vllm-reference` in it name them."""
+    """The storage of a registry that holds all images.
+
+    `reference` and `vllm-reference` in it name the engines', `silent-reference` one whose server never answers.
+    """
 
     def make(target: Path, note: Note) -> None:
+        target.mkdir()
         entry = {"Entrypoint": ["/app/llama-server"], "WorkingDir": "/app"}
-        llama = _image(target, root, REPOSITORY, f"server-{build_number(root)}", entry, note)
-        (target / "reference").write_text(llama)
-        served = _image(target, vllm_root, vllm.REPOSITORY, vllm.TAG, {"User": "2000:0"}, note)
+        layer, tag = _layer(target, root, note), f"server-{build_number(root)}"
+        (target / "reference").write_text(_image(target, layer, REPOSITORY, tag, entry))
+        silent = _image(target, layer, REPOSITORY, "server-silent", {"Entrypoint": _NOBODY})
+        (target / "silent-reference").write_text(silent)
+        layer = _layer(target, vllm_root, note)
+        served = _image(target, layer, vllm.REPOSITORY, vllm.TAG, {"User": "2000:0"})
         (target / "vllm-reference").write_text(served)
 
     recipe = [*recipe_source("engine", "packing", "vllm"), root.name, vllm_root.name]
     return cache.artefact("images", "Pack the container images", recipe, make)
 
 
-def _image(target: Path, root: Path, repository: str, tag: str, entry: Mapping[str, object], note: Note) -> str:
-    """Put an image of one layer into the storage; its name, tag and digest."""
-    blobs = target / "docker/registry/v2/blobs/sha256"
-    blobs.mkdir(parents=True, exist_ok=True)
+def _layer(target: Path, root: Path, note: Note) -> Layer:
+    """Put a file system into the storage."""
     note("packing the layer")
-    layer = target / "layer"
-    inner = pack(root, layer, keep=lambda name: not _NOT_IN_IMAGE.fullmatch(name))
+    packed = target / "layer"
+    inner = pack(root, packed, keep=lambda name: not _NOT_IN_IMAGE.fullmatch(name))
+    return Layer(_store(target, "layer.v1.tar+gzip", packed), inner)
+
+
+def _image(target: Path, layer: Layer, repository: str, tag: str, entry: Mapping[str, object]) -> str:
+    """Put an image of one layer into the storage; its name, tag and digest."""
     environment = ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LLAMA_ARG_HOST=0.0.0.0"]
     configuration = {
         "architecture": run(["dpkg", "--print-architecture"]).strip(),
         "os": "linux",
         "config": {"Env": environment, **entry},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{inner}"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.inner}"]},
         "history": [{"created_by": f"{repository} from Debian"}],
     }
-    described = _store(blobs, "config.v1+json", _file(target, configuration))
-    content = _store(blobs, "layer.v1.tar+gzip", layer)
+    described = _store(target, "config.v1+json", _file(target, configuration))
     manifest = {
         "schemaVersion": 2,
         "mediaType": _KIND + "manifest.v1+json",
         "config": described.manifest(),
-        "layers": [content.manifest()],
+        "layers": [layer.content.manifest()],
     }
-    top = _store(blobs, "manifest.v1+json", _file(target, manifest))
+    top = _store(target, "manifest.v1+json", _file(target, manifest))
     place = target / "docker/registry/v2/repositories" / repository
-    for blob in (described, content):
+    for blob in (described, layer.content):
         _link(place / "_layers", blob.digest)
     _link(place / "_manifests/revisions", top.digest)
     _link(place / f"_manifests/tags/{tag}/index", top.digest)
@@ -151,17 +163,26 @@ class Blob:
         return {"mediaType": self.kind, "digest": self.digest, "size": self.size}
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A file system in the storage."""
+
+    content: Blob
+    inner: str
+    """SHA-256 of what is compressed in it."""
+
+
 def _file(target: Path, content: Mapping[str, object]) -> Path:
     path = target / "content"
     path.write_text(json.dumps(content, sort_keys=True))
     return path
 
 
-def _store(blobs: Path, kind: str, content: Path) -> Blob:
+def _store(target: Path, kind: str, content: Path) -> Blob:
     """Move `content` to where the registry keeps it."""
     digest = sha256(content)
     size = content.stat().st_size
-    place = blobs / digest[:2] / digest
+    place = target / "docker/registry/v2/blobs/sha256" / digest[:2] / digest
     place.mkdir(parents=True)
     content.rename(place / "data")
     return Blob(_KIND + kind, f"sha256:{digest}", size)
@@ -170,5 +191,6 @@ def _store(blobs: Path, kind: str, content: Path) -> Blob:
 def _link(directory: Path, digest: str) -> None:
     algorithm, value = digest.split(":")
     place = directory / algorithm / value
-    place.mkdir(parents=True)
+    # Images share their layer.
+    place.mkdir(parents=True, exist_ok=True)
     (place / "link").write_text(digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ import yaml
 from lab.machine import NAME, Lab
 from lab.recipes.driver import DRIVERS
 from tests.lab.conftest import Machines
-from tests.lab.overrides import merged
+from tests.lab.overrides import altered, merged
 from tests.lab.runs import host_tests, run
 from tests.lab.traces import eventually
 
@@ -87,6 +88,18 @@ def test_no_key_is_in_vllms_command_line(machine: Lab) -> None:
     keys = machine.sudo("sed -n 's/^RIG_KEY_[A-Z0-9_]*=//p' /etc/rig/keys.env").stdout.split()
     assert keys
     assert not [key for key in keys if key in shown]
+
+
+def test_an_argument_that_vllm_does_not_know_is_taken_back(machine: Lab, tmp_path: Path) -> None:
+    command_line = f"docker inspect --format '{{{{json .Args}}}}' rig-{VLLM}"
+    before = machine.sudo(command_line).stdout
+    broken = {"engines": {VLLM: {"arguments": ["--no-such-argument"]}}}
+    failed = machine.deploy("-y", environment=altered(machine, tmp_path / "broken", settings=broken))
+    assert failed.returncode == 1
+    assert "unrecognized arguments: --no-such-argument" in failed.stderr.partition("its last lines:")[2]
+    assert f"engine {VLLM} serves again as before" in failed.stderr
+    assert machine.sudo(command_line).stdout == before
+    assert machine.ssh("sudo -n rig-mode", check=False).returncode == 0
 
 
 def test_an_engine_without_a_process_on_the_card_is_not_healthy(machine: Lab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from lab.machine import NAME, Lab
+from lab.recipes.engine import SILENT
 from tests.lab.conftest import Machines
 from tests.lab.fingerprint import Fingerprint, differences, lives, restarted
 from tests.lab.runs import host_tests, run
@@ -28,6 +30,7 @@ MOVED: dict[str, dict[str, dict[str, Any]]] = {
     NATIVE: {NATIVE: BROKEN},
 }
 SWAPPED = {CONTAINER: {"port": PORTS[NATIVE]}, NATIVE: {"port": PORTS[CONTAINER]}}
+SMALL = {"context": 256, "threads": 1, "memory": "1G", "overhead": "256M", "cpus": 1}
 UNITS = {
     CONTAINER: (f"rig-container@{CONTAINER}.service", "/etc/rig/compose.yaml"),
     NATIVE: (f"rig-native@{NATIVE}.service", f"/etc/systemd/system/rig-native@{NATIVE}.service.d/engine.conf"),
@@ -138,6 +141,38 @@ def _not_yet(lab: Lab, engine: str) -> list[str]:
     """The broken engine is not there yet, and nothing but it."""
     shown = lab.sudo(COMMAND_LINE[engine], check=False).stdout
     return [] if "no-such-argument" in shown else ["the old one runs"]
+
+
+def test_an_image_that_never_answers_is_taken_back_and_the_engine_after_it_is_not_in_the_compose_file(
+    machine: Lab,
+) -> None:
+    """With the digest that it had; nothing was tried of the other, which a boot would start."""
+    path = "/etc/rig/compose.yaml"
+    inspect = f"docker inspect --format '{{{{.Image}}}} {{{{.Config.Image}}}}' rig-{CONTAINER}"
+    before, image = machine.sudo(f"cat {path}").stdout, machine.sudo(inspect).stdout
+    reference = image.split()[1]
+    silent = f"{reference.partition('/')[0]}/{_stored(machine, 'silent-reference')}"
+    assert silent.partition("@")[2] != reference.partition("@")[2]
+    after_it = {"runtime": "container", "image": reference, "model": "tiny", "port": 8022, **SMALL}
+    with settings(machine, {CONTAINER: {"image": silent, "health_timeout": 15}, "spare": after_it}):
+        failed = run(machine)
+    assert failed.code == 1
+    assert f"Starting operation: engines | Pull the image of {CONTAINER}" in failed.errors
+    assert f"engine {CONTAINER} did not become healthy: asked for its health it answers nothing, after" in failed.errors
+    said = failed.errors.partition("of the 15 s it may take; its last lines:")[2]
+    assert SILENT in said, failed.errors
+    assert f"engine {CONTAINER} serves again as before" in said
+    assert machine.sudo(inspect).stdout == image
+    assert machine.sudo(f"cat {path}").stdout == before
+    assert serves(machine, CONTAINER) == "200"
+    # What was made for the other is taken back with the settings.
+    assert run(machine).code == 0
+
+
+def _stored(lab: Lab, name: str) -> str:
+    """A file beside the images of the lab's registry."""
+    configuration = json.loads((lab.directory / "registry.json").read_text())
+    return (Path(configuration["storage"]["filesystem"]["rootdirectory"]) / name).read_text()
 
 
 def test_an_image_that_cannot_be_pulled_changes_nothing(machine: Lab) -> None:
