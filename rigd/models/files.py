@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
+import mmap
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 CHUNK = 1 << 20
+DIRECT = 4 << 20
+"""Bytes that are read at once past the page cache."""
 FICLONE = 0x40049409
 """_IOW(0x94, 9, int) of linux/fs.h: share the blocks of another file."""
 
@@ -44,18 +50,44 @@ def clone(source: Path, descriptor: int) -> bool:
 
 
 def digest(path: Path, advance: Callable[[int], None]) -> str:
-    """SHA-256 of a file; `advance` is told of every piece that is done.
+    """SHA-256 of a file as it is on the disk; `advance` is told of every piece that is done.
 
-    What was read is dropped from the page cache, as hashing 42 GB would push out what the engines need. Pages that an
-    engine has mapped stay.
+    Memory is passed by: what an engine has mapped stays right there for as long as it is served, whatever becomes of it
+    on the disk. Nor does hashing 42 GB push out what the engines need.
     """
     sha256 = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    # Memory of their own, as it has to begin where a page begins.
+    filled, spare = mmap.mmap(-1, DIRECT), mmap.mmap(-1, DIRECT)
+    with path.open("rb", buffering=0) as file, ThreadPoolExecutor(max_workers=1) as reader:
+        _pass_memory_by(file.fileno(), True)
         done = 0
-        while data := file.read(CHUNK):
-            sha256.update(data)
-            os.posix_fadvise(file.fileno(), done, len(data), os.POSIX_FADV_DONTNEED)
-            done += len(data)
-            advance(len(data))
+        # One piece is read while the one before it is hashed: past memory, nobody else reads ahead.
+        ahead = reader.submit(_read, file.fileno(), filled, done)
+        while count := ahead.result():
+            done += count
+            ahead = reader.submit(_read, file.fileno(), spare, done)
+            sha256.update(memoryview(filled)[:count])
+            filled, spare = spare, filled
+            advance(count)
     return sha256.hexdigest()
+
+
+def _read(descriptor: int, buffer: mmap.mmap, offset: int) -> int:
+    """Fill the buffer from here on; how many bytes came, none at the end."""
+    try:
+        count = os.preadv(descriptor, [buffer], offset)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # Not past memory: not on this file system, or not from here on.
+        _pass_memory_by(descriptor, False)
+        count = os.preadv(descriptor, [buffer], offset)
+    os.posix_fadvise(descriptor, offset, count, os.POSIX_FADV_DONTNEED)
+    return count
+
+
+def _pass_memory_by(descriptor: int, yes: bool) -> None:
+    """Read from the disk itself, where the file system has such a thing (O_DIRECT)."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    with suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if yes else flags & ~os.O_DIRECT)

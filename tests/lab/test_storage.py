@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from lab.machine import Lab
@@ -9,6 +10,18 @@ from tests.lab import disks
 from tests.lab.overrides import altered
 
 DISK = {"storage": {"models": {"mount": {"source": "LABEL=models"}, "must_be_mount": True}}}
+
+ROT = """import glob
+file, = glob.glob("/mnt/models/tiny/*/tiny.gguf")
+with open(file, "rb") as model, open("/models.img", "r+b") as disk:
+    block = model.read(1 << 18)[-4096:]
+    at = disk.read().index(block[1:]) - 1
+    disk.seek(at)
+    byte, = disk.read(1)
+    disk.seek(at)
+    disk.write(bytes([byte ^ 1]))
+"""
+"""One bit, on the disk alone: the file system that is on it hears nothing of it. The second time it is right again."""
 
 
 def test_a_disk_is_mounted_by_its_label_and_missed_without_stopping_the_boot(bare: Lab, tmp_path: Path) -> None:
@@ -33,6 +46,14 @@ def test_a_disk_is_mounted_by_its_label_and_missed_without_stopping_the_boot(bar
     assert f"has {mounted[0]} mounted, and storage.models.mount.source asks for LABEL=other; " in refused.stderr
     assert "(sudo systemctl stop 'rig-*@*' mnt-models.mount)" in refused.stderr
     assert bare.sudo("sha256sum /etc/systemd/system/mnt-models.mount").stdout == unit
+
+    # What rots is found, though memory still has it as it was.
+    right = bare.sudo("sha256sum /mnt/models/tiny/*/tiny.gguf").stdout
+    bare.sudo(f"python3 -c {shlex.quote(ROT)}")
+    assert bare.sudo("sha256sum /mnt/models/tiny/*/tiny.gguf").stdout == right
+    assert "has SHA-256" in bare.sudo("rig-models verify", check=False).stderr
+    bare.sudo(f"python3 -c {shlex.quote(ROT)}")
+    assert bare.sudo("rig-models verify").returncode == 0
 
     bare.power_cut()
     bare.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import random
@@ -451,6 +452,45 @@ def test_a_file_system_that_cannot_share_blocks_says_so(tmp_path: Path) -> None:
     with (tmp_path / "target").open("wb") as target:
         shared = clone(tmp_path / "source", target.fileno())
     assert shared == ((tmp_path / "target").read_bytes() == b"x")
+
+
+# Hashing
+
+
+@pytest.mark.parametrize("past_memory", [True, False])
+@pytest.mark.parametrize(
+    "size", [0, 1, 511, 512, 4095, 4096, 4097, *(files.DIRECT + more for more in (-1, 0, 1)), 2 * files.DIRECT + 513]
+)
+def test_a_file_of_any_size_is_hashed_to_its_last_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, past_memory: bool
+) -> None:
+    """Past memory, bytes are read in whole blocks; a file system that cannot do that says so, sooner or later."""
+    real = os.preadv
+
+    def refusing(descriptor: int, buffers: Any, offset: int) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(descriptor, buffers, offset)
+
+    if not past_memory:
+        monkeypatch.setattr(os, "preadv", refusing)
+    content = random.Random(size).randbytes(size)
+    (tmp_path / "file").write_bytes(content)
+    advanced: list[int] = []
+    assert files.digest(tmp_path / "file", advanced.append) == hashlib.sha256(content).hexdigest()
+    assert sum(advanced) == size
+
+
+def test_a_file_that_cannot_be_read_is_an_error_and_not_a_short_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int, buffers: Any, offset: int) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "file").write_bytes(b"x")
+    monkeypatch.setattr(os, "preadv", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.digest(tmp_path / "file", lambda _: None)
 
 
 # Space
