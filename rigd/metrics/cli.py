@@ -21,23 +21,26 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         print(f"rig-metrics: {error}", file=sys.stderr)
         return BAD_INPUT
-    content = text.text(look.gauges(wanted))
+    lacking: list[str] = []
+    content = text.text(look.gauges(wanted, lacking.append))
+    for sentence in lacking:
+        print(f"rig-metrics: {sentence}", file=sys.stderr)
     if options.print:
         print(content, end="")
-        return OK
+        return FAILED if lacking else OK
     try:
         text.place(Path(wanted.output) / config.FILE, content)
     except OSError as error:
         print(f"rig-metrics: {error.filename}: {error.strerror}", file=sys.stderr)
         return FAILED
-    return OK
+    return FAILED if lacking else OK
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rig-metrics",
         description="Writes the figures of this machine that no other program shows where node_exporter reads them.",
-        epilog="Exits with 0 when all is well, 1 when they could not be written, 2 without a configuration.",
+        epilog="Exits with 0 when all is well, 1 when not all could be had or written, 2 without a configuration.",
     )
     parser.add_argument("--config", default=config.PATH, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--print", action="store_true", help="print them instead")

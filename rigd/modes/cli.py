@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rigd import configuration
+from rigd.command import Programs
 from rigd.models import files, lock
 from rigd.models.errors import BadInput, Failed
 from rigd.modes import config, look, switch
@@ -67,9 +68,10 @@ class Machine:
 
     def __init__(self, keys: str) -> None:
         self._keys = Path(keys)
+        self._ask = Programs(look.TIMEOUT)
 
     def look(self, engine: Engine) -> Seen:
-        return look.look(engine, self._keys)
+        return look.look(engine, self._keys, self._ask)
 
     def start(self, engine: Engine) -> None:
         # Starts that were asked for do not count as crashes.

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
+from rigd import card
+from rigd.command import NoAnswer, Programs
 from rigd.models.errors import Failed
 from rigd.modes.choice import Unit
 from rigd.modes.config import Engine
 
 ANSWER = 5.0
 """Seconds that an engine may take to answer; a busy one takes long."""
+TIMEOUT = 60.0
+"""Seconds that a program may take to answer."""
 
 
 @dataclass(frozen=True)
@@ -33,42 +36,39 @@ class Seen:
     """Why it does not serve; None when it does."""
 
 
-def look(engine: Engine, keys: Path) -> Seen:
+def look(engine: Engine, keys: Path, ask: Programs) -> Seen:
     """Looks at everything; takes as long as the engine takes to answer. Raises Failed where that cannot be seen."""
-    shown = _properties(engine)
+    shown = _properties(engine, ask)
     active = shown["ActiveState"] in ("active", "activating", "reloading")
-    running, crashes, pids = _process(engine, shown)
+    running, crashes = _process(engine, shown, ask)
     return Seen(
         unit=Unit(enabled=shown["UnitFileState"] == "enabled", active=active),
         running=running,
         crashes=crashes,
         lost=shown["ActiveState"] == "failed",
-        trouble=_trouble(engine, keys, pids) if active and running else "is stopped",
+        trouble=_trouble(engine, keys, ask) if active and running else "is stopped",
     )
 
 
-def _properties(engine: Engine) -> dict[str, str]:
+def _properties(engine: Engine, ask: Programs) -> dict[str, str]:
     names = "ActiveState,UnitFileState,NRestarts,MainPID"
-    shown = _output("systemctl", "show", f"--property={names}", engine.unit)
+    shown = _output(ask, "systemctl", "show", f"--property={names}", engine.unit)
     found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     if not found.keys() >= set(names.split(",")):
         raise Failed(f"systemd does not say how {engine.unit} is; look at it: systemctl status {engine.unit}")
     return found
 
 
-def _process(engine: Engine, shown: Mapping[str, str]) -> tuple[bool, int, set[str]]:
-    """Whether it is there, its crashes, and the PIDs it consists of."""
+def _process(engine: Engine, shown: Mapping[str, str], ask: Programs) -> tuple[bool, int]:
+    """Whether it is there, and its crashes."""
     if engine.container is None:
-        pid = shown["MainPID"]
-        return pid != "0", int(shown["NRestarts"] or 0), {pid}
-    state = _output("docker", "inspect", "--format", "{{.State.Status}} {{.RestartCount}}", engine.container).split()
-    if len(state) != 2:
-        return False, 0, set()
-    pids = _output("docker", "top", engine.container, "-eo", "pid") if state[0] == "running" else ""
-    return state[0] == "running", int(state[1]), set(pids.split()[1:])
+        return shown["MainPID"] != "0", int(shown["NRestarts"] or 0)
+    asked = ("docker", "inspect", "--format", "{{.State.Status}} {{.RestartCount}}", engine.container)
+    state = _output(ask, *asked).split()
+    return (state[0] == "running", int(state[1])) if len(state) == 2 else (False, 0)
 
 
-def _trouble(engine: Engine, keys: Path, pids: set[str]) -> str | None:
+def _trouble(engine: Engine, keys: Path, ask: Programs) -> str | None:
     """Why it does not serve: a healthy answer alone proves neither the model nor the graphics card."""
     try:
         if (code := requests.get(f"{engine.url}/health", timeout=ANSWER).status_code) != 200:
@@ -85,8 +85,11 @@ def _trouble(engine: Engine, keys: Path, pids: set[str]) -> str | None:
         return "does not list its models as an OpenAI-compatible server does"
     if engine.model not in names:
         return f"serves {', '.join(names) or 'nothing'} instead of {engine.model}"
-    if engine.gpu and not pids & _on_card():
-        return "has no process on the graphics card"
+    try:
+        if engine.gpu and not card.computes(engine.unit, engine.container, card.groups(ask), ask):
+            return "has no process on the graphics card"
+    except NoAnswer as error:
+        return f"may have no process on the graphics card ({error})"
     return None
 
 
@@ -99,13 +102,9 @@ def _authorization(engine: Engine, keys: Path) -> dict[str, str]:
     return {"Authorization": f"Bearer {found[1]}"} if found else {}
 
 
-def _on_card() -> set[str]:
-    return set(_output("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader").split())
-
-
-def _output(*command: str) -> str:
+def _output(ask: Programs, *command: str) -> str:
     """What a command prints; nothing where it fails, or is not there."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
-    except (OSError, subprocess.TimeoutExpired):
+        return ask.output(*command)
+    except NoAnswer:
         return ""

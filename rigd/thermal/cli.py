@@ -12,10 +12,10 @@ from dataclasses import asdict
 from typing import Any
 
 from rigd import configuration
+from rigd.command import NoAnswer
 from rigd.models.errors import BadInput, Failed
 from rigd.thermal import config as configs
 from rigd.thermal import report
-from rigd.thermal.command import NoAnswer
 from rigd.thermal.places import Places, read_applied, read_word
 
 OK, FAILED, BAD_INPUT = 0, 1, 2

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rigd.command import Command, NoAnswer
 from rigd.models import lock
 from rigd.modes.config import LOCK
 from rigd.thermal import journal
-from rigd.thermal.command import Command, NoAnswer
 from rigd.thermal.config import Config
 from rigd.thermal.places import Applied, Places, read_applied, write_applied
 from rigd.thermal.reading import MUCH, number_in

@@ -6,8 +6,8 @@ import pwd
 import re
 from dataclasses import dataclass
 
+from rigd.command import Command, NoAnswer
 from rigd.thermal import journal
-from rigd.thermal.command import Command, NoAnswer
 from rigd.thermal.smi import first_line
 
 TIMEOUT = 10.0

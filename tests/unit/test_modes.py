@@ -16,7 +16,8 @@ from rig import modes
 from rig.engines import idle_steps
 from rig.render import render
 from rig.served import Served
-from rigd import configuration
+from rigd import card, command, configuration
+from rigd.command import Programs
 from rigd.models.errors import BadInput, Failed
 from rigd.modes import cli, config, look
 from rigd.modes.choice import Unit, chosen
@@ -184,10 +185,35 @@ def test_what_cannot_be_looked_at_is_told_in_a_sentence(
     path = tmp_path / "keys.env"
     if keys:
         path.touch()
-    monkeypatch.setattr(look, "_output", lambda *command: shown)
+    monkeypatch.setattr(look, "_output", lambda ask, *command: shown)
     with serving() as web, pytest.raises(Failed, match=said):
         web.files["/health"] = b"{}"
-        look.look(replace(GROUP[1], address="127.0.0.1", port=int(web.url.rpartition(":")[2])), path)
+        look.look(replace(GROUP[1], address="127.0.0.1", port=int(web.url.rpartition(":")[2])), path, Programs(1))
+
+
+def test_a_card_that_does_not_answer_is_trouble_of_an_engine_that_should_be_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(command.ENVIRONMENT, "PATH", f"{tmp_path}:/usr/bin:/bin")
+    engine = replace(GROUP[1], address="127.0.0.1", gpu=True)
+    shown = r"ActiveState=active\nUnitFileState=enabled\nNRestarts=0\nMainPID=11\n"
+    (tmp_path / "keys.env").touch()
+    with serving() as web:
+        engine = replace(engine, port=int(web.url.rpartition(":")[2]))
+        web.files |= {"/health": b"{}", "/v1/models": json.dumps({"data": [{"id": engine.model}]}).encode()}
+        troubles = []
+        for smi in ("exec sleep 600", "exit 9", "echo 12", "echo 11"):
+            for name, script in (("systemctl", f"printf '{shown}'"), ("nvidia-smi", smi)):
+                (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+                (tmp_path / name).chmod(0o755)
+            monkeypatch.setattr(card, "control_group", lambda pid: f"0::/{engine.unit}" if pid == "11" else "0::/")
+            troubles.append(look.look(engine, tmp_path / "keys.env", Programs(1)).trouble)
+    assert troubles == [
+        "may have no process on the graphics card (nvidia-smi did not answer within 1 s)",
+        "may have no process on the graphics card (nvidia-smi ended with 9, '')",
+        "has no process on the graphics card",
+        None,
+    ]
 
 
 @pytest.mark.parametrize(

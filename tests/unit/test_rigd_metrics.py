@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from rigd import card, command
+from rigd.command import Command, NoAnswer, Programs
 from rigd.metrics import cli, look, text
 from rigd.metrics.config import Config, Engine, dump
 from rigd.metrics.text import Gauge, Sample
@@ -95,39 +98,39 @@ def test_end_of_a_certificate_is_read(tmp_path: Path) -> None:
     path = tmp_path / "cert.pem"
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"]
     subprocess.run([*make, "-subj", "/CN=x", "-keyout", "/dev/null", "-out", path], check=True, capture_output=True)
-    days = (look.certificate_end(str(path)) - datetime.now(UTC).timestamp()) / 86400
+    days = (look.certificate_end(str(path), Programs(10)) - datetime.now(UTC).timestamp()) / 86400
     assert 29.9 < days <= 30
 
 
 @needs("openssl")
 def test_a_certificate_that_cannot_be_read_has_ended_long_ago(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("no certificate")
-    assert look.certificate_end(str(tmp_path / "x")) == look.certificate_end(str(tmp_path / "missing")) == 0
+    for name in ("x", "missing"):
+        assert look.certificate_end(str(tmp_path / name), Programs(10)) == 0
 
 
 @pytest.mark.parametrize(("status", "loading"), [(503, 1), (200, 0), (500, 0)])
 def test_an_engine_that_says_so_is_loading(status: int, loading: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(look, "_enabled", lambda units: dict.fromkeys(units, True))
+    monkeypatch.setattr(look, "_wanted", lambda engines, ask: ())
     with answering(status) as port:
         config = Config("", "/nowhere", (Engine("one", "one.service", "127.0.0.1", port),), (), (), 0)
-        found = {gauge.name: gauge.samples for gauge in look.gauges(config)}
+        found = {gauge.name: gauge.samples for gauge in look.gauges(config, pytest.fail)}
     assert found["rig_engine_loading"] == (Sample(loading, {"engine": "one"}),)
 
 
 def test_an_engine_that_does_not_answer_is_not_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(look, "_enabled", lambda units: dict.fromkeys(units, False))
+    monkeypatch.setattr(look, "_wanted", lambda engines, ask: ())
     with answering(200) as port:
         pass
     config = Config("", "/nowhere", (Engine("one", "one.service", "127.0.0.1", port),), (), (), 0)
-    found = {gauge.name: gauge.samples for gauge in look.gauges(config)}
+    found = {gauge.name: gauge.samples for gauge in look.gauges(config, pytest.fail)}
     assert found["rig_engine_loading"] == (Sample(0, {"engine": "one"}),)
-    assert found["rig_engine_wanted"] == (Sample(0, {"engine": "one"}),)
 
 
 def test_a_model_is_said_to_have_changed_while_its_mark_is_there(tmp_path: Path) -> None:
     (tmp_path / "two.failed").touch()
     config = Config("", str(tmp_path), (), ("one", "two"), (), 0)
-    found = {gauge.name: gauge.samples for gauge in look.gauges(config)}
+    found = {gauge.name: gauge.samples for gauge in look.gauges(config, pytest.fail)}
     assert found["rig_model_changed"] == (Sample(0, {"model": "one"}), Sample(1, {"model": "two"}))
 
 
@@ -162,7 +165,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
     """Puts programs where they are found first."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setitem(command.ENVIRONMENT, "PATH", f"{folder}:/usr/bin:/bin")
 
     def make(name: str, script: str) -> None:
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -172,7 +175,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
 
 
 def on_gpu(*engines: Engine) -> tuple[Sample, ...]:
-    made = look.gauges(Config("", "/nowhere", engines, (), (), 0))
+    made = look.gauges(Config("", "/nowhere", engines, (), (), 0), pytest.fail)
     return next(gauge.samples for gauge in made if gauge.name == "rig_engine_on_gpu")
 
 
@@ -189,8 +192,8 @@ def test_an_engine_is_on_the_card_when_a_process_of_its_unit_or_container_is(
         "12": "0::/system.slice/rig-native@two.service",
         "13": "0::/",
     }
-    monkeypatch.setattr(look, "_enabled", lambda units: {})
-    monkeypatch.setattr(look, "_control_group", lambda pid: groups.get(pid, ""))
+    monkeypatch.setattr(card, "control_group", lambda pid: groups.get(pid, ""))
+    programs("systemctl", "exit 0")
     programs("docker", 'case "$*" in *rig-one) echo abc123 ;; *) exit 1 ;; esac')
     programs("nvidia-smi", "printf '11\\n12\\n'")
     assert on_gpu(CONTAINER, SERVICE, NEITHER) == (Sample(1, {"engine": "one"}), Sample(1, {"engine": "two"}))
@@ -201,9 +204,81 @@ def test_an_engine_is_on_the_card_when_a_process_of_its_unit_or_container_is(
     assert on_gpu(CONTAINER) == (Sample(0, {"engine": "one"}),)
 
 
-def test_of_a_card_that_does_not_answer_nothing_is_said(
-    programs: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(look, "_enabled", lambda units: {})
+def test_of_a_card_that_does_not_answer_nothing_is_said(programs: Callable[[str, str], None]) -> None:
+    programs("systemctl", "exit 0")
     programs("nvidia-smi", "exit 9")
     assert on_gpu(SERVICE) == ()
+
+
+def test_an_engine_is_wanted_when_its_unit_starts_at_boot(programs: Callable[[str, str], None]) -> None:
+    shown = f"Id={CONTAINER.unit}\\nUnitFileState=enabled\\n\\nId={SERVICE.unit}\\nUnitFileState=disabled\\n"
+    programs("systemctl", f"printf '{shown}'")
+    made = look.gauges(Config("", "/nowhere", (CONTAINER, SERVICE), (), (), 0), pytest.fail)
+    assert next(made).samples == (Sample(1, {"engine": "one"}), Sample(0, {"engine": "two"}))
+
+
+EVERY_FIGURE = {
+    "rig_engine_wanted",
+    "rig_engine_loading",
+    "rig_engine_on_gpu",
+    "rig_model_changed",
+    "rig_reboot_pending",
+}
+"""Of a machine without certificates."""
+
+
+@pytest.mark.parametrize("hanging", ["systemctl", "nvidia-smi", "docker"])
+def test_a_program_that_hangs_costs_its_own_figure_and_no_other(
+    programs: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    hanging: str,
+) -> None:
+    monkeypatch.setattr(look, "TIMEOUT", 1)
+    for name, script in (("systemctl", "exit 0"), ("nvidia-smi", "echo 11"), ("docker", "echo abc123")):
+        programs(name, "exec sleep 600" if name == hanging else script)
+    config = tmp_path / "metrics.json"
+    config.write_text(dump(Config(str(tmp_path), "/nowhere", (CONTAINER,), ("one",), (), 0)))
+    failed = cli.main(["--config", str(config)])
+    written = (tmp_path / "rig_machine.prom").read_text()
+    names = {line.split()[2] for line in written.splitlines() if line.startswith("# TYPE")}
+    lost = "rig_engine_wanted" if hanging == "systemctl" else "rig_engine_on_gpu"
+    told = capsys.readouterr().err
+    assert names == EVERY_FIGURE - {lost}
+    # A card that does not answer is told elsewhere.
+    assert (failed, f"{lost} is left out" in told) == ((0, False) if hanging == "nvidia-smi" else (1, True))
+
+
+def test_a_program_that_was_killed_and_is_still_there_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever killed it: a service of which each run is a new process knows nothing of the one before."""
+
+    def process(pid: int, name: str, pending: int, state: str = "D (disk sleep)", threads: int = 1) -> None:
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "status").write_text(
+            f"Name:\t{name}\nState:\t{state}\nThreads:\t{threads}\nShdPnd:\t{pending:016x}\n"
+        )
+
+    process(11, "nvidia-smi", 0)
+    process(12, "other", 1 << 8)
+    process(13, "nvidia-smi", 1 << 14)
+    process(15, "nvidia-smi", 1 << 8, "Z (zombie)")
+    assert command.left_over("nvidia-smi", tmp_path) is None
+    process(16, "nvidia-smi", 1 << 8, "Z (zombie)", threads=2)
+    assert command.left_over("nvidia-smi", tmp_path) == 16
+    shutil.rmtree(tmp_path / "16")
+    process(14, "nvidia-smi", 1 << 8 | 1 << 14)
+    assert command.left_over("nvidia-smi", tmp_path) == 14
+    monkeypatch.setattr(command, "GRACE", 0.2)
+    dying = iter([14, None])
+    monkeypatch.setattr(command, "left_over", lambda name: next(dying))
+    assert Command(60).run(["/bin/true"]).code == 0
+    monkeypatch.setattr(command, "left_over", lambda name: 14)
+    with pytest.raises(NoAnswer, match=r"an earlier true \(PID 14\) hangs and cannot be killed; reboot"):
+        Command(1).run(["/bin/true"])
+
+
+def test_this_machines_processes_can_be_looked_through() -> None:
+    assert command.left_over("no-such-program") is None

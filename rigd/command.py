@@ -16,6 +16,8 @@ MOST = 1 << 24
 """Bytes that a program may say; one that says more is taken to be out of its mind."""
 GRACE = 2.0
 """Seconds until a killed program must be gone."""
+FAILED = "failed"
+"""Cause of a NoAnswer: the program ended by itself, and said that it could not."""
 ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -50,8 +52,13 @@ class Command:
         """Raises NoAnswer when it is not there, does not end in time, or an earlier one is still not gone."""
         name = Path(words[0]).name
         if self._left is not None and self._left.poll() is None:
-            raise NoAnswer("stuck", f"an earlier {name} (PID {self._left.pid}) hangs and cannot be killed; reboot")
+            raise _stuck(name, self._left.pid)
         self._left = None
+        end = time.monotonic() + GRACE
+        while (pid := left_over(name)) is not None:
+            if time.monotonic() >= end:
+                raise _stuck(name, pid)
+            time.sleep(0.05)
         try:
             process = subprocess.Popen(
                 words,
@@ -102,3 +109,39 @@ class Command:
             process.wait(GRACE)
         except subprocess.TimeoutExpired:
             self._left = process
+
+
+class Programs:
+    """Several programs, each of which is run as Command does."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._commands: dict[str, Command] = {}
+
+    def output(self, *words: str) -> str:
+        """What it says. Raises NoAnswer; also where it ends with an error."""
+        answer = self._commands.setdefault(words[0], Command(self._timeout)).run(words)
+        if answer.code != 0:
+            said = " ".join(answer.text.split())[:160]
+            raise NoAnswer(FAILED, f"{Path(words[0]).name} ended with {answer.code}, '{said}'")
+        return answer.text
+
+
+def left_over(name: str, processes: Path = Path("/proc")) -> int | None:
+    """PID of a program of this name that was killed and is still there; whoever killed it may be long gone itself."""
+    for status in processes.glob("[0-9]*/status"):
+        try:
+            found = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+        except OSError:
+            continue
+        killed = int(found.get("ShdPnd", "0"), 16) >> (signal.SIGKILL - 1) & 1
+        # One that is dead, and that nobody took notice of; where a thread is left, it is that which hangs.
+        gone = found.get("State", "").startswith("Z") and found.get("Threads") == "1"
+        # The kernel keeps the first fifteen characters of a name.
+        if found.get("Name") == name[:15] and killed and not gone:
+            return int(status.parent.name)
+    return None
+
+
+def _stuck(name: str, pid: int) -> NoAnswer:
+    return NoAnswer("stuck", f"an earlier {name} (PID {pid}) hangs and cannot be killed; reboot")
