@@ -49,6 +49,11 @@ def _panel(title: str, unit: str, *lines: tuple[str, str], at_most: float | None
     return Panel(title, unit, tuple(Line(*line) for line in lines), at_most)
 
 
+def _pace(tokens: str, seconds: str) -> str:
+    """Tokens a second, from two counters of vLLM."""
+    return f"rate(vllm:{tokens}[{RATE}]) / rate(vllm:{seconds}[{RATE}])"
+
+
 MACHINE = Dashboard(
     "machine",
     "Machine",
@@ -107,23 +112,36 @@ ENGINES = Dashboard(
             "Tokens made",
             "short",
             (f"rate(llamacpp:tokens_predicted_total[{RATE}])", "{{engine}} tokens/s"),
+            (f"rate(vllm:generation_tokens_total[{RATE}])", "{{engine}} tokens/s"),
         ),
         _panel(
             "Tokens read",
             "short",
             (f"rate(llamacpp:prompt_tokens_total[{RATE}])", "{{engine}} tokens/s"),
             (f"rate(llamacpp:prompt_tokens_cached_total[{RATE}])", "{{engine}} of these from its cache"),
+            (f"rate(vllm:prompt_tokens_total[{RATE}])", "{{engine}} tokens/s"),
+            (f"rate(vllm:prompt_tokens_cached_total[{RATE}])", "{{engine}} of these from its cache"),
         ),
         _panel(
             "Speed of one stream",
             "short",
             ("llamacpp:predicted_tokens_seconds", "{{engine}} made, tokens/s"),
             ("llamacpp:prompt_tokens_seconds", "{{engine}} read, tokens/s"),
+            # vLLM has no such figures. It counts tokens, and the seconds that each stream waited for them.
+            (
+                _pace("inter_token_latency_seconds_count", "inter_token_latency_seconds_sum"),
+                "{{engine}} made, tokens/s",
+            ),
+            (
+                _pace("request_prefill_kv_computed_tokens_sum", "request_prefill_time_seconds_sum"),
+                "{{engine}} read, tokens/s",
+            ),
         ),
         _panel(
             "Requests",
             "short",
             ("llamacpp:requests_processing", "{{engine}} at work"),
+            ("vllm:num_requests_running", "{{engine}} at work"),
             (QUEUE.name, "{{engine}} waiting"),
         ),
         _panel("Loading", "short", ("rig_engine_loading", "{{engine}}"), at_most=1),

@@ -16,6 +16,7 @@ import pwd
 import signal
 import subprocess
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +24,23 @@ from typing import Any, NoReturn
 
 GUARDED = ("/v1", "/v2", "/inference")
 """Routes that ask for the key; the others are open, as in the real one."""
+
+
+FIGURES = {
+    "num_requests_running": 0.0,
+    "num_requests_waiting": 0.0,
+    "prompt_tokens_total": 0.0,
+    "prompt_tokens_cached_total": 0.0,
+    "generation_tokens_total": 0.0,
+    "inter_token_latency_seconds_count": 0.0,
+    "inter_token_latency_seconds_sum": 0.0,
+    "request_prefill_kv_computed_tokens_sum": 0.0,
+    "request_prefill_time_seconds_sum": 0.0,
+}
+"""Those of the real one that are asked for here; tests/engines compares their names with the real one's."""
+COUNTING = threading.Lock()
+PACE = 0.01
+"""Seconds that a token is said to take."""
 
 
 def main() -> None:
@@ -89,6 +107,16 @@ def _stop(reason: str) -> NoReturn:
     raise SystemExit(1)
 
 
+def _count(tokens: int) -> None:
+    """A request with so many tokens was answered with as many."""
+    with COUNTING:
+        for name in ("prompt_tokens_total", "generation_tokens_total", "request_prefill_kv_computed_tokens_sum"):
+            FIGURES[name] += tokens
+        FIGURES["inter_token_latency_seconds_count"] += tokens - 1
+        for name in ("inter_token_latency_seconds_sum", "request_prefill_time_seconds_sum"):
+            FIGURES[name] += tokens * PACE
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers like the real one, as far as health checks, tests and clients of chat look."""
 
@@ -106,8 +134,8 @@ class Handler(BaseHTTPRequestHandler):
             case "/version":
                 self._answer(200, {"version": "0.30.0"})
             case "/metrics":
-                waiting = f'vllm:num_requests_waiting{{model_name="{model}"}} 0.0\n'
-                self._answer(200, f'vllm:num_requests_running{{model_name="{model}"}} 0.0\n{waiting}')
+                labels = f'{{engine="0",model_name="{model}"}}'
+                self._answer(200, "".join(f"vllm:{name}{labels} {value}\n" for name, value in FIGURES.items()))
             case "/v1/models":
                 about = {"id": model, "object": "model", "owned_by": "vllm"}
                 length = {"max_model_len": self.options.max_model_len}
@@ -130,6 +158,7 @@ class Handler(BaseHTTPRequestHandler):
         words = str(asked["messages"][-1]["content"]).split()[-int(asked.get("max_tokens") or 16) :]
         message = {"role": "assistant", "content": " ".join(words)}
         counts = {"prompt_tokens": len(words), "completion_tokens": len(words), "total_tokens": 2 * len(words)}
+        _count(len(words))
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         answer = {"id": "chatcmpl-1", "object": "chat.completion", "created": int(time.time())}
         self._answer(200, {**answer, "model": self.options.served_model_name, "choices": [choice], "usage": counts})

@@ -12,6 +12,8 @@ import pytest
 import requests
 import testinfra  # type: ignore[import-untyped]
 
+from lab.standins import vllm as standin
+from rig import dashboards
 from rig.alerts import QUEUE
 from rig.facts.engines import ContainerEngine
 from rig.facts.secrets import KEYS
@@ -20,6 +22,7 @@ from rig.settings.engines import VllmEngine
 from tests.engines.real import serving, tiny
 from tests.host import test_engines as host_tests
 from tests.host.machine import Machine
+from tests.lab.promql import names
 from tests.unit.sample import IMAGE, settings
 
 NAME = "one"
@@ -77,9 +80,7 @@ def test_nobody_gets_in_without_the_key(machine: Machine, made: Settings, path: 
 
 
 @pytest.mark.parametrize(("model", "health"), [("llama-3.1-8b-fp8", "healthy"), ("another", "unhealthy")])
-def test_a_deploy_finds_it_healthy_when_it_lists_its_model(
-    made: Settings, keys: Path, model: str, health: str
-) -> None:
+def test_a_deploy_finds_it_healthy_when_it_lists_its_model(made: Settings, keys: Path, model: str, health: str) -> None:
     engine = made.engines[NAME]
     fact = ContainerEngine()
     script = fact.command(NAME, key_variable(NAME), engine.address, engine.port, model, on_card=False)
@@ -94,9 +95,29 @@ def test_its_key_is_in_no_argument(process: int, keys: Path) -> None:
     assert key not in shown
 
 
-def test_the_queue_that_is_watched_is_among_its_figures(made: Settings) -> None:
+def test_every_figure_that_is_watched_or_drawn_is_one_of_its_own_and_counts(made: Settings, keys: Path) -> None:
+    """Asked before anything was answered, as after a start, and afterwards."""
     engine = made.engines[NAME]
-    shown = requests.get(f"http://{engine.address}:{engine.port}/metrics", timeout=30).text
-    names = {line.split("{")[0].split(" ")[0] for line in shown.splitlines() if line and not line.startswith("#")}
-    assert "vllm:num_requests_waiting" in names
-    assert "vllm:num_requests_waiting" in QUEUE.expression
+    url = f"http://{engine.address}:{engine.port}"
+    lines = [line.expression for panel in dashboards.ENGINES.panels for line in panel.lines]
+    wanted = {name for expression in (QUEUE.expression, *lines) for name in names(expression) if "vllm:" in name}
+    assert len(wanted) > 8
+    before = _figures(f"{url}/metrics")
+    assert wanted | {f"vllm:{name}" for name in standin.FIGURES} <= before.keys()
+    asked = {"model": engine.model, "prompt": "So it goes. " * 20, "max_tokens": 40, "ignore_eos": True}
+    header = {"Authorization": f"Bearer {keys.read_text().strip().partition('=')[2]}"}
+    for _ in range(2):
+        requests.post(f"{url}/v1/completions", json=asked, headers=header, timeout=120).raise_for_status()
+    after = _figures(f"{url}/metrics")
+    gone_up = {name for name in wanted if after[name] > before[name]}
+    assert gone_up == wanted - {"vllm:num_requests_running", "vllm:num_requests_waiting"}
+
+
+def _figures(url: str) -> dict[str, float]:
+    """Every figure by its name; vLLM has one engine inside, and so one of each."""
+    found = {}
+    for line in requests.get(url, timeout=30).text.splitlines():
+        if line and not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            found[name.partition("{")[0]] = float(value)
+    return found

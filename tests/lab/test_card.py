@@ -10,8 +10,10 @@ import yaml
 
 from lab.machine import NAME, Lab
 from lab.recipes.driver import DRIVERS
+from rig import dashboards
 from tests.lab.conftest import Machines
 from tests.lab.overrides import altered, merged
+from tests.lab.prometheus import lines, undrawn, value
 from tests.lab.runs import host_tests, run
 from tests.lab.traces import eventually
 
@@ -82,6 +84,13 @@ def test_vllm_is_switched_to_and_serves_with_everything_it_needs(machine: Lab) -
     assert verdict.code == 0, verdict.output
 
 
+def test_every_line_of_vllm_is_drawn_with_its_legend_and_it_is_known_to_be_on_the_card(machine: Lab) -> None:
+    drawn = lines(dashboards.ENGINES, of_vllm=True)
+    assert len(drawn) > 5
+    eventually(lambda: undrawn(machine, drawn), seconds=60)
+    assert value(machine, f'rig_engine_on_gpu{{engine="{VLLM}"}}') == 1
+
+
 def test_no_key_is_in_vllms_command_line(machine: Lab) -> None:
     shown = machine.sudo(f"docker top rig-{VLLM} -eo pid,args").stdout
     assert "serve /models/tiny" in shown
@@ -110,6 +119,7 @@ def test_an_engine_without_a_process_on_the_card_is_not_healthy(machine: Lab) ->
     assert machine.ssh("sudo -n rig-mode", check=False).returncode == 1
     seen = host_tests(machine, "tests/host/test_engines.py", "-k", "process_there or says_to_everyone")
     assert seen.failed == {"test_engine_that_computes_on_the_card_has_a_process_there"}, seen.output
+    eventually(lambda: value(machine, f'rig_engine_on_gpu{{engine="{VLLM}"}}') != 0, seconds=30)
     _apps(machine, "vllm")
     assert run(machine).code == 0
     assert run(machine).changes == set()

@@ -10,8 +10,11 @@ import pytest
 import yaml
 
 from lab.machine import CHECKOUT, NAME, Lab
+from rig import dashboards
+from tests.lab import receivers
 from tests.lab.conftest import Machines
 from tests.lab.fingerprint import lives, restarted
+from tests.lab.prometheus import lines, undrawn
 from tests.lab.runs import host_tests, plan, run
 from tests.lab.traces import eventually
 
@@ -95,23 +98,37 @@ class Card:
         return [] if found == state else [f"{name} is {found}"]
 
 
-def _choose(lab: Lab, thermal: dict[str, Any]) -> None:
-    """Write the monitor's settings into the machine's own."""
+def _choose(lab: Lab, thermal: dict[str, Any], told: dict[str, Any] | None = None) -> None:
+    """Write the monitor's settings into the machine's own, and at first who is told."""
     path = lab.directory / "hosts.yml"
     hosts: dict[str, Any] = yaml.safe_load(path.read_text())
-    hosts["hosts"][NAME]["settings"].setdefault("monitoring", {})["thermal"] = thermal
+    monitoring = hosts["hosts"][NAME]["settings"].setdefault("monitoring", {})
+    monitoring |= {"thermal": thermal} | ({} if told is None else {"receivers": told})
     path.write_text(yaml.safe_dump(hosts))
 
 
 @pytest.fixture(scope="module")
-def machine(machines: Machines) -> Lab:
+def booted(machines: Machines) -> Lab:
+    return machines.boot(name="thermal")
+
+
+@pytest.fixture(scope="module")
+def web(booted: Lab) -> Iterator[receivers.Web]:
+    """Who is told of alerts, on the machine's network."""
+    with receivers.web(booted.network.operator) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def machine(booted: Lab, web: receivers.Web) -> Lab:
     """A deployed machine with a card, for the tests of this module."""
-    lab = machines.boot(name="thermal")
+    lab = booted
     lab.sudo(f"install -d {STATE.rpartition('/')[0]} {DROP_IN.rpartition('/')[0]}")
     program = (CHECKOUT / "lab" / "standins" / "nvidia-smi").read_text()
     lab.sudo("cat >/usr/bin/nvidia-smi && chmod 755 /usr/bin/nvidia-smi", input=program)
     lab.sudo(f"cat >{DROP_IN}", input=f"[Service]\nReadWritePaths={STATE.rpartition('/')[0]}\n")
-    _choose(lab, {"enabled": True, **SETTINGS})
+    hook = {"kind": "webhook", "url": f"http://{lab.network.operator}:{web.port}/hook"}
+    _choose(lab, {"enabled": True, **SETTINGS}, {"hook": hook})
     assert RUN in run(lab).changes
     return lab
 
@@ -180,6 +197,28 @@ def test_a_critical_card_is_cooled_as_its_owner_wants_and_that_is_said_and_taken
     eventually(lambda: card.told(f"{ENGINE} is started again", event="cooling"))
     eventually(lambda: card.shows('rig_gpu_cooling{measure="power_limit"}', 0))
     eventually(lambda: card.shows('rig_gpu_cooling{measure="engine"}', 0))
+
+
+def test_a_card_that_is_too_hot_is_told_to_its_owner_and_told_again_when_it_has_cooled(
+    card: Card, web: receivers.Web
+) -> None:
+    """From the card by monitor, node_exporter, Prometheus and Alertmanager to who receives it."""
+    web.posts.clear()
+    card.set(HOT)
+    eventually(lambda: not web.alerts("GpuTooHot", "firing"), seconds=60)
+    alert = web.alerts("GpuTooHot", "firing")[-1]
+    assert (alert["labels"]["gpu"], alert["labels"]["severity"]) == (CARD, "critical")
+    assert alert["annotations"]["summary"] == "The graphics card is critically hot."
+
+    card.set({"power.limit": 260})
+    began = alert["startsAt"]
+    eventually(lambda: began not in [one["startsAt"] for one in web.alerts("GpuTooHot", "resolved")], seconds=60)
+
+
+def test_every_line_of_the_cards_dashboard_is_drawn_with_its_legend(card: Card) -> None:
+    drawn = lines(dashboards.GPU)
+    assert len(drawn) >= len(dashboards.GPU.panels)
+    eventually(lambda: undrawn(card.lab, drawn), seconds=60)
 
 
 def test_a_monitor_that_was_killed_comes_back_and_takes_back_what_it_had_done(card: Card) -> None:
