@@ -15,14 +15,16 @@ from lab.machine import Lab
 from lab.spec import HUB_PORT
 from tests.lab.conftest import Boot
 from tests.lab.fingerprint import Fingerprint, differences_between
-from tests.lab.runs import run
+from tests.lab.runs import plan, run
 from tests.lab.traces import eventually
 
 STARTING = "--> Starting operation: "
 BEFORE_THE_MODEL = "models | Write /etc/rig/models.json"
 """After it nothing is fetched from the hub before the model."""
-OPERATIONS = 46
-"""The last operation that is drawn; those after it are done in an instant."""
+FIFTHS = 5
+"""Each seed strikes in another fifth of a run, so that every part of it is struck."""
+LAST = 2
+"""So many operations at the end are not drawn: the run would be over before the blow."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,13 @@ class Moment:
     delay: float
 
     @classmethod
-    def of(cls, seed: int) -> Moment:
-        draw = random.Random(seed)
-        return cls(draw.randint(1, OPERATIONS), draw.uniform(0, 3))
+    def of(cls, seed: int, operations: int) -> Moment:
+        """Drawn by `seed` for a run of so many operations."""
+        draw, fifth = random.Random(seed), seed % FIFTHS
+        drawn = operations - LAST
+        operation = draw.randint(drawn * fifth // FIFTHS + 1, drawn * (fifth + 1) // FIFTHS)
+        # The operations of the last fifth are done in an instant.
+        return cls(operation, draw.uniform(0, 2) if fifth < FIFTHS - 1 else 0)
 
 
 class Interrupted:
@@ -92,27 +98,27 @@ def uninterrupted(deployed: Lab) -> Fingerprint:
     return Fingerprint.of(deployed)
 
 
-# Drawn so that they strike while packages are installed, the container engine is, a model is loaded, and engines start.
-SEEDS = (43, 63, 120, 27, 24)
-POWER_CUTS = (75,)
+@pytest.fixture(scope="module")
+def operations(deployed: Lab) -> int:
+    """How many operations a run has."""
+    return len(plan(deployed).operations)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(FIFTHS))
 def test_a_run_after_a_killed_one_ends_in_the_state_of_an_uninterrupted_one(
-    boot: Boot, uninterrupted: Fingerprint, seed: int
+    boot: Boot, uninterrupted: Fingerprint, operations: int, seed: int
 ) -> None:
     lab = boot(name=f"killed-{seed}")
-    interrupted = Interrupted(lab, Moment.of(seed))
+    interrupted = Interrupted(lab, Moment.of(seed, operations))
     interrupted.kill()
     _completed(lab, interrupted, uninterrupted)
 
 
-@pytest.mark.parametrize("seed", POWER_CUTS)
 def test_a_run_after_a_power_cut_in_one_ends_in_the_state_of_an_uninterrupted_one(
-    boot: Boot, uninterrupted: Fingerprint, seed: int
+    boot: Boot, uninterrupted: Fingerprint, operations: int
 ) -> None:
-    lab = boot(name=f"cut-{seed}")
-    interrupted = Interrupted(lab, Moment.of(seed))
+    lab = boot(name="cut")
+    interrupted = Interrupted(lab, Moment.of(FIFTHS + 3, operations))
     lab.power_cut()
     interrupted.fail()
     lab.start()
