@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterable
 
 from pyinfra.api import FactBase
 
@@ -18,19 +19,22 @@ LINK = f"{LINKS}/rig-models"
 DESCRIPTION = "Fetch of the models of manifest "
 
 
-class Programs(FactBase[bool]):
-    """Whether this version of rigd is installed, and its programs are what owners and units call.
+def installed(version: str, names: Iterable[str]) -> str:
+    """A condition of the shell: this version of rigd is installed, and its programs are what owners and units call.
 
     Its environment names the Python it was made for: after an upgrade of the distribution that is another one.
     """
+    home = f"{PROGRAMS}/{version}"
+    links = "".join(f' && [ "$(readlink {LINKS}/{name})" = {home}/bin/{name} ]' for name in names)
+    python = f'[ -d "{home}/lib/$(basename "$(readlink -f /usr/bin/python3)")" ]'
+    return f"[ -e {home}/.complete ] && {python}{links}"
+
+
+class Programs(FactBase[bool]):
+    """Whether this version of rigd is installed."""
 
     def command(self, version: str, names: tuple[str, ...]) -> str:
-        home = f"{PROGRAMS}/{version}"
-        links = "".join(f' && [ "$(readlink {LINKS}/{name})" = {home}/bin/{name} ]' for name in names)
-        return (
-            f'[ -e {home}/.complete ] && [ -d "{home}/lib/$(basename "$(readlink -f /usr/bin/python3)")" ]'
-            f"{links} && echo yes || echo no"
-        )
+        return f"{installed(version, names)} && echo yes || echo no"
 
     def process(self, output: list[str]) -> bool:
         return output == ["yes"]

@@ -13,7 +13,7 @@ from pyinfra import host, logger
 from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operation
 
 from rig import progress
-from rig.facts.models import DESCRIPTION, LINK, LINKS, PROGRAMS, Models, Programs
+from rig.facts.models import DESCRIPTION, LINK, LINKS, PROGRAMS, Models, Programs, installed
 from rig.models import UNIT, ModelsState, Step, causes, complete, report, steps, tag
 from rig.operations import Commands
 from rig.wheel import Wheel
@@ -42,7 +42,11 @@ def programs(wheel: Wheel) -> Commands:
 
 
 def install(home: str, path: str, wheel: Wheel) -> str:
-    """A script that installs the uploaded wheel; what an interrupted one left is made anew."""
+    """A script that installs the uploaded wheel; what an interrupted one left is made anew.
+
+    Only its run may have been interrupted, and the script itself goes on beside the one of the next run. That one waits
+    for it, finds everything done, and its own wheel taken away: seen on a machine.
+    """
     name = wheel.name
     modules = ", ".join(target.partition(":")[0] for target in wheel.programs.values())
     links = "\n".join(
@@ -51,7 +55,13 @@ def install(home: str, path: str, wheel: Wheel) -> str:
     )
     return f"""set -eu
 umask 022
+if {installed(wheel.version, wheel.programs)}; then
+  rm -f {path}
+  exit 0
+fi
 rm -rf {home}
+mkdir {home}
+touch {home}/.began
 python3 -m venv --system-site-packages {home}
 mv {path} {home}/{name}
 {home}/bin/python -m pip install --quiet --no-index --no-deps --disable-pip-version-check {home}/{name}
@@ -59,7 +69,7 @@ mv {path} {home}/{name}
 sync {home}
 touch {home}/.complete
 {links}
-find {PROGRAMS} -mindepth 1 -maxdepth 1 ! -name "$(basename {home})" -exec rm -rf {{}} +
+find {PROGRAMS} -mindepth 1 -maxdepth 1 ! -name "$(basename {home})" ! -newer {home}/.began -exec rm -rf {{}} +
 """
 
 

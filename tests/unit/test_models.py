@@ -16,13 +16,16 @@ from types import SimpleNamespace
 import pytest
 
 from rig import models
+from rig.facts import models as facts
 from rig.facts.models import DESCRIPTION, Models
 from rig.models import ModelsState, Step
+from rig.operations import models as operations
 from rig.operations.models import _Teller, install
 from rig.wheel import SOURCE, build
 from rigd.models import manifest as manifests
 from rigd.models.manifest import File
 from rigd.models.state import FetchState, FileState, as_dict
+from tests.lab.traces import eventually
 from tests.unit.sample import settings
 
 WANTED = models.manifest(settings())
@@ -243,6 +246,31 @@ def test_the_install_script_is_sound_shell() -> None:
     script = install("/opt/rig/rigd/abc", "/opt/rig/rigd/abc.whl", build())
     subprocess.run(["sh", "-n", "-c", script], check=True)
     assert script.index("touch /opt/rig/rigd/abc/.complete") > script.index("import requests, ")
+
+
+def test_an_install_that_waited_for_one_that_finished_has_nothing_to_do_and_fails_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs, links, wheel = tmp_path / "programs", tmp_path / "links", build()
+    for module in (facts, operations):
+        monkeypatch.setattr(module, "PROGRAMS", str(programs))
+        monkeypatch.setattr(module, "LINKS", str(links))
+    home, others = programs / wheel.version, programs / "other.whl"
+    uploaded = programs / f"{wheel.version}.{wheel.name}"
+    script = install(str(home), str(uploaded), wheel)
+    links.mkdir()
+    (programs / "older").mkdir(parents=True)
+    uploaded.write_bytes(wheel.content)
+    with subprocess.Popen(["sh", "-c", script]) as first:
+        eventually(lambda: not (home / ".began").exists())
+        others.write_text("uploaded for a run that waits")
+    assert first.returncode == 0
+    made = (home / ".complete").stat().st_mtime_ns
+    uploaded.write_bytes(wheel.content)
+    subprocess.run(["sh", "-c", script], check=True, timeout=120)
+    assert (home / ".complete").stat().st_mtime_ns == made
+    assert {path.name for path in programs.iterdir()} == {home.name, others.name}
+    assert (links / "rig-models").resolve() == home / "bin/rig-models"
 
 
 def test_the_package_knows_nothing_of_the_deploy_and_runs_alone() -> None:
