@@ -142,20 +142,6 @@ def test_a_lab_that_is_being_started_goes_down_when_told(directory: Path) -> Non
         starter.communicate()
 
 
-def test_the_demo_taken_down_twice_is_fine(directory: Path) -> None:
-    started = Started(directory, "keep")
-    for expected in ("The lab is down.\n", "No lab was running.\n"):
-        done = subprocess.run(
-            [str(CHECKOUT / "script/demo"), "--down"],
-            env=started.lab.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
-    started.end()
-
-
 def test_two_machines_at_once_have_networks_of_their_own(boot: Boot) -> None:
     first, second = boot(name="first"), boot(name="second")
     assert first.network.subnet != second.network.subnet
