@@ -96,12 +96,12 @@ def _command(commands: Any, name: str, run: Any, help: str) -> argparse.Argument
 
 def _run(options: argparse.Namespace, config: Config) -> int:
     backup = Backup(config, _say)
-    if options.if_due and not backup.due():
-        backup.tell(state.read(backup.folder))
-        return OK
-    priority.lowest()
     try:
         with _lock(config):
+            if options.if_due and not backup.due():
+                backup.tell(state.read(backup.folder))
+                return OK
+            priority.lowest()
             done = backup.run()
     except lock.Held:
         if options.if_due:

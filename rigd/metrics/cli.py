@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rigd import configuration
 from rigd.metrics import config, look, text
+from rigd.models import files
 from rigd.models.errors import BadInput
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(content, end="")
         return FAILED if lacking else OK
     try:
-        text.place(Path(wanted.output) / config.FILE, content)
+        files.replace(Path(wanted.output) / config.FILE, content, lasting=False)
     except OSError as error:
         print(f"rig-metrics: {error.filename}: {error.strerror}", file=sys.stderr)
         return FAILED

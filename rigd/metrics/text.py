@@ -1,10 +1,9 @@
-"""The text that Prometheus reads (exposition format 0.0.4), put in place whole."""
+"""The text that Prometheus reads (exposition format 0.0.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,6 @@ def text(gauges: Iterable[Gauge]) -> str:
         for gauge in gauges
         if gauge.samples
     )
-
-
-def place(path: Path, content: str) -> None:
-    """Write beside the place, under a name that node_exporter does not read, and rename."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(content, encoding="utf-8")
-    new.rename(path)
 
 
 def _labels(labels: Mapping[str, str]) -> str:

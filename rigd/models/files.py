@@ -19,15 +19,27 @@ FICLONE = 0x40049409
 """_IOW(0x94, 9, int) of linux/fs.h: share the blocks of another file."""
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a small file, so that a reader sees the old one or the new one, after a power cut too."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with new.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
-    sync_directory(path.parent)
+def replace(path: Path, text: str, *, lasting: bool = True) -> None:
+    """Write a small file that everybody may read, so that a reader sees the old one or the new one.
+
+    After a power cut too, where it is `lasting`. One writer at a time. Raises OSError; the file is then the one before.
+    """
+    # One name, so that what was left by a program that was killed is written over.
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        with new.open("x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+            file.flush()
+            if lasting:
+                os.fsync(file.fileno())
+        new.rename(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    if lasting:
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rigd.command import NoAnswer
+from rigd.models import files
 from rigd.thermal import journal
 from rigd.thermal.config import Config
 from rigd.thermal.levels import Level, State, step
 from rigd.thermal.metrics import Snapshot, render
-from rigd.thermal.places import Places, publish, read_applied
+from rigd.thermal.places import Places, read_applied
 from rigd.thermal.reading import FIELDS, Card
 from rigd.thermal.smi import Smi
 from rigd.thermal.xid import KernelLog
@@ -188,7 +189,7 @@ class Monitor:
 
     def _replace(self, path: Path, text: str) -> None:
         try:
-            publish(path, text)
+            files.replace(path, text, lasting=False)
         except OSError as error:
             fields = {"event": "failure", "cause": "write"}
             self._tell(journal.ERROR, f"{path} cannot be written: {error.strerror}", fields)

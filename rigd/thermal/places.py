@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rigd.models import files
+
 
 @dataclass(frozen=True)
 class Places:
@@ -68,21 +70,7 @@ def read_applied(places: Places) -> Applied:
 
 
 def write_applied(places: Places, applied: Applied) -> None:
-    publish(places.applied, json.dumps(asdict(applied)) + "\n")
-
-
-def publish(path: Path, text: str) -> None:
-    """Replace a file that everybody may read, so that nobody sees half of it. It need not outlast a power cut.
-
-    Raises OSError; the file is then the one before.
-    """
-    # One name, so that what was left by a program that was killed is written over.
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with new.open("x", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(text)
-    new.rename(path)
+    files.replace(places.applied, json.dumps(asdict(applied)) + "\n", lasting=False)
 
 
 def read_word(path: Path, words: tuple[str, ...]) -> str | None:

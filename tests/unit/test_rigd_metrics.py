@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from rigd.command import Command, NoAnswer, Programs
 from rigd.metrics import cli, look, text
 from rigd.metrics.config import Config, Engine, dump
 from rigd.metrics.text import Gauge, Sample
+from rigd.models import files
 from tests.unit.sample import needs
 
 CONFIG = Config(output="/nowhere", records="/nowhere", engines=(), models=(), certificates=(), alertmanager=0)
@@ -56,10 +58,11 @@ def test_text_is_in_the_format_that_prometheus_reads() -> None:
     )
 
 
-def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path: Path, lasting: bool) -> None:
     path = tmp_path / "x.prom"
     (tmp_path / ".x.prom.new").write_text("half of an ol")
-    text.place(path, "new\n")
+    files.replace(path, "new\n", lasting=lasting)
     assert path.read_text() == "new\n"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -71,13 +74,14 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path, mon
 
     def rename(self: Path, target: Path) -> Path:
         seen.append((path.read_text(), self.read_text(), self.suffix))
-        raise KeyboardInterrupt
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(KeyboardInterrupt):
-        text.place(path, "new\n")
+    with pytest.raises(OSError, match="No space left"):
+        files.replace(path, "new\n")
     assert seen == [("old\n", "new\n", ".new")]
     assert path.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_reboot_that_a_package_asked_for_is_pending(tmp_path: Path) -> None:

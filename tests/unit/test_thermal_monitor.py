@@ -17,14 +17,14 @@ import pytest
 
 from rigd import command
 from rigd.command import Command, NoAnswer
-from rigd.models import lock
+from rigd.models import files, lock
 from rigd.thermal import cli, desktop, journal, monitor
 from rigd.thermal.config import Config, Cooling, dump, parse
 from rigd.thermal.cooling import Action, Hand, Power, SetPower, StartUnit, StopUnit, parse_power, plan
 from rigd.thermal.levels import Level, Limits
 from rigd.thermal.metrics import Snapshot
 from rigd.thermal.monitor import Clock, Monitor
-from rigd.thermal.places import Applied, Places, publish, read_applied, read_word, write_applied
+from rigd.thermal.places import Applied, Places, read_applied, read_word, write_applied
 from tests.unit.project import ROOT
 from tests.unit.sample import needs_root, tree
 
@@ -257,15 +257,15 @@ def test_a_full_disk_is_told_and_the_files_stay_whole(bench: Bench, monkeypatch:
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path, texts = tmp_path / "f", {"a" * 100_000, "b" * 200_000}
-    publish(path, "a" * 100_000)
-    writing = "from rigd.thermal.places import publish; from pathlib import Path\nwhile True:\n"
-    writing += f" publish(Path({str(path)!r}), 'a' * 100000); publish(Path({str(path)!r}), 'b' * 200000)"
+    files.replace(path, "a" * 100_000, lasting=False)
+    writing = "from rigd.models.files import replace; from pathlib import Path\nwhile True:\n"
+    writing += f" for text in 'a' * 100000, 'b' * 200000: replace(Path({str(path)!r}), text, lasting=False)"
     with subprocess.Popen([sys.executable, "-c", writing], cwd=ROOT) as writer:
         end = time.monotonic() + 1
         while time.monotonic() < end:
             assert path.read_text() in texts
         writer.kill()
-    publish(path, "after it")
+    files.replace(path, "after it", lasting=False)
     assert tree(tmp_path) == {"f": "644"}
 
 
