@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from rigd import exposition
 from rigd.backup import schedule
 from rigd.backup.config import Config
 from rigd.backup.state import State, past
+from rigd.exposition import Metric, Sample
 from rigd.models import files
 
 NAME = "rig_backup.prom"
@@ -28,10 +30,10 @@ METRICS = {
 
 def render(config: Config, state: State, since: float, now: float, checked: bool) -> str:
     """The file's text."""
-    lines = []
-    for name, value in _samples(config, state, since, now, checked):
-        lines += [f"# HELP {name} {METRICS[name]}", f"# TYPE {name} gauge", f"{name} {float(value)!r}"]
-    return "\n".join(lines) + "\n"
+    return exposition.text(
+        Metric(name, METRICS[name], (Sample(value, {}),))
+        for name, value in _samples(config, state, since, now, checked)
+    )
 
 
 def _samples(config: Config, state: State, since: float, now: float, checked: bool) -> Iterator[tuple[str, float]]:

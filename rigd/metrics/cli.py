@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rigd import configuration
-from rigd.metrics import config, look, text
+from rigd import configuration, exposition
+from rigd.metrics import config, look
 from rigd.models import files
 from rigd.models.errors import BadInput
 
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"rig-metrics: {error}", file=sys.stderr)
         return BAD_INPUT
     lacking: list[str] = []
-    content = text.text(look.gauges(wanted, lacking.append))
+    content = exposition.text(look.gauges(wanted, lacking.append))
     for sentence in lacking:
         print(f"rig-metrics: {sentence}", file=sys.stderr)
     if options.print:

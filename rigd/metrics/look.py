@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rigd import card
 from rigd.command import NoAnswer, Programs
+from rigd.exposition import Metric, Sample
 from rigd.metrics.config import Config, Engine
-from rigd.metrics.text import Gauge, Sample
 
 SECONDS = 2
 """How long an engine may take to say how it is."""
@@ -19,7 +19,7 @@ TIMEOUT = 10
 """Seconds that a program may take to answer; all of them have to be done within the unit's minute."""
 
 
-def gauges(config: Config, tell: Callable[[str], None], root: Path = Path("/")) -> Iterator[Gauge]:
+def gauges(config: Config, tell: Callable[[str], None], root: Path = Path("/")) -> Iterator[Metric]:
     """Every figure; ``root`` is where the machine's files are. Of one that cannot be had `tell` is told why."""
     ask = Programs(TIMEOUT)
     for name, help, look in (
@@ -57,7 +57,7 @@ def gauges(config: Config, tell: Callable[[str], None], root: Path = Path("/")) 
         ),
     ):
         try:
-            yield Gauge(name, help, tuple(look()))
+            yield Metric(name, help, tuple(look()))
         except (NoAnswer, OSError) as error:
             tell(f"{name} is left out: {error}")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from rigd import exposition
+from rigd.exposition import Kind, Metric, Sample
 from rigd.thermal.levels import Level
 from rigd.thermal.reading import REASONS, Card
 
@@ -33,7 +35,7 @@ class Snapshot:
     cooling_applied: Mapping[str, bool]
 
 
-METRICS = {
+METRICS: dict[str, tuple[Kind, str]] = {
     "rig_gpu_reading_success": ("gauge", "Whether the last reading of the graphics card succeeded"),
     "rig_gpu_reading_timestamp_seconds": ("gauge", "When the last reading was tried"),
     "rig_gpu_reading_success_timestamp_seconds": ("gauge", "When a reading last succeeded"),
@@ -59,22 +61,17 @@ METRICS = {
 }
 
 Labels = Mapping[str, object]
-Sample = tuple[str, Labels, float]
 
 
 def render(snapshot: Snapshot) -> str:
     """The file's text: every metric with its help, in the order of METRICS."""
-    by_name: dict[str, list[str]] = {name: [] for name in METRICS}
+    by_name: dict[str, list[Sample]] = {name: [] for name in METRICS}
     for name, labels, value in samples(snapshot):
-        by_name[name].append(f"{name}{_labels(labels)} {value!r}")
-    lines = []
-    for name, (kind, text) in METRICS.items():
-        if by_name[name]:
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *by_name[name]]
-    return "\n".join(lines) + "\n"
+        by_name[name].append(Sample(value, labels))
+    return exposition.text(Metric(name, help, tuple(by_name[name]), kind) for name, (kind, help) in METRICS.items())
 
 
-def samples(snapshot: Snapshot) -> Iterable[Sample]:
+def samples(snapshot: Snapshot) -> Iterable[tuple[str, Labels, float]]:
     """What is known of this moment; what a card does not report has no sample."""
     yield "rig_gpu_reading_success", {}, float(snapshot.failure is None)
     yield "rig_gpu_reading_timestamp_seconds", {}, snapshot.time
@@ -118,13 +115,3 @@ def _of(card: Card) -> Iterable[tuple[str, Labels, float | None]]:
 
 def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else round(value * factor, 6)
-
-
-def _labels(labels: Labels) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{name}="{_escaped(str(value))}"' for name, value in labels.items()) + "}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from rigd import card, command
+from rigd import card, command, exposition
 from rigd.command import Command, NoAnswer, Programs
-from rigd.metrics import cli, look, text
+from rigd.exposition import Metric, Sample
+from rigd.metrics import cli, look
 from rigd.metrics.config import Config, Engine, dump
-from rigd.metrics.text import Gauge, Sample
 from rigd.models import files
 from tests.unit.sample import needs
 
@@ -46,15 +46,15 @@ def answering(status: int) -> Iterator[int]:
 
 
 def test_text_is_in_the_format_that_prometheus_reads() -> None:
-    gauges = [
-        Gauge("one", "What it is.", (Sample(1, {}), Sample(0.5, {"a": 'x"\\\n', "b": "y"}))),
-        Gauge("none", "Nothing to say.", ()),
-        Gauge("two", "A time.", (Sample(1795239156.25, {}),)),
+    metrics = [
+        Metric("one", "What it is.", (Sample(1, {}), Sample(0.5, {"a": 'x"\\\n', "b": "y"}))),
+        Metric("none", "Nothing to say.", ()),
+        Metric("two", "A time.", (Sample(1795239156.25, {}),), "counter"),
     ]
-    assert text.text(gauges) == (
-        "# HELP one What it is.\n# TYPE one gauge\none 1\n"
+    assert exposition.text(metrics) == (
+        "# HELP one What it is.\n# TYPE one gauge\none 1.0\n"
         'one{a="x\\"\\\\\\n",b="y"} 0.5\n'
-        "# HELP two A time.\n# TYPE two gauge\ntwo 1795239156.25\n"
+        "# HELP two A time.\n# TYPE two counter\ntwo 1795239156.25\n"
     )
 
 
@@ -142,7 +142,7 @@ def test_the_program_writes_where_it_is_told(tmp_path: Path) -> None:
     config = tmp_path / "metrics.json"
     config.write_text(dump(Config(str(tmp_path), str(tmp_path), (), ("one",), (), 0)))
     assert cli.main(["--config", str(config)]) == 0
-    assert 'rig_model_changed{model="one"} 0\n' in (tmp_path / "rig_machine.prom").read_text()
+    assert 'rig_model_changed{model="one"} 0.0\n' in (tmp_path / "rig_machine.prom").read_text()
 
 
 def test_a_missing_or_broken_configuration_is_told_in_a_sentence(
