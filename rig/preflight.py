@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
 from rig import alertmanager, containers, grafana, monitoring, mounts
 from rig.gpu.cards import CannotDrive, Card
@@ -14,6 +16,7 @@ from rig.gpu.driver import handled, outdated, selection
 from rig.settings import Settings, size_bytes
 from rig.settings.engines import Containerised
 from rig.settings.firewall import Ssh
+from rig.settings.machine import User
 
 SUPPORTED: dict[tuple[str, str], str] = {
     ("debian", "12"): "Debian 12",
@@ -31,6 +34,11 @@ FLOOR = size_bytes("1G")
 """What must be free on / where everything is installed: the journal, updates and what a deploy writes go on growing."""
 
 
+NOBODY: Mapping[str, User] = MappingProxyType({})
+KEY = re.compile(r"(?:^|\s)(?:ssh|ecdsa|sk)-\S+\s+([A-Za-z0-9+/]{40,}={0,3})")
+"""A public key in a line of authorized_keys, behind its kind; options may stand before that."""
+
+
 @dataclass(frozen=True)
 class Login:
     """Who we are on the machine, seen without any privilege."""
@@ -43,6 +51,8 @@ class Login:
     """Address the SSH connection comes from; None without SSH."""
     port: int | None
     """Port of the machine that it came in on; None without SSH."""
+    keys: frozenset[str] = frozenset()
+    """What its authorized_keys lets in now, as `key_bodies` has it."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +130,29 @@ def human(size: int) -> str:
     return f"{value:.1f} TiB"
 
 
-def login_problems(login: Login, *, sudo_password: bool, ssh: Ssh | None) -> list[str]:
+def key_bodies(text: str) -> frozenset[str]:
+    """The public keys in lines of authorized_keys, without kinds, options and comments."""
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return frozenset(body for line in lines for body in KEY.findall(line)[:1])
+
+
+def login_problems(
+    login: Login, *, sudo_password: bool, ssh: Ssh | None, users: Mapping[str, User] = NOBODY
+) -> list[str]:
     """Why this login cannot carry a deploy.
 
     ``sudo_password``: pyinfra has one, or can ask for it. ``ssh``: what the firewall will let in, None when it
-    is left alone.
+    is left alone. ``users``: the people of the settings.
     """
     found: list[str] = []
+    person = users.get(login.user)
+    listed = None if person is None or person.authorized_keys is None else key_bodies("\n".join(person.authorized_keys))
+    if login.source is not None and login.keys and listed is not None and login.keys.isdisjoint(listed):
+        key = f"machine.users.{login.user}.authorized_keys"
+        found.append(
+            f"{key} has none of the keys that log in as '{login.user}' now, so you would be locked out; add yours to "
+            "it, or leave it out to keep those that are there"
+        )
     if login.uid != 0 and not login.sudo and not sudo_password:
         found.append(
             f"the login '{login.user}' is not root and may not use sudo without a password; "

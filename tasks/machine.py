@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pyinfra import host
 from pyinfra.api.deploy import deploy as concern
 from pyinfra.operations import server
 
 from rig import backup, monitoring
+from rig.facts.machine import Homes
 from rig.gpu.driver import KEPT
 from rig.operations import machine, packages, units
 from rig.operations.files import written
@@ -39,8 +41,9 @@ def deploy(settings: Settings) -> None:
     packages.present(name="Install packages", packages=sorted(wanted_packages))
     machine.time_zone(name=f"Set the time zone to {wanted.timezone}", zone=wanted.timezone)
 
+    homes = host.get_fact(Homes, users=tuple(wanted.users)) if wanted.users else {}
     for user, person in wanted.users.items():
-        home = f"/home/{user}"
+        home = homes.get(user, f"/home/{user}")
         server.user(
             name=f"Create the user {user}",
             user=user,
@@ -49,10 +52,13 @@ def deploy(settings: Settings) -> None:
             shell=person.shell,
             home=home,
             create_home=True,
+            # That of an account which is there may have another group.
+            ensure_home=user not in homes,
         )
-        machine.authorized_keys(
-            name=f"Let the keys of {user} log in", user=user, folder=f"{home}/.ssh", keys=person.authorized_keys
-        )
+        if person.authorized_keys is not None:
+            machine.authorized_keys(
+                name=f"Let the keys of {user} log in", user=user, folder=f"{home}/.ssh", keys=person.authorized_keys
+            )
 
     parameters = {key: str(value) for key, value in wanted.sysctl.items() if value is not None}
     written(name=f"Write {SYSCTL}", path=SYSCTL, text=render(SYSCTL, values=parameters))

@@ -26,7 +26,7 @@ def check(host: Host, config: Config) -> tuple[Settings, preflight.Machine]:
     login = host.get_fact(LoginFact, _sudo=False)
     ssh = settings.firewall.ssh if settings.firewall.enabled else None
     asks = bool(config.SUDO_PASSWORD) or sys.stdin.isatty()
-    _refuse(host, preflight.login_problems(login, sudo_password=asks, ssh=ssh))
+    _refuse(host, preflight.login_problems(login, sudo_password=asks, ssh=ssh, users=settings.machine.users))
     config.SUDO = login.uid != 0
 
     found = _look(host, settings, sudo=config.SUDO)

@@ -19,6 +19,21 @@ class TimeZone(FactBase[str]):
         return output[0].partition("/zoneinfo/")[2] if output else ""
 
 
+class Homes(FactBase[dict[str, str]]):
+    """Home of each of these users that the machine has."""
+
+    @staticmethod
+    def default() -> dict[str, str]:
+        return {}
+
+    def command(self, users: Iterable[str]) -> str:
+        return f"getent passwd {shlex.join(users)} || true"
+
+    def process(self, output: list[str]) -> dict[str, str]:
+        entries = (line.split(":") for line in output)
+        return {entry[0]: entry[5] for entry in entries}
+
+
 @dataclass(frozen=True)
 class KeyFile:
     """A user's authorized_keys and its folder; modes with owners, such as ``600 owner``."""

@@ -11,7 +11,7 @@ from pyinfra.api import FactBase
 
 from rig.facts.containers import DAEMON
 from rig.facts.gpu import CARDS, card
-from rig.preflight import Listener, Login, Machine, Mounted
+from rig.preflight import Listener, Login, Machine, Mounted, key_bodies
 from rigd.models.lock import NAME
 from rigd.modes.config import LOCK
 
@@ -21,13 +21,22 @@ class LoginFact(FactBase[Login]):
 
     def command(self) -> str:
         return (
-            'printf "%s\\n" "$(id -u)" "$(id -un)" "${SSH_CONNECTION%% *}" "${SSH_CONNECTION##* }"; '
+            'home=$(getent passwd "$(id -un)" | cut -d: -f6); '
+            'printf "%s\\n" "$(id -u)" "$(id -un)" "${SSH_CONNECTION%% *}" "${SSH_CONNECTION##* }" '
+            '"$(base64 -w 0 "$home/.ssh/authorized_keys" 2>/dev/null)"; '
             "if sudo -n true 2>/dev/null; then echo yes; else echo no; fi"
         )
 
     def process(self, output: list[str]) -> Login:
-        uid, user, source, port, sudo = (line.strip() for line in output[-5:])
-        return Login(int(uid), user, sudo == "yes", source=source or None, port=int(port) if port else None)
+        uid, user, source, port, keys, sudo = (line.strip() for line in output[-6:])
+        return Login(
+            int(uid),
+            user,
+            sudo == "yes",
+            source=source or None,
+            port=int(port) if port else None,
+            keys=key_bodies(base64.b64decode(keys).decode(errors="replace")),
+        )
 
 
 class MachineFact(FactBase[Machine]):

@@ -56,8 +56,9 @@ class User(Section):
         default=(), description="Further groups of the user; `sudo` lets them administer the machine."
     )
     shell: AbsolutePath = Field(default="/bin/bash", description="Login shell, absolute path.")
-    authorized_keys: tuple[AuthorizedKey, ...] = Field(
-        default=(), description="SSH public keys that may log in as this user, a line of a .pub file each."
+    authorized_keys: tuple[AuthorizedKey, ...] | None = Field(
+        default=None,
+        description="All SSH public keys that may log in as this user, a line of a .pub file each; null: as they are.",
     )
 
 

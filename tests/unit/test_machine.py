@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pyinfra.api import FactBase
 
-from rig.facts.machine import TimeZone
+from rig.facts.machine import Homes, TimeZone
 from rig.operations import machine
 from rig.settings.machine import User
 from tests.unit.sample import Here, needs, needs_root, tree
@@ -83,6 +83,15 @@ def test_a_link_is_replaced_and_not_followed(folder: Path, tmp_path: Path) -> No
     _let_in(folder, ED25519)
     assert other.read_text() == "kept\n"
     assert not (folder / "authorized_keys").is_symlink()
+
+
+def test_a_user_without_a_list_of_keys_keeps_those_that_are_there() -> None:
+    assert User().authorized_keys is None
+    assert User(authorized_keys=()).authorized_keys == ()
+
+
+def test_a_user_who_is_there_has_the_home_of_the_machine() -> None:
+    assert Machine().get_fact(Homes, users=["root", "nobody-here"]) == {"root": "/root"}
 
 
 def test_a_zone_that_is_a_link_to_another_is_told_by_its_own_name(tmp_path: Path) -> None:

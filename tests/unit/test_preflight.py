@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rig.facts.preflight import MachineFact
+from rig.facts.preflight import LoginFact, MachineFact
 from rig.gpu.cards import Card
 from rig.preflight import (
     Listener,
@@ -19,11 +20,12 @@ from rig.preflight import (
     asked_images,
     asked_paths,
     human,
+    key_bodies,
     login_problems,
     problems,
 )
 from rig.settings.firewall import Ssh
-from tests.unit.sample import IMAGE, folder, settings
+from tests.unit.sample import IMAGE, Here, folder, settings
 
 GIB = 1 << 30
 OWNER = Login(uid=1000, user="owner", sudo=True, source="192.168.1.5", port=22)
@@ -298,6 +300,34 @@ def test_nobody_is_locked_out_by_another_port() -> None:
     )
     assert login_problems(OWNER, sudo_password=False, ssh=None) == []
     assert login_problems(replace(OWNER, source=None, port=None), sudo_password=False, ssh=ssh) == []
+
+
+MINE, OTHER = f"ssh-ed25519 {'A' * 68} me@laptop", f"ssh-rsa {'B' * 340}= other"
+
+
+@pytest.mark.parametrize(
+    ("listed", "fine"),
+    [(None, True), ([MINE], True), ([OTHER, f"ssh-ed25519 {'A' * 68}"], True), ([OTHER], False), ([], False)],
+)
+def test_nobody_is_locked_out_by_a_list_without_a_key_that_logs_in(listed: list[str] | None, fine: bool) -> None:
+    users = settings({"machine/users": {"owner": {"authorized_keys": listed}}}).machine.users
+    login = replace(OWNER, keys=key_bodies(f'# {OTHER}\nfrom="10.0.0.0/8",no-pty {MINE}\n'))
+    said = login_problems(login, sudo_password=False, ssh=None, users=users)
+    assert bool(said) is not fine
+    assert fine or said[0].startswith("machine.users.owner.authorized_keys has none of the keys that log in as 'owner'")
+    without_ssh = replace(login, source=None, port=None)
+    assert login_problems(without_ssh, sudo_password=False, ssh=None, users=users) == []
+    assert login_problems(replace(login, keys=frozenset()), sudo_password=False, ssh=None, users=users) == []
+    assert login_problems(login, sudo_password=False, ssh=None, users={}) == []
+
+
+def test_the_login_is_asked_for_the_keys_of_its_own_home(tmp_path: Path) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/authorized_keys").write_text(f"{MINE}\n")
+    here = Here(lambda command: command.replace("home=$(", f"home={tmp_path}; : $("))
+    assert here.get_fact(LoginFact).keys == key_bodies(MINE) != frozenset()
+    nowhere = Here(lambda command: command.replace("home=$(", "home=/nowhere; : $("))
+    assert nowhere.get_fact(LoginFact).keys == frozenset()
 
 
 @pytest.mark.parametrize(
