@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.cache import Cache
-from lab.recipes import checkpoint, driver, engine, model, registry, vendor, vllm
+from lab.recipes import checkpoint, driver, engine, grafana, model, registry, vendor, vllm
 from lab.recipes.packing import sha256
 from lab.spec import HUB_PORT, REGISTRY_PORT, Network
 
@@ -29,10 +29,10 @@ class Goods:
     @staticmethod
     def gather(cache: Cache) -> Goods:
         """Everything that is served, made where it is not there yet."""
-        tree = engine.tree(cache)
+        tree, python = engine.tree(cache), vllm.tree(cache)
         return Goods(
             archive=engine.archive(cache, tree),
-            images=engine.images(cache, tree, vllm.tree(cache)),
+            images=engine.images(cache, tree, python, grafana.tree(cache, python)),
             model=model.model(cache),
             checkpoint=checkpoint.checkpoint(cache),
             vendor=vendor.repository(cache),
@@ -123,6 +123,9 @@ class Goods:
                         "binary": engine.BINARY,
                     }
                 },
+            },
+            "monitoring": {
+                "grafana": {"image": f"{registry_address}/{(self.images / 'grafana-reference').read_text()}"},
             },
             "firewall": {"ssh": {"networks": [f"{network.operator}/32"]}},
         }

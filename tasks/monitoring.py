@@ -99,7 +99,7 @@ def _grafana(settings: Settings) -> None:
     texts = grafana.texts(settings) | {unit: own_file(unit)}
     written_together(name="Write Grafana's dashboards", texts=texts)
     engines.image(name="Pull the image of Grafana", reference=wished.image)
-    units.running(name="Run Grafana", unit=grafana.UNIT, files=list(texts))
+    monitoring.grafana(name="Run Grafana", unit=grafana.UNIT, files=list(texts), port=wished.port)
 
 
 def _none() -> None:

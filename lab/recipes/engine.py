@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.cache import BuildError, Cache, Note, recipe_source, run
-from lab.recipes import vllm
+from lab.recipes import grafana, vllm
 from lab.recipes.debian import debootstrap
 from lab.recipes.packing import pack, sha256
 
@@ -93,10 +93,11 @@ def _libraries(root: Path, program: str) -> tuple[list[Path], Path]:
     return list(found.values()), root / loader[1].lstrip("/")
 
 
-def images(cache: Cache, root: Path, vllm_root: Path) -> Path:
+def images(cache: Cache, root: Path, vllm_root: Path, grafana_root: Path) -> Path:
     """The storage of a registry that holds all images.
 
-    `reference` and `vllm-reference` in it name the engines', `silent-reference` one whose server never answers.
+    `reference`, `vllm-reference` and `grafana-reference` in it name those that the settings ask for, `silent-reference`
+    one whose server never answers.
     """
 
     def make(target: Path, note: Note) -> None:
@@ -109,8 +110,12 @@ def images(cache: Cache, root: Path, vllm_root: Path) -> Path:
         layer = _layer(target, vllm_root, note)
         served = _image(target, layer, vllm.REPOSITORY, vllm.TAG, {"User": "2000:0"})
         (target / "vllm-reference").write_text(served)
+        layer = _layer(target, grafana_root, note)
+        shown = _image(target, layer, grafana.REPOSITORY, grafana.TAG, grafana.ENTRY)
+        (target / "grafana-reference").write_text(shown)
 
-    recipe = [*recipe_source("engine", "packing", "vllm"), root.name, vllm_root.name]
+    trees = (root, vllm_root, grafana_root)
+    recipe = [*recipe_source("engine", "packing", "vllm", "grafana"), *(tree.name for tree in trees)]
     return cache.artefact("images", "Pack the container images", recipe, make)
 
 

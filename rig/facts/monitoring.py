@@ -115,3 +115,30 @@ true
     @staticmethod
     def default() -> TellingState:
         return TellingState(None, ())
+
+
+@dataclass(frozen=True)
+class ServingState:
+    """How Grafana is."""
+
+    well: bool
+    """It answers, and says so."""
+    active: str
+    """What systemd says of its unit."""
+    crashes: int
+    """How often it was started again because it ended by itself."""
+
+
+class Serving(FactBase[ServingState]):
+    """Its own word (/api/health, for which nobody logs in), and systemd's."""
+
+    def command(self, unit: str, port: int) -> str:
+        url = f"http://127.0.0.1:{port}/api/health"
+        return (
+            f'echo "Well=$(curl --silent --fail --max-time 10 {url} | grep -cE \'"database": *"ok"\')"; '
+            f"systemctl show --property=ActiveState,NRestarts {unit}"
+        )
+
+    def process(self, output: list[str]) -> ServingState:
+        values = dict(line.split("=", 1) for line in output)
+        return ServingState(values["Well"] == "1", values["ActiveState"], int(values["NRestarts"]))

@@ -12,16 +12,27 @@ from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operati
 
 from rig import units
 from rig.facts.files import FileState, WrittenTogether
-from rig.facts.monitoring import FOLDER, Copies, CopyState, Loaded, LoadedState, Telling, TellingState
+from rig.facts.monitoring import (
+    FOLDER,
+    Copies,
+    CopyState,
+    Loaded,
+    LoadedState,
+    Serving,
+    ServingState,
+    Telling,
+    TellingState,
+)
 from rig.facts.secrets import KEYS as STORE
 from rig.facts.units import Unit
 from rig.monitoring import CONFIGURATION, KEYS
-from rig.operations import Commands, packages
+from rig.operations import Commands, packages, shell
 from rig.operations.files import differing
 from rig.render import upload
+from rigd.modes.switch import CRASHES
 
 POLL = 0.5
-"""Seconds between two looks at a program that loads its settings."""
+"""Seconds between two looks at a program that starts, or loads its settings."""
 PATIENCE = 180
 """Seconds that it may take. Prometheus first reads again what it had written down last: a minute for some gigabytes."""
 
@@ -112,17 +123,48 @@ def alertmanager(unit: str, drop_in: str, secrets: list[str], port: int, loaded_
         yield FunctionCommand(_wait, (unit, loaded), {})
 
 
-def _wait(state: State, host: Host, unit: str, loaded: Callable[[Host], bool]) -> bool:
-    """Look until it has loaded its settings; its last log lines are shown when it does not."""
+@operation()
+def grafana(unit: str, files: list[str], port: int) -> Commands:
+    """Grafana runs, was started after the last change of ``files``, and says that it is well."""
+    question = {"unit": unit, "port": port}
+    seen: ServingState = host.get_fact(Serving, **question)
+    steps = units.steps(host.get_fact(Unit, unit=unit, files=tuple(files)))
+    if not seen.well and not {"start", "restart"} & set(steps):
+        steps.append("restart")
+    for step in steps:
+        yield "systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {unit}"
+    if {"start", "restart"} & set(steps):
+        crashed: int | None = None
+
+        def well(host: Host) -> bool | None:
+            nonlocal crashed
+            now: ServingState = host.get_fact(Serving, **question)
+            crashed = now.crashes if crashed is None else crashed
+            lost = now.active in ("inactive", "failed") or now.crashes - crashed >= CRASHES
+            return now.well or (None if lost else False)
+
+        yield FunctionCommand(_wait, (unit, well, "is not well"), {})
+
+
+def _wait(
+    state: State,
+    host: Host,
+    unit: str,
+    ready: Callable[[Host], bool | None],
+    otherwise: str = "did not load its settings",
+) -> bool:
+    """Look until it is ready, or never will be (None); its last log lines are shown when it does not become so."""
     begin = time.monotonic()
-    while time.monotonic() - begin < PATIENCE:
-        if loaded(host):
+    found: bool | None = False
+    while found is False and time.monotonic() - begin < PATIENCE:
+        found = ready(host)
+        if found:
             return True
         time.sleep(POLL)
-    logger.error(f"{host.print_prefix}{unit} did not load its settings within {PATIENCE} s; its last lines:")
+    elapsed = time.monotonic() - begin
+    logger.error(f"{host.print_prefix}{unit} {otherwise} after {elapsed:.0f} s; its last lines:")
     lines = f"journalctl --no-pager --output=cat --lines=20 --unit={unit}"
-    _, output = host.run_shell_command(lines, _sudo=bool(host.state.config.SUDO))
-    for line in output.stdout_lines:
+    for line in shell.run(state, host, lines)[1]:
         logger.error(f"{host.print_prefix}  {line}")
     return False
 

@@ -20,6 +20,14 @@ def wanted(settings: Settings) -> Thermal:
     return settings.monitoring.thermal
 
 
+@pytest.fixture(scope="module")
+def watched(wanted: Thermal) -> Thermal:
+    """A test of what is there where the card is watched."""
+    if not wanted.enabled:
+        pytest.skip("the settings want no card watched")
+    return wanted
+
+
 def _units(wanted: Thermal) -> dict[str, bool]:
     """Every unit that there could be, and whether it has something to do."""
     cools = wanted.on_critical.power_limit is not None or wanted.on_critical.stop_engine is not None
@@ -41,8 +49,8 @@ def test_unit_runs_now_and_after_a_boot_or_is_not_there_at_all(machine: Machine,
             assert machine.unit(service, "LoadState")["LoadState"] == "not-found", service
 
 
-def test_nothing_of_it_has_more_rights_than_it_needs(machine: Machine, wanted: Thermal) -> None:
-    for unit, is_wanted in _units(wanted).items():
+def test_nothing_of_it_has_more_rights_than_it_needs(machine: Machine, watched: Thermal) -> None:
+    for unit, is_wanted in _units(watched).items():
         service = unit.replace(".path", ".service")
         if is_wanted:
             said = machine.run(f"systemd-analyze security --no-pager {service} | tail -n 1")
@@ -50,30 +58,27 @@ def test_nothing_of_it_has_more_rights_than_it_needs(machine: Machine, wanted: T
             assert found is not None and float(found[1]) <= EXPOSURE[service], said
 
 
-def test_monitor_is_nobody_and_has_no_capability(machine: Machine, wanted: Thermal) -> None:
-    if wanted.enabled:
-        process = machine.process(machine.unit(SERVICE, "MainPID")["MainPID"])
-        assert int(process["Uid"].split()[0]) > 60000
-        for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-            assert int(process[kind], 16) == 0, kind
-        assert process["NoNewPrivs"] == "1"
+def test_monitor_is_nobody_and_has_no_capability(machine: Machine, watched: Thermal) -> None:
+    process = machine.process(machine.unit(SERVICE, "MainPID")["MainPID"])
+    assert int(process["Uid"].split()[0]) > 60000
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(process[kind], 16) == 0, kind
+    assert process["NoNewPrivs"] == "1"
 
 
-def test_monitor_reads_the_card_as_often_as_the_settings_say(machine: Machine, wanted: Thermal) -> None:
-    if wanted.enabled:
-        last = machine.json("/usr/local/bin/rig-thermal status --json || true")
-        assert last["interval"] == wanted.interval
-        age = float(machine.run("date +%s.%N")) - float(last["time"])
-        assert age < 3 * wanted.interval + wanted.timeout, "the last reading is old"
+def test_monitor_reads_the_card_as_often_as_the_settings_say(machine: Machine, watched: Thermal) -> None:
+    last = machine.json("/usr/local/bin/rig-thermal status --json || true")
+    assert last["interval"] == watched.interval
+    age = float(machine.run("date +%s.%N")) - float(last["time"])
+    assert age < 3 * watched.interval + watched.timeout, "the last reading is old"
 
 
-def test_card_can_be_read(machine: Machine, wanted: Thermal) -> None:
-    if wanted.enabled:
-        last = machine.json("/usr/local/bin/rig-thermal status --json || true")
-        assert last["problem"] is None
-        assert len(last["cards"]) >= 1
-        for card in last["cards"]:
-            assert card["level"] != "critical", "the card is too hot"
+def test_card_can_be_read(machine: Machine, watched: Thermal) -> None:
+    last = machine.json("/usr/local/bin/rig-thermal status --json || true")
+    assert last["problem"] is None
+    assert len(last["cards"]) >= 1
+    for card in last["cards"]:
+        assert card["level"] != "critical", "the card is too hot"
 
 
 def test_figures_are_where_they_are_looked_for(machine: Machine, settings: Settings, wanted: Thermal) -> None:
@@ -85,11 +90,10 @@ def test_figures_are_where_they_are_looked_for(machine: Machine, settings: Setti
         assert machine.lines(f"ls {path} 2>/dev/null || true") == []
 
 
-def test_what_it_is_told_is_roots_alone_to_change(machine: Machine, wanted: Thermal) -> None:
-    if wanted.enabled:
-        assert machine.stat("/etc/rig/thermal.json") == "644 root root"
-        critical = wanted.on_critical
-        cooling = machine.json("cat /etc/rig/thermal.json")["cooling"]
-        assert cooling["power_limit"] == critical.power_limit
-        assert (cooling["unit"] or "").endswith(f"@{critical.stop_engine}.service" if critical.stop_engine else "")
-        assert cooling["restore"] is critical.restore
+def test_what_it_is_told_is_roots_alone_to_change(machine: Machine, watched: Thermal) -> None:
+    assert machine.stat("/etc/rig/thermal.json") == "644 root root"
+    critical = watched.on_critical
+    cooling = machine.json("cat /etc/rig/thermal.json")["cooling"]
+    assert cooling["power_limit"] == critical.power_limit
+    assert (cooling["unit"] or "").endswith(f"@{critical.stop_engine}.service" if critical.stop_engine else "")
+    assert cooling["restore"] is critical.restore

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import yaml
 
 from lab.machine import NAME, Lab
 from rig import dashboards, grafana
@@ -22,7 +23,6 @@ from tests.lab.overrides import altered
 from tests.lab.prometheus import ask, lines, undrawn, value
 from tests.lab.runs import host_tests, plan, run
 from tests.lab.traces import eventually
-from tests.unit.sample import IMAGE, settings
 
 PLANTED = 9499
 """A port that surely is open to everybody, for a moment."""
@@ -213,12 +213,36 @@ def test_every_line_of_a_dashboard_is_drawn_with_its_legend(lab: Lab, dashboard:
     eventually(lambda: undrawn(lab, drawn), seconds=60)
 
 
-def test_grafanas_compose_file_is_one(lab: Lab, tmp_path: Path) -> None:
-    """As far as can be seen without its image."""
-    made = settings({"monitoring/grafana/enabled": True, "monitoring/grafana/image": IMAGE})
-    text = grafana.texts(made)[grafana.COMPOSE]
-    shown = lab.sudo("docker compose --file - config --format json", input=text).stdout
-    assert json.loads(shown)["services"]["grafana"]["network_mode"] == "host"
+def test_dashboards_are_shown_when_they_are_wanted_and_gone_when_not(lab: Lab) -> None:
+    """By a stand-in of Grafana, which stops where its folders cannot be read."""
+    path, provisioning = lab.directory / "hosts.yml", f"{grafana.HOME}/provisioning"
+    before = path.read_text()
+    hosts = yaml.safe_load(before)
+    hosts["hosts"][NAME]["settings"]["monitoring"]["grafana"]["enabled"] = True
+    path.write_text(yaml.safe_dump(hosts))
+    try:
+        assert run(lab).changes == {
+            "monitoring | Write Grafana's dashboards",
+            "monitoring | Pull the image of Grafana",
+            "monitoring | Run Grafana",
+        }
+        verdict = host_tests(lab, "-k", "dashboards")
+        assert (verdict.code, verdict.passed) == (0, 4), verdict.output
+        assert run(lab).changes == set()
+
+        lab.sudo(f"chmod 0700 {provisioning}; systemctl restart {grafana.UNIT}")
+        failed = run(lab)
+        assert failed.code == 1
+        _, _, said = failed.errors.partition(f"{grafana.UNIT} is not well")
+        assert f"{grafana.SEEN_AS}/provisioning/datasources cannot be read" in said, failed.errors
+        assert host_tests(lab, "-k", "dashboards_are_said").code == 1
+        # Otherwise systemd may start it once more before the run looks.
+        lab.sudo(f"systemctl stop {grafana.UNIT}; chmod 0755 {provisioning}")
+        assert run(lab).changes == {"monitoring | Run Grafana"}
+    finally:
+        path.write_text(before)
+    assert run(lab).changes == {"monitoring | Remove Grafana"}
+    assert host_tests(lab, "-k", "dashboards_are_there").code == 0
 
 
 # Alerts
