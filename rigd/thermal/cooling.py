@@ -125,6 +125,8 @@ class Hand:
                 return applied
             wanted = self._starts_at_boot(action.unit)
             if wanted:
+                # A start that was asked for is no crash: without this systemd refuses the sixth in ten minutes.
+                self._systemctl.run(["systemctl", "reset-failed", action.unit])
                 self._systemd("start", action.unit)
             applied = self._record(replace(applied, unit=None))
             fate = "is started again" if wanted else "stays stopped, as it does not start at boot any more"

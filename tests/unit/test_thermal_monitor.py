@@ -497,7 +497,7 @@ def systemd(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 @needs_root
 def test_an_engine_that_was_stopped_is_started_again(bench: Bench, systemd: Callable[[str], list[str]]) -> None:
-    assert systemd("enabled") == [f"start {ENGINE}"]
+    assert systemd("enabled") == [f"reset-failed {ENGINE}", f"start {ENGINE}"]
     assert bench.entries[-1][:2] == (journal.NOTICE, f"{ENGINE} is started again")
     assert not read_applied(bench.places).any
 
@@ -519,7 +519,7 @@ def test_an_engine_is_not_started_while_another_one_is_tried_in_its_place(
         patched.setattr(lock, "holder", lambda folder: 7)
         assert systemd("enabled") == []
     assert read_applied(bench.places).unit == ENGINE
-    assert systemd("enabled") == [f"start {ENGINE}"]
+    assert systemd("enabled") == [f"reset-failed {ENGINE}", f"start {ENGINE}"]
 
 
 def test_root_believes_one_word_in_a_regular_file_and_nothing_else(tmp_path: Path) -> None:
