@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
-from rig import alertmanager, containers, grafana, monitoring, mounts
+from rig import alertmanager, compose, containers, grafana, monitoring, mounts
 from rig.gpu.cards import CannotDrive, Card
 from rig.gpu.driver import handled, outdated, selection
 from rig.settings import Settings, size_bytes
-from rig.settings.engines import Containerised
 from rig.settings.firewall import Ssh
 from rig.settings.machine import User
 
@@ -402,8 +401,8 @@ def asked_disks(settings: Settings) -> tuple[str, ...]:
 
 def asked_images(settings: Settings) -> tuple[str, ...]:
     """Container images that preflight looks for."""
-    found = (engine.image for engine in settings.enabled_engines.values() if isinstance(engine, Containerised))
-    return tuple(sorted({image for image in found if image is not None}))
+    found = {engine.image for engine in compose.engines(settings).values()}
+    return tuple(sorted(image for image in found if image is not None))
 
 
 def asked_files(settings: Settings) -> tuple[PurePosixPath, ...]:

@@ -57,9 +57,10 @@ def amended(
     services = {}
     for name, service in wanted["services"].items():
         record = parse(records.get(name))
-        known = [] if record is None else [record.service]
-        known = [in_file.get(name), *known] if name in alternatives else [*known, in_file.get(name)]
-        services[name] = service if name == engine else next(filter(None, known), None)
+        kept = None if record is None else record.service
+        there_too = in_file.get(name)
+        before = there_too or kept if name in alternatives else kept or there_too
+        services[name] = service if name == engine else before
     return {**wanted, "services": {name: service for name, service in services.items() if service}}
 
 

@@ -129,16 +129,20 @@ class Programs:
 
 def left_over(name: str, processes: Path = Path("/proc")) -> int | None:
     """PID of a program of this name that was killed and is still there; whoever killed it may be long gone itself."""
+    # The kernel keeps the first fifteen characters of a name, and tells it first. Most processes have another one.
+    named = f"Name:\t{name[:15]}\n"
     for status in processes.glob("[0-9]*/status"):
         try:
-            found = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            text = status.read_text()
         except OSError:
             continue
+        if not text.startswith(named):
+            continue
+        found = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
         killed = int(found.get("ShdPnd", "0"), 16) >> (signal.SIGKILL - 1) & 1
         # One that is dead, and that nobody took notice of; where a thread is left, it is that which hangs.
         gone = found.get("State", "").startswith("Z") and found.get("Threads") == "1"
-        # The kernel keeps the first fifteen characters of a name.
-        if found.get("Name") == name[:15] and killed and not gone:
+        if killed and not gone:
             return int(status.parent.name)
     return None
 

@@ -25,6 +25,16 @@ def failing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(os, "fsync", fsync)
 
 
+def restic(disk: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A program in its place, beside which the disk is probed at every look."""
+    program = disk / "bin/restic"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setattr(vault, "PROBED", 0.0)
+
+
 def test_a_disk_that_takes_what_is_written_is_not_refused_and_nothing_is_left_on_it(disk: Path) -> None:
     assert target.refusal() is None
     assert list(disk.iterdir()) == []
@@ -44,12 +54,7 @@ def test_a_full_disk_is_left_to_the_program_that_filled_it(monkeypatch: pytest.M
 def test_a_program_that_writes_to_a_failed_disk_is_ended_though_it_would_try_on(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restic = disk / "bin/restic"
-    restic.parent.mkdir()
-    restic.write_text("#!/bin/sh\ntrap '' TERM\nfor turn in $(seq 120); do sleep 1; done\nexit 9\n")
-    restic.chmod(0o755)
-    monkeypatch.setenv("PATH", str(restic.parent), prepend=":")
-    monkeypatch.setattr(vault, "PROBED", 0.0)
+    restic(disk, monkeypatch, "trap '' TERM\nfor turn in $(seq 120); do sleep 1; done\nexit 9\n")
     monkeypatch.setattr(command, "GRACE", 0.5)
     failing(monkeypatch, errno.EIO)
     with pytest.raises(Failed, match=r"restic check of .* was ended: the disk takes nothing any more"):
@@ -57,11 +62,6 @@ def test_a_program_that_writes_to_a_failed_disk_is_ended_though_it_would_try_on(
 
 
 def test_a_disk_that_fails_is_still_read(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    restic = disk / "bin/restic"
-    restic.parent.mkdir()
-    restic.write_text("#!/bin/sh\nsleep 1\n")
-    restic.chmod(0o755)
-    monkeypatch.setenv("PATH", str(restic.parent), prepend=":")
-    monkeypatch.setattr(vault, "PROBED", 0.0)
+    restic(disk, monkeypatch, "sleep 1\n")
     failing(monkeypatch, errno.EROFS)
     vault.Vault("secret", read_only=True).check(vault.CHECK_ALL)
