@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api.deploy import deploy as concern
 from pyinfra.operations import files
 
-from rig import keyring
+from rig.apt import keyring
 from rig.containers import CONFLICTING, DISTRIBUTION, PIN, PINNED, VENDOR, pattern
 from rig.facts.containers import DAEMON
 from rig.gpu import driver as gpu

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pyinfra import host, logger
 from pyinfra.api.deploy import deploy as concern
 
-from rig import keyring
+from rig.apt import keyring
+from rig.apt.keyring import Repository
 from rig.facts.gpu import DriverFact
 from rig.gpu import driver as wanted
 from rig.gpu import words
 from rig.gpu.state import enrolment
-from rig.keyring import Repository
 from rig.operations import gpu, packages, units
 from rig.operations.files import written_together
 from rig.preflight import Machine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rig.openpgp import fingerprints
+from rig.apt.openpgp import fingerprints
 from rig.settings import Settings
 from tests.host.machine import Machine
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyinfra import host
 from pyinfra.api import DeployError
 
-from rig import repository_key
+from rig.apt import key
 from rig.facts.machine import FileText
 
 
@@ -29,9 +29,9 @@ class Repository:
 def text(repository: Repository) -> str:
     """The key ring that is there when it is the pinned one; else the vendor's. Raises DeployError."""
     there = host.get_fact(FileText, path=repository.keyring)
-    if there is not None and repository_key.is_pinned(there, repository.fingerprints):
+    if there is not None and key.is_pinned(there, repository.fingerprints):
         return str(there) + "\n"
     try:
-        return repository_key.fetch(repository.key, repository.fingerprints, repository.setting)
-    except repository_key.KeyRefused as error:
+        return key.fetch(repository.key, repository.fingerprints, repository.setting)
+    except key.KeyRefused as error:
         raise DeployError(f"{host.name} cannot be deployed, and nothing was changed: {error}") from error

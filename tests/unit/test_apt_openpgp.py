@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig import openpgp
-from rig.openpgp import NotAKey, fingerprints
+from rig.apt import openpgp
+from rig.apt.openpgp import NotAKey, fingerprints
 from tests.unit.sample import examples, needs
 
 # Made with GnuPG for this file; its private half was thrown away.

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from rig import repository_key
-from rig.repository_key import KeyRefused
+from rig.apt import key
+from rig.apt.key import KeyRefused
 from tests.unit.sample import needs
-from tests.unit.test_openpgp import FINGERPRINT, KEY, Gpg, gpg
+from tests.unit.test_apt_openpgp import FINGERPRINT, KEY, Gpg, gpg
 from tests.unit.web import Web, serving
 
 __all__ = ["gpg"]
@@ -30,18 +30,18 @@ def web() -> Iterator[Web]:
 
 def test_the_pinned_key_is_taken_as_it_is(web: Web) -> None:
     web.files["/gpg"] = KEY
-    assert repository_key.fetch(f"{web.url}/gpg", PINNED, SETTING) == KEY.decode()
+    assert key.fetch(f"{web.url}/gpg", PINNED, SETTING) == KEY.decode()
 
 
 def test_one_of_several_pinned_keys_is_enough(web: Web) -> None:
     web.files["/gpg"] = KEY
-    assert repository_key.fetch(f"{web.url}/gpg", (OTHER, FINGERPRINT), SETTING) == KEY.decode()
+    assert key.fetch(f"{web.url}/gpg", (OTHER, FINGERPRINT), SETTING) == KEY.decode()
 
 
 def test_another_key_is_refused_and_both_fingerprints_are_shown(web: Web) -> None:
     web.files["/gpg"] = KEY
     with pytest.raises(KeyRefused, match=f"{FINGERPRINT}.*pins {OTHER}; do not go on"):
-        repository_key.fetch(f"{web.url}/gpg", (OTHER,), SETTING)
+        key.fetch(f"{web.url}/gpg", (OTHER,), SETTING)
 
 
 @needs("gpg")
@@ -49,38 +49,38 @@ def test_the_pinned_key_in_company_of_another_is_refused(web: Web, gpg: Gpg) -> 
     foreign = gpg.run("--armor", "--export", "ed@example.org")
     web.files["/gpg"] = KEY + foreign
     with pytest.raises(KeyRefused, match=gpg.primary(foreign)[0]):
-        repository_key.fetch(f"{web.url}/gpg", PINNED, SETTING)
+        key.fetch(f"{web.url}/gpg", PINNED, SETTING)
 
 
 def test_a_web_page_is_no_key(web: Web) -> None:
     web.files["/gpg"] = b"<html>Please log in</html>"
     with pytest.raises(KeyRefused, match=r"no signing key.*containers\.vendor\.repository"):
-        repository_key.fetch(f"{web.url}/gpg", PINNED, SETTING)
+        key.fetch(f"{web.url}/gpg", PINNED, SETTING)
 
 
 def test_a_binary_key_ring_is_refused_as_apt_could_not_read_it_under_that_name(web: Web) -> None:
     web.files["/gpg"] = BINARY
     with pytest.raises(KeyRefused, match="armour"):
-        repository_key.fetch(f"{web.url}/gpg", PINNED, SETTING)
+        key.fetch(f"{web.url}/gpg", PINNED, SETTING)
 
 
 def test_a_missing_key_is_named_with_its_address(web: Web) -> None:
     with pytest.raises(KeyRefused, match=f"{web.url}/gpg cannot be had.*404"):
-        repository_key.fetch(f"{web.url}/gpg", PINNED, SETTING)
+        key.fetch(f"{web.url}/gpg", PINNED, SETTING)
 
 
 def test_an_answer_that_is_cut_short_is_refused(web: Web) -> None:
     web.files["/gpg"] = KEY
     web.promised["/gpg"] = len(KEY) + 100
     with pytest.raises(KeyRefused, match="cannot be had"):
-        repository_key.fetch(f"{web.url}/gpg", PINNED, SETTING)
+        key.fetch(f"{web.url}/gpg", PINNED, SETTING)
 
 
 def test_an_endless_answer_is_cut_off_and_refused(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository_key, "LIMIT", 100)
+    monkeypatch.setattr(key, "LIMIT", 100)
     web.files["/gpg"] = KEY
     with pytest.raises(KeyRefused, match="no signing key"):
-        repository_key.fetch(f"{web.url}/gpg", PINNED, SETTING)
+        key.fetch(f"{web.url}/gpg", PINNED, SETTING)
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
@@ -88,7 +88,7 @@ def test_a_server_that_does_not_answer_is_named() -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/gpg"
         with pytest.raises(KeyRefused, match="check its address"):
-            repository_key.fetch(url, PINNED, SETTING)
+            key.fetch(url, PINNED, SETTING)
 
 
 @pytest.mark.parametrize(
@@ -105,4 +105,4 @@ def test_a_server_that_does_not_answer_is_named() -> None:
 def test_a_ring_on_the_machine_is_judged_by_its_fingerprints(
     text: str | None, pinned: tuple[str, ...], is_pinned: bool
 ) -> None:
-    assert repository_key.is_pinned(text, pinned) is is_pinned
+    assert key.is_pinned(text, pinned) is is_pinned

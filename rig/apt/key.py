@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import requests
 import urllib3
 
-from rig import openpgp
+from rig.apt import openpgp
 
 LIMIT = 1 << 20
 """Bytes beyond which an answer is no key."""

@@ -1,0 +1,1 @@
+"""The keys that sign package repositories: parsed, fetched and checked against their pinned fingerprints."""
