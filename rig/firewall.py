@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from rig.compose import BRIDGE
+from rig.engines.compose import BRIDGE
 from rig.settings.firewall import Firewall
 
 BRIDGES = ("docker0", BRIDGE)

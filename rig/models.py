@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from rig import compose, native, served
+from rig.engines import compose, native, served
 from rig.settings import Settings, size_bytes
 from rigd.models.manifest import File, Limits, Manifest, Model
 from rigd.models.state import FetchState, line

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
-from rig import alertmanager, compose, containers, grafana, monitoring, mounts
+from rig import alertmanager, containers, grafana, monitoring, mounts
+from rig.engines import compose
 from rig.gpu.cards import CannotDrive, Card
 from rig.gpu.driver import handled, outdated, selection
 from rig.settings import Settings, size_bytes

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pyinfra.api.deploy import deploy as concern
 
-from rig import compose, modes, native, vllm
+from rig.engines import compose, modes, native, vllm
+from rig.engines.served import Served
 from rig.facts.secrets import NATIVE
 from rig.models import markers
 from rig.operations import downloads, engines
 from rig.operations.files import written
 from rig.render import own_file, render
-from rig.served import Served
 from rig.settings import Settings
 from rig.settings.engines import CommonEngine, Containerised, NativeEngine
 from rig.settings.secrets import key_variable

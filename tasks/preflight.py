@@ -10,7 +10,8 @@ from dataclasses import replace
 from pyinfra import logger
 from pyinfra.api import Config, DeployError, Host
 
-from rig import native, preflight
+from rig import preflight
+from rig.engines import native
 from rig.facts.preflight import LoginFact, MachineFact
 from rig.facts.secrets import Keys, KeyState
 from rig.settings import Settings, SettingsError, active

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyinfra.api.deploy import deploy as concern
 
-from rig import native
+from rig.engines import native
 from rig.facts.secrets import KEYS
 from rig.operations import secrets
 from rig.settings import Settings

@@ -11,10 +11,10 @@ from typing import Literal
 
 from pyinfra.api import FactBase
 
-from rig.engines import EngineState
+from rig.engines.served import COMPOSE as COMPOSE_FILE
+from rig.engines.served import FOLDER, path
+from rig.engines.steps import EngineState
 from rig.facts.secrets import KEYS
-from rig.served import COMPOSE as COMPOSE_FILE
-from rig.served import FOLDER, path
 from rigd.modes.choice import Unit
 
 COMPOSE = f"docker compose --project-name rig --env-file {KEYS} --file {COMPOSE_FILE}"

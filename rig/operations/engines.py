@@ -13,8 +13,9 @@ from typing import Any
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, State, operation
 
-from rig import served
-from rig.engines import EngineState, idle_steps, in_the_way, steps
+from rig.engines import served
+from rig.engines.served import Served
+from rig.engines.steps import EngineState, idle_steps, in_the_way, steps
 from rig.facts.engines import (
     Alternatives,
     ContainerEngine,
@@ -27,7 +28,6 @@ from rig.facts.engines import (
 from rig.facts.machine import FileText
 from rig.operations import Commands, files, shell
 from rig.render import render
-from rig.served import Served
 from rigd.modes.choice import chosen
 from rigd.modes.switch import CRASHES
 

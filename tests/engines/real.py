@@ -15,7 +15,7 @@ from typing import Any
 import requests
 
 from lab.recipes import checkpoint
-from rig import vllm
+from rig.engines import vllm
 from rig.settings.engines import VllmEngine
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rig import compose, vllm
+from rig.engines import compose, vllm
 from rig.settings.engines import VllmEngine
 from tests.engines.real import understood
 from tests.unit.sample import IMAGE, settings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rig import compose
+from rig.engines import compose
 from rig.render import render
 from rig.settings import Settings
 from rig.settings.engines import ContainerEngine

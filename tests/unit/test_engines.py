@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from rig.engines import EngineState, Step, in_the_way, steps
+from rig.engines.steps import EngineState, Step, in_the_way, steps
 
 WANTED = "f" * 64
 CURRENT = EngineState(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rig import llama
+from rig.engines import llama
 from rig.settings.engines import ContainerEngine, NativeEngine
 from tests.unit.sample import settings
 

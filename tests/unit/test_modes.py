@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from rig import modes
-from rig.engines import idle_steps
+from rig.engines import modes
+from rig.engines.served import Served
+from rig.engines.steps import idle_steps
 from rig.render import render
-from rig.served import Served
 from rigd import card, command, configuration
 from rigd.command import Programs
 from rigd.models.errors import BadInput, Failed

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig import modes, native
+from rig.engines import modes, native
 from rig.render import render
 from rig.settings.engines import NativeEngine
 from tests.unit.sample import examples, folder, needs, settings

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from rig import compose, served
+from rig.engines import compose, served
+from rig.engines.served import Served
 from rig.facts import engines as facts
 from rig.render import render
-from rig.served import Served
 from tests.unit.sample import IMAGE, Here, settings
 
 OTHER = {"runtime": "container", "image": IMAGE, "model": "qwen3-vl-4b-q4", "port": 8010}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import PurePosixPath
 
-from rig import llama, units
+from rig import units
+from rig.engines import llama
 from rig.settings import Settings
 from rig.settings.engines import NativeEngine
 

@@ -7,7 +7,7 @@ import json
 from pathlib import PurePosixPath
 from typing import Any
 
-from rig import llama, vllm
+from rig.engines import llama, vllm
 from rig.settings import Settings
 from rig.settings.engines import ContainerEngine, Containerised, VllmEngine
 from rig.settings.secrets import key_variable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rig.served import Served, path
+from rig.engines.served import Served, path
 from rig.settings import Settings
 from rig.settings.engines import NativeEngine
 from rig.settings.secrets import key_variable
