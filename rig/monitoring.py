@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from rig import alertmanager, alerts, units
-from rig.models import RECORDS
+from rig.models.fetch import RECORDS
 from rig.settings import Settings, size_bytes
 from rig.settings.engines import Engine, NativeEngine
 from rig.settings.monitoring import seconds

@@ -7,7 +7,7 @@ from pyinfra.api.deploy import deploy as concern
 from rig.engines import compose, modes, native, vllm
 from rig.engines.served import Served
 from rig.facts.secrets import NATIVE
-from rig.models import markers
+from rig.models.fetch import markers
 from rig.operations import downloads, engines
 from rig.operations.files import written
 from rig.render import own_file, render

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pyinfra.api.deploy import deploy as concern
 
-from rig import models as wanted
 from rig import wheel
+from rig.models import fetch as wanted
 from rig.operations import models, units
 from rig.operations.files import written
 from rig.render import render

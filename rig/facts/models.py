@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from pyinfra.api import FactBase
 
-from rig.models import UNIT, ModelsState
+from rig.models.fetch import UNIT, ModelsState
 from rigd.models import state
 
 PROGRAMS = "/opt/rig/rigd"

@@ -14,7 +14,7 @@ from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operati
 
 from rig import progress
 from rig.facts.models import DESCRIPTION, LINK, LINKS, PROGRAMS, Models, Programs, installed
-from rig.models import UNIT, ModelsState, Step, causes, complete, report, steps, tag
+from rig.models.fetch import UNIT, ModelsState, Step, causes, complete, report, steps, tag
 from rig.operations import Commands
 from rig.wheel import Wheel
 from rigd.models.manifest import Manifest, dump

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import lab.hub
-from rig import lock
-from rig.lock import CannotLock, Pin, Pinned
+from rig.models import lock
+from rig.models.lock import CannotLock, Pin, Pinned
 from rig.settings.tree import parse
 from tests.unit.fetching import REPOSITORY, REVISION, Hub, serving
 from tests.unit.project import Project

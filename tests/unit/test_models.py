@@ -15,10 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from rig import models
 from rig.facts import models as facts
 from rig.facts.models import DESCRIPTION, Models
-from rig.models import ModelsState, Step
+from rig.models import fetch
+from rig.models.fetch import ModelsState, Step
 from rig.operations import models as operations
 from rig.operations.models import _Teller, install
 from rig.wheel import SOURCE, build
@@ -28,8 +28,8 @@ from rigd.models.state import FetchState, FileState, as_dict
 from tests.lab.traces import eventually
 from tests.unit.sample import settings
 
-WANTED = models.manifest(settings())
-TAG = models.tag(WANTED)
+WANTED = fetch.manifest(settings())
+TAG = fetch.tag(WANTED)
 NAMES = frozenset(model.name for model in WANTED.models)
 THERE = ModelsState(active=False, manifest="", verified=NAMES)
 MISSING = replace(THERE, verified=frozenset())
@@ -58,7 +58,7 @@ def test_a_projector_is_fetched_too_and_a_model_of_two_engines_once() -> None:
             "engines/two/projector": "qwen3-vl-4b-mmproj",
         }
     )
-    assert {model.name: model.engines for model in models.manifest(changed).models} == {
+    assert {model.name: model.engines for model in fetch.manifest(changed).models} == {
         "qwen3-vl-4b-q4": ("one", "two"),
         "qwen3-vl-4b-mmproj": ("two",),
     }
@@ -73,7 +73,7 @@ def test_every_setting_of_a_download_reaches_the_program() -> None:
     changed = settings(
         {"models/download": {"parallel": 5, "rate": "20M", "attempts": 3}, "models/hub": "http://mirror"}
     )
-    wanted = models.manifest(changed)
+    wanted = fetch.manifest(changed)
     assert (wanted.limits.parallel, wanted.limits.bytes_per_second, wanted.limits.attempts) == (5, 20 << 20, 3)
     assert wanted.hub == "http://mirror"
     assert wanted.backup == "/mnt/backup/models"
@@ -83,8 +83,8 @@ def test_every_setting_of_a_download_reaches_the_program() -> None:
 def test_a_disk_that_the_settings_name_is_asked_for_and_not_the_folder_under_it() -> None:
     mount = {"storage/models/mount": {"source": "LABEL=models"}}
     assert not WANTED.must_be_mount
-    assert models.manifest(settings(mount)).must_be_mount
-    assert models.manifest(settings({"storage/models/must_be_mount": True})).must_be_mount
+    assert fetch.manifest(settings(mount)).must_be_mount
+    assert fetch.manifest(settings({"storage/models/must_be_mount": True})).must_be_mount
 
 
 def test_the_program_accepts_every_manifest_that_the_settings_make() -> None:
@@ -109,7 +109,7 @@ def test_the_program_accepts_every_manifest_that_the_settings_make() -> None:
     ],
 )
 def test_a_fetch_is_started_when_one_is_due_and_left_alone_at_its_work(state: ModelsState, steps: list[Step]) -> None:
-    assert models.steps(state, WANTED) == steps
+    assert fetch.steps(state, WANTED) == steps
 
 
 def _ended(result: str, *errors: str | None, error: str | None = None, digest: str = WANTED.digest) -> ModelsState:
@@ -125,12 +125,12 @@ def _ended(result: str, *errors: str | None, error: str | None = None, digest: s
     ],
 )
 def test_a_fetch_that_failed_is_told_with_its_causes(state: ModelsState, causes: list[str]) -> None:
-    assert models.causes(state, WANTED) == causes
+    assert fetch.causes(state, WANTED) == causes
 
 
 @pytest.mark.parametrize("state", [MISSING, _ended("running"), _ended("failed", "old", digest="another")])
 def test_a_fetch_that_vanished_is_told_as_such(state: ModelsState) -> None:
-    assert models.causes(state, WANTED) == [
+    assert fetch.causes(state, WANTED) == [
         "the fetch ended before it was done, perhaps killed; run the deploy again, and it goes on from there"
     ]
 
@@ -158,7 +158,7 @@ def _running(pid: int, digest: str = WANTED.digest) -> ModelsState:
 def test_a_wait_is_told_with_its_reason_and_an_old_fetch_is_not_taken_for_it(
     state: ModelsState, said: str | None
 ) -> None:
-    told = models.report(state, WANTED)
+    told = fetch.report(state, WANTED)
     assert told == said or (told or "").startswith(f"{said}, ")
 
 
