@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
-from rig import alertmanager, containers, grafana, monitoring, mounts
+from rig import containers, mounts
 from rig.engines import compose
 from rig.gpu.cards import CannotDrive, Card
 from rig.gpu.driver import handled, outdated, selection
+from rig.monitoring import alertmanager, grafana, prometheus
 from rig.settings import Settings, size_bytes
 from rig.settings.firewall import Ssh
 from rig.settings.machine import User
@@ -320,7 +321,7 @@ def _is_own(key: str, listener: Listener) -> bool:
     """Whether it is the program of the monitoring that this key of the settings is about."""
     if key == "monitoring.grafana":
         return listener.container == grafana.CONTAINER
-    return listener.unit == monitoring.UNIT_OF[key]
+    return listener.unit == prometheus.UNIT_OF[key]
 
 
 def _cards(settings: Settings, machine: Machine) -> list[str]:

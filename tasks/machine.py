@@ -6,9 +6,10 @@ from pyinfra import host
 from pyinfra.api.deploy import deploy as concern
 from pyinfra.operations import server
 
-from rig import backup, monitoring
+from rig import backup
 from rig.facts.machine import Homes
 from rig.gpu.driver import KEPT
+from rig.monitoring import prometheus
 from rig.operations import machine, packages, units
 from rig.operations.files import written
 from rig.render import render
@@ -37,7 +38,7 @@ def deploy(settings: Settings) -> None:
     """The operating system as the settings have it, before anything is served from it."""
     wanted = settings.machine
     packages.configured(name="Finish interrupted package installations")
-    wanted_packages = {*OWN_PACKAGES, *wanted.packages, *monitoring.packages(settings), *backup.packages(settings)}
+    wanted_packages = {*OWN_PACKAGES, *wanted.packages, *prometheus.packages(settings), *backup.packages(settings)}
     packages.present(name="Install packages", packages=sorted(wanted_packages))
     machine.time_zone(name=f"Set the time zone to {wanted.timezone}", zone=wanted.timezone)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pyinfra.api.deploy import deploy as concern
 
-from rig import alertmanager, alerts, grafana
-from rig import monitoring as wanted
+from rig.monitoring import alertmanager, alerts, grafana
+from rig.monitoring import prometheus as wanted
 from rig.operations import engines, monitoring, units
 from rig.operations.files import written_together
 from rig.render import own_file, render

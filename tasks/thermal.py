@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rig import thermal as wanted
 from rig.facts.models import LINKS
+from rig.monitoring import thermal as wanted
 from rig.operations import thermal, units
 from rig.operations.files import written_together
 from rig.render import own_file

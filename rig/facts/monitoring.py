@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pyinfra.api import FactBase
 
 from rig.facts.secrets import KEYS as STORE
-from rig.monitoring import KEYS
+from rig.monitoring.prometheus import KEYS
 
 FOLDER = "750 root:prometheus"
 FILE = "640 root:prometheus"

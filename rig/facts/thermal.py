@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
-from rig.thermal import APPLIED, LINK
+from rig.monitoring.thermal import APPLIED, LINK
 
 
 @dataclass(frozen=True)

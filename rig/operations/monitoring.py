@@ -25,7 +25,7 @@ from rig.facts.monitoring import (
 )
 from rig.facts.secrets import KEYS as STORE
 from rig.facts.units import Unit
-from rig.monitoring import CONFIGURATION, KEYS
+from rig.monitoring.prometheus import CONFIGURATION, KEYS
 from rig.operations import Commands, packages, shell
 from rig.operations.files import differing
 from rig.render import upload

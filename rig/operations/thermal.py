@@ -9,8 +9,8 @@ from pyinfra.api import operation
 
 from rig.facts.models import LINKS
 from rig.facts.thermal import Thermal, ThermalState
+from rig.monitoring.thermal import LINK, TARGET, UNITS, unit_path
 from rig.operations import Commands
-from rig.thermal import LINK, TARGET, UNITS, unit_path
 
 
 @operation()

@@ -13,10 +13,10 @@ import requests
 import testinfra  # type: ignore[import-untyped]
 
 from lab.standins import vllm as standin
-from rig import dashboards
-from rig.alerts import QUEUE
 from rig.facts.engines import ContainerEngine
 from rig.facts.secrets import KEYS
+from rig.monitoring import dashboards
+from rig.monitoring.alerts import QUEUE
 from rig.settings import Settings, key_variable
 from rig.settings.engines import VllmEngine
 from tests.engines.real import serving, tiny

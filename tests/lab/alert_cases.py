@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rig.alerts import Alert
+from rig.monitoring.alerts import Alert
 
 MACHINE_FILE, GPU_FILE = (f"/var/lib/prometheus/node-exporter/rig_{name}.prom" for name in ("machine", "gpu"))
 SUCCESS = "rig_backup_last_success_timestamp_seconds"

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lab.machine import Lab
-from rig.dashboards import RATE, Dashboard, Line
+from rig.monitoring.dashboards import RATE, Dashboard, Line
 from tests.lab.promql import names
 
 

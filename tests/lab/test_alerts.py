@@ -7,7 +7,7 @@ import shlex
 import yaml
 
 from lab.machine import Lab
-from rig import alerts
+from rig.monitoring import alerts
 from tests.lab.alert_cases import CASES, promtool_test
 from tests.unit.sample import settings
 

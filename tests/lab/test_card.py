@@ -10,7 +10,7 @@ import yaml
 
 from lab.machine import NAME, Lab
 from lab.recipes.driver import DRIVERS
-from rig import dashboards
+from rig.monitoring import dashboards
 from tests.lab.conftest import Machines
 from tests.lab.overrides import altered, merged
 from tests.lab.prometheus import lines, undrawn, value

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from lab.machine import NAME, Lab
-from rig import dashboards, grafana
+from rig.monitoring import dashboards, grafana
 from tests.lab import receivers
 from tests.lab.conftest import Machines
 from tests.lab.fingerprint import Fingerprint, differences, lives, restarted

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lab.machine import CHECKOUT, NAME, Lab
-from rig import dashboards
+from rig.monitoring import dashboards
 from tests.lab import receivers
 from tests.lab.conftest import Machines
 from tests.lab.fingerprint import lives, restarted

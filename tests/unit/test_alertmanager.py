@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from rig import alertmanager
+from rig.monitoring import alertmanager
 from rig.render import render
 from rig.settings import Settings
 from rigd.alerts import trial

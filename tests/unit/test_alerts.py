@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from rig.alerts import alerts, document, figures
+from rig.monitoring.alerts import alerts, document, figures
 from rig.settings.monitoring import seconds
 from tests.lab.alert_cases import CASES
 from tests.unit.sample import settings

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rig import dashboards, grafana
-from rig.dashboards import ALL, Dashboard
+from rig.monitoring import dashboards, grafana
+from rig.monitoring.dashboards import ALL, Dashboard
 from rigd.thermal.metrics import METRICS
 from tests.lab.promql import names
 from tests.unit.project import WORKSTATION, Project

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from rig import thermal
 from rig.facts.thermal import Thermal, ThermalState
+from rig.monitoring import thermal
 from rig.render import own_file
 from rigd.thermal.config import Config, Cooling, dump, parse
 from rigd.thermal.levels import Limits

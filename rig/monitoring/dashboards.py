@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rig.alerts import DISKS, QUEUE
+from rig.monitoring.alerts import DISKS, QUEUE
 
 SOURCE = "prometheus"
 """Name by which Grafana knows Prometheus."""

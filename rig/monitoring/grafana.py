@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from rig import dashboards
+from rig.monitoring import dashboards
 from rig.settings import Settings
 
 UNIT = "rig-grafana.service"

@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import Any
 
-from rig import alertmanager, alerts, units
+from rig import units
 from rig.models.fetch import RECORDS
+from rig.monitoring import alertmanager, alerts
 from rig.settings import Settings, size_bytes
 from rig.settings.engines import Engine, NativeEngine
 from rig.settings.monitoring import seconds

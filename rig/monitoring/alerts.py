@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rig import thermal
+from rig.monitoring import thermal
 from rig.settings import Settings
 from rig.settings.monitoring import seconds
 from rigd.backup.schedule import EVERY
