@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
-from rig import containers, mounts
+from rig import containers
 from rig.engines import compose
 from rig.gpu.cards import CannotDrive, Card
 from rig.gpu.driver import handled, outdated, selection
@@ -18,6 +18,7 @@ from rig.monitoring import alertmanager, grafana, prometheus
 from rig.settings import Settings, size_bytes
 from rig.settings.firewall import Ssh
 from rig.settings.machine import User
+from rig.systemd import mounts
 
 SUPPORTED: dict[tuple[str, str], str] = {
     ("debian", "12"): "Debian 12",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pyinfra.api.deploy import deploy as concern
 from pyinfra.operations import files
 
-from rig import mounts
 from rig.operations import units
 from rig.operations.files import written
 from rig.render import render
 from rig.settings import Settings
 from rig.settings.storage import Folder
+from rig.systemd import mounts
 
 RIG = "/etc/rig"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import PurePosixPath
 
-from rig import units
 from rig.engines import llama
 from rig.settings import Settings
 from rig.settings.engines import NativeEngine
+from rig.systemd import units
 
 INSTALLED = PurePosixPath("/opt/rig/llama.cpp")
 

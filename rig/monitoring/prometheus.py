@@ -6,12 +6,12 @@ import hashlib
 import json
 from typing import Any
 
-from rig import units
 from rig.models.fetch import RECORDS
 from rig.monitoring import alertmanager, alerts
 from rig.settings import Settings, size_bytes
 from rig.settings.engines import Engine, NativeEngine
 from rig.settings.monitoring import seconds
+from rig.systemd import units
 from rigd.metrics.config import TEXTFILES, Config
 from rigd.metrics.config import Engine as WatchedEngine
 

@@ -11,12 +11,12 @@ from pyinfra import host
 from pyinfra.api import operation
 from pyinfra.operations import files as pyinfra_files
 
-from rig import units
 from rig.containers import Offered, due, no_such_version, pattern
 from rig.facts.containers import DAEMON, Daemon, Offers
 from rig.facts.units import Unit
 from rig.operations import Commands, files
 from rig.operations.packages import INSTALL, UPDATE
+from rig.systemd import units
 
 SERVICE = "docker.service"
 BEFORE = f"{DAEMON}.rig-before"

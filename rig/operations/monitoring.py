@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 from pyinfra import host, logger
 from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operation
 
-from rig import units
 from rig.facts.files import FileState, WrittenTogether
 from rig.facts.monitoring import (
     FOLDER,
@@ -29,6 +28,7 @@ from rig.monitoring.prometheus import CONFIGURATION, KEYS
 from rig.operations import Commands, packages, shell
 from rig.operations.files import differing
 from rig.render import upload
+from rig.systemd import units
 from rigd.modes.switch import CRASHES
 
 POLL = 0.5

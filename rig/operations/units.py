@@ -7,9 +7,9 @@ import shlex
 from pyinfra import host
 from pyinfra.api import operation
 
-from rig import units
 from rig.facts.units import Unit
 from rig.operations import Commands
+from rig.systemd import units
 
 
 @operation()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig import mounts
+from rig.systemd import mounts
 from tests.unit.sample import examples, needs
 
 PART = st.text("abzAZ059._@+-", min_size=1, max_size=8).filter(lambda part: part not in (".", ".."))

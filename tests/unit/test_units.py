@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from rig.units import Step, steps
+from rig.systemd.units import Step, steps
 
 
 @dataclass(frozen=True)
