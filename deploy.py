@@ -2,7 +2,7 @@
 
 from pyinfra import config, host, state
 
-from rig import connection, progress
+from rig.operator import connection, progress
 from tasks import backup, containers, engines, firewall, gpu, machine, models, monitoring, preflight, secrets, storage
 
 connection.tune(host)

@@ -13,8 +13,8 @@ from pyinfra import logger as _logger
 if str(_Path(__file__).resolve().parent) not in _sys.path:
     _sys.path.insert(0, str(_Path(__file__).resolve().parent))
 
-from rig.connection import Explanations as _Explanations
-from rig.connection import known_as as _known_as
+from rig.operator.connection import Explanations as _Explanations
+from rig.operator.connection import known_as as _known_as
 from rig.settings import Host as _Host
 from rig.settings import SettingsError as _SettingsError
 from rig.settings import active_inventory as _active_inventory

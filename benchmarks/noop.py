@@ -31,7 +31,7 @@ ROUND_TRIP = re.compile(r"^\[[^\]]+\] >>> ", re.MULTILINE)
 
 # pyinfra, with the one call undone that makes the connection quick.
 NAGLE = (
-    "from rig import connection; connection.tune = lambda host: None; "
+    "from rig.operator import connection; connection.tune = lambda host: None; "
     "from pyinfra_cli.main import cli; cli(prog_name='pyinfra')"
 )
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from rig import remote
 from rig.capacity import Model
 from rig.capacity.checkpoint import read_checkpoint
 from rig.capacity.model import NotAModel
 from rig.gpu.doctor import Check, diagnose
 from rig.models import lock as locking
+from rig.operator import remote
 from rig.plan import figures, page, terminal
 from rig.settings import Host, HostsFile, Inventory, Problem, Settings, SettingsError, load_local, preview, select
 from rig.settings.hosts import LOCAL

@@ -10,13 +10,13 @@ from paramiko import SSHException
 from pyinfra import host, logger
 from pyinfra.api import FactError, FunctionCommand, Host, State, operation
 
-from rig import connection, progress
 from rig.facts.gpu import SLEEP, BootId, DriverFact, Masked
 from rig.gpu import words
 from rig.gpu.driver import TOOLKIT, Selection
 from rig.gpu.state import Driver, Reboot, current, described, enrolment, initramfs_due, kernels, missing_headers, reboot
 from rig.operations import Commands
 from rig.operations.packages import INSTALL, UPDATE
+from rig.operator import connection, progress
 from rig.settings.hosts import LOCAL
 
 CDI = "nvidia-cdi-refresh.service"

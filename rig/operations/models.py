@@ -12,10 +12,10 @@ import click
 from pyinfra import host, logger
 from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operation
 
-from rig import progress
 from rig.facts.models import DESCRIPTION, LINK, LINKS, PROGRAMS, Models, Programs, installed
 from rig.models.fetch import UNIT, ModelsState, Step, causes, complete, report, steps, tag
 from rig.operations import Commands
+from rig.operator import progress
 from rig.wheel import Wheel
 from rigd.models.manifest import Manifest, dump
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rig.progress import Progress
+from rig.operator.progress import Progress
 
 
 class Host:
@@ -35,7 +35,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         found.append((host.print_prefix, name))
         return SimpleNamespace(kill=lambda: found.remove((host.print_prefix, name)))
 
-    monkeypatch.setattr("rig.progress.gevent.spawn", spawn)
+    monkeypatch.setattr("rig.operator.progress.gevent.spawn", spawn)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from rig.connection import explained
+from rig.operator.connection import explained
 from rig.settings import Host
 
 
