@@ -11,7 +11,7 @@ from rig.facts.containers import DAEMON
 from rig.gpu import driver as gpu
 from rig.operations import containers, packages
 from rig.operations.files import written
-from rig.preflight import Machine
+from rig.preflight.machine import Machine
 from rig.render import render
 from rig.settings import Settings
 from rig.settings.containers import Containers, Vendor

@@ -13,7 +13,7 @@ from rig.gpu import words
 from rig.gpu.state import enrolment
 from rig.operations import gpu, packages, units
 from rig.operations.files import written_together
-from rig.preflight import Machine
+from rig.preflight.machine import Machine
 from rig.render import own_file, render
 from rig.settings import Settings
 

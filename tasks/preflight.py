@@ -10,10 +10,11 @@ from dataclasses import replace
 from pyinfra import logger
 from pyinfra.api import Config, DeployError, Host
 
-from rig import preflight
 from rig.engines import native
 from rig.facts.preflight import LoginFact, MachineFact
 from rig.facts.secrets import Keys, KeyState
+from rig.preflight import problems
+from rig.preflight.machine import Machine
 from rig.settings import Settings, SettingsError, active
 from rig.settings.secrets import key_variable
 
@@ -21,13 +22,13 @@ APT_WAIT = 600
 """Seconds that a running apt is waited for before the deploy gives up."""
 
 
-def check(host: Host, config: Config) -> tuple[Settings, preflight.Machine]:
+def check(host: Host, config: Config) -> tuple[Settings, Machine]:
     """The machine's settings, and what preflight saw of it. Raises DeployError with every reason not to go on."""
     settings = _settings(host)
     login = host.get_fact(LoginFact, _sudo=False)
     ssh = settings.firewall.ssh if settings.firewall.enabled else None
     asks = bool(config.SUDO_PASSWORD) or sys.stdin.isatty()
-    _refuse(host, preflight.login_problems(login, sudo_password=asks, ssh=ssh, users=settings.machine.users))
+    _refuse(host, problems.login_problems(login, sudo_password=asks, ssh=ssh, users=settings.machine.users))
     config.SUDO = login.uid != 0
 
     found = _look(host, settings, sudo=config.SUDO)
@@ -39,7 +40,7 @@ def check(host: Host, config: Config) -> tuple[Settings, preflight.Machine]:
     if found.apt_holder is not None:
         _refuse(host, [f"{found.apt_holder} has held apt's lock for {APT_WAIT // 60} minutes; end it, and run again"])
     found = replace(found, malformed_keys=_malformed_keys(host, settings, sudo=config.SUDO))
-    _refuse(host, preflight.problems(settings, found))
+    _refuse(host, problems.problems(settings, found))
     return settings, found
 
 
@@ -58,13 +59,13 @@ def _settings(host: Host) -> Settings:
         raise SystemExit(2) from None
 
 
-def _look(host: Host, settings: Settings, *, sudo: bool) -> preflight.Machine:
-    found: preflight.Machine = host.get_fact(
+def _look(host: Host, settings: Settings, *, sudo: bool) -> Machine:
+    found: Machine = host.get_fact(
         MachineFact,
-        paths=preflight.asked_paths(settings),
-        files=tuple(str(path) for path in preflight.asked_files(settings)),
-        disks=preflight.asked_disks(settings),
-        images=preflight.asked_images(settings),
+        paths=problems.asked_paths(settings),
+        files=tuple(str(path) for path in problems.asked_files(settings)),
+        disks=problems.asked_disks(settings),
+        images=problems.asked_images(settings),
         _sudo=sudo,
     )
     return found

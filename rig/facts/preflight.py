@@ -11,7 +11,7 @@ from pyinfra.api import FactBase
 
 from rig.facts.containers import DAEMON
 from rig.facts.gpu import CARDS, card
-from rig.preflight import Listener, Login, Machine, Mounted, key_bodies
+from rig.preflight.machine import Listener, Login, Machine, Mounted, key_bodies
 from rigd.models.lock import NAME
 from rigd.modes.config import LOCK
 

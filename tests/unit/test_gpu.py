@@ -28,7 +28,7 @@ from rig.gpu.state import (
     reboot,
 )
 from rig.operations.gpu import stage
-from rig.preflight import SUPPORTED
+from rig.preflight.problems import SUPPORTED
 from rig.render import render
 from tests.unit.sample import Here, settings
 

@@ -10,17 +10,13 @@ import pytest
 
 from rig.facts.preflight import LoginFact, MachineFact
 from rig.gpu.cards import Card
-from rig.preflight import (
-    Listener,
-    Login,
-    Machine,
-    Mounted,
+from rig.preflight.machine import Listener, Login, Machine, Mounted, key_bodies
+from rig.preflight.problems import (
     asked_disks,
     asked_files,
     asked_images,
     asked_paths,
     human,
-    key_bodies,
     login_problems,
     problems,
 )

@@ -1,0 +1,1 @@
+"""Preflight: what a machine has, and what must be true of it before a deploy changes anything."""
