@@ -139,7 +139,7 @@ class Bench:
         script = (
             "import sys, os; from pathlib import Path; from rigd.backup import copies; "
             "from rigd.backup.backup import turn; from rigd.models import manifest; "
-            "from rigd.models.progress import Progress; "
+            "from rigd.base.progress import Progress; "
             f"os.chdir({str(self.root / 'backup')!r}); "
             f"shelf = copies.shelf(manifest.parse(Path({self.config.manifest!r}).read_text())); "
             "wanted = shelf.copies(); shown = Progress([copy.item for copy in wanted]); "

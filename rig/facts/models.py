@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pyinfra.api import FactBase
 
 from rig.models.fetch import UNIT, ModelsState
-from rigd.models import state
+from rigd.base import state
 
 PROGRAMS = "/opt/rig/rigd"
 """A folder for each version of rigd, named by the hash of its wheel."""

@@ -12,7 +12,7 @@ from pyinfra.api import FactBase
 from rig.facts.containers import DAEMON
 from rig.facts.gpu import CARDS, card
 from rig.preflight.machine import Listener, Login, Machine, Mounted, key_bodies
-from rigd.models.lock import NAME
+from rigd.base.lock import NAME
 from rigd.modes.config import LOCK
 
 

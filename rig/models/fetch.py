@@ -8,8 +8,8 @@ from typing import Literal
 
 from rig.engines import compose, native, served
 from rig.settings import Settings, size_bytes
+from rigd.base.state import FetchState, line
 from rigd.models.manifest import File, Limits, Manifest, Model
-from rigd.models.state import FetchState, line
 
 RECORDS = "/var/lib/rig/models"
 """NAME.verified for what was found right, NAME.failed for a model that must not be served."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rigd import configuration
 from rigd.alerts import trial
 from rigd.alerts.alertmanager import Alertmanager, Silent
+from rigd.base import configuration
+from rigd.base.errors import BadInput
 from rigd.metrics import config
-from rigd.models.errors import BadInput
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 CODES = "Exits with 0 when all is well, 1 when something fires or a receiver refused, 2 when nothing could be asked."

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rigd import configuration
 from rigd.backup import copies, metrics, password, schedule, state, target, vault
 from rigd.backup.config import Config
 from rigd.backup.copies import Outcome
 from rigd.backup.state import Run, State
+from rigd.base import configuration
+from rigd.base.errors import Failed
+from rigd.base.progress import Progress
+from rigd.base.state import size
 from rigd.models import manifest
-from rigd.models.errors import Failed
 from rigd.models.manifest import File, Manifest
-from rigd.models.progress import Progress
-from rigd.models.state import size
 
 
 @dataclass

@@ -12,17 +12,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from rigd import answer, configuration, priority
 from rigd.backup import config as configs
 from rigd.backup import copies, password, report, restore, state, target, vault
 from rigd.backup.backup import Backup, read_manifest
 from rigd.backup.config import Config
 from rigd.backup.ledger import Ledger
 from rigd.backup.vault import Vault, WrongPassword
-from rigd.models import lock
-from rigd.models.errors import BadInput, Failed
-from rigd.models.progress import Progress
-from rigd.models.state import size
+from rigd.base import answer, configuration, lock, priority
+from rigd.base.errors import BadInput, Failed
+from rigd.base.progress import Progress
+from rigd.base.state import size
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 
-from rigd.models.errors import Failed
+from rigd.base.errors import Failed
 
 LOOK = 0.5
 """Seconds between two looks at how far a program is."""

@@ -8,8 +8,8 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rigd.backup.schedule import Schedule
+from rigd.base.errors import BadInput
 from rigd.models import manifest
-from rigd.models.errors import BadInput
 
 PATH = "/etc/rig/backup.json"
 OWN = "/etc/rig"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rigd.backup import target, transfer
 from rigd.backup.ledger import Ledger
-from rigd.models import files, state
-from rigd.models.errors import Failed
+from rigd.base import files, state
+from rigd.base.errors import Failed
+from rigd.base.progress import Item, Progress
 from rigd.models.manifest import File, Manifest, Model
-from rigd.models.progress import Item, Progress
 from rigd.models.records import Record, Records, Stamp, holds
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rigd.models import files
+from rigd.base import files
 from rigd.models.manifest import File, Model
 from rigd.models.records import Stamp
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rigd import exposition
 from rigd.backup import schedule
 from rigd.backup.config import Config
 from rigd.backup.state import State, past
-from rigd.exposition import Metric, Sample
-from rigd.models import files
+from rigd.base import exposition, files
+from rigd.base.exposition import Metric, Sample
 
 NAME = "rig_backup.prom"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rigd.models.errors import BadInput
+from rigd.base.errors import BadInput
 
 
 def given(source: str | None) -> str:

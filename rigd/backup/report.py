@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 from rigd.backup import schedule, state, target
 from rigd.backup.backup import Backup
-from rigd.models import lock
-from rigd.models.state import duration, size
+from rigd.base import lock
+from rigd.base.state import duration, size
 
 UNKEPT = [
     "             nowhere else, as far as is known: without it the encrypted part is lost when this disk is;",

@@ -15,10 +15,11 @@ from pathlib import Path
 from rigd.backup import copies, transfer
 from rigd.backup.config import Config
 from rigd.backup.vault import Snapshot, Vault
-from rigd.models import files, records
-from rigd.models.errors import Failed
+from rigd.base import files
+from rigd.base.errors import Failed
+from rigd.base.progress import Progress
+from rigd.models import records
 from rigd.models.manifest import Manifest
-from rigd.models.progress import Progress
 from rigd.models.records import Records, Stamp, holds
 
 STAGING = "restoring"

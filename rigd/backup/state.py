@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rigd.backup.schedule import Past
-from rigd.models import files
+from rigd.base import files
 
 NAME = "state.json"
 CHECKED = "password-checked"

@@ -7,9 +7,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from rigd import mounts as disks
 from rigd.backup.config import Config
-from rigd.models.errors import Failed
+from rigd.base import mounts as disks
+from rigd.base.errors import Failed
 
 MODELS = Path("models")
 """Below the target, in the layout that rig-models asks before it asks the hub."""

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from rigd.backup import command
-from rigd.models import files, state
-from rigd.models.errors import Failed
+from rigd.base import files, state
+from rigd.base.errors import Failed
+from rigd.base.progress import Item
 from rigd.models.manifest import File
-from rigd.models.progress import Item
 from rigd.models.records import Stamp
 
 UNREADABLE = ""

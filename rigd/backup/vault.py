@@ -12,7 +12,7 @@ from typing import Any
 from rigd.backup import command, password, target
 from rigd.backup.config import Keep
 from rigd.backup.target import REPOSITORY
-from rigd.models.errors import Failed
+from rigd.base.errors import Failed
 
 TAG = "rig"
 """Snapshots of others in the same repository are none of our business."""

@@ -6,10 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from rigd import configuration, exposition
+from rigd.base import configuration, exposition, files
+from rigd.base.errors import BadInput
 from rigd.metrics import config, look
-from rigd.models import files
-from rigd.models.errors import BadInput
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 

@@ -8,9 +8,9 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from rigd import card
-from rigd.command import NoAnswer, Programs
-from rigd.exposition import Metric, Sample
+from rigd.base import card
+from rigd.base.command import NoAnswer, Programs
+from rigd.base.exposition import Metric, Sample
 from rigd.metrics.config import Config, Engine
 
 SECONDS = 2

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rigd import answer, configuration, priority
-from rigd.models import lock, manifest, progress, records, registry, state, verify
-from rigd.models.errors import BadInput, Failed
+from rigd.base import answer, configuration, lock, priority, progress, state
+from rigd.base.errors import BadInput, Failed
+from rigd.models import manifest, records, registry, verify
 from rigd.models.manifest import Manifest, Model
 from rigd.models.records import Records
 

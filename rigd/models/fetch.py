@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rigd.models import files, hub, part, state
-from rigd.models.errors import Failed, Trouble
+from rigd.base import files, state
+from rigd.base.errors import Failed, Trouble
+from rigd.base.progress import Item, Progress
+from rigd.models import hub, part
 from rigd.models.hub import Hub
 from rigd.models.manifest import File, Manifest, Model
 from rigd.models.pace import Patience, Stopped, Throttle
 from rigd.models.part import Part
-from rigd.models.progress import Item, Progress
 from rigd.models.records import Records, Stamp, holds
 
 FRUITFUL = 1 << 20

@@ -17,7 +17,7 @@ import requests
 from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
-from rigd.models.errors import BadInput, Failed, Trouble
+from rigd.base.errors import BadInput, Failed, Trouble
 from rigd.models.manifest import File, Model
 
 REDIRECTS = 5

@@ -12,8 +12,8 @@ from pathlib import PurePosixPath
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from rigd import mounts
-from rigd.models.errors import BadInput, Failed
+from rigd.base import mounts
+from rigd.base.errors import BadInput, Failed
 
 PATH = "/etc/rig/models.json"
 """Where it lies on a machine."""

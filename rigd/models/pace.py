@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from rigd.models.errors import Trouble
+from rigd.base.errors import Trouble
 
 LONGEST_WAIT = 3600.0
 """Seconds; a server that asks for more is not waited for."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rigd.models.files import CHUNK, sync_directory
+from rigd.base.files import CHUNK, sync_directory
 
 AHEAD = 16
 """Pieces, of 1 MiB at most, that may wait for their hashing."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rigd.models.files import replace
+from rigd.base.files import replace
 from rigd.models.manifest import File, Manifest, Model
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rigd.models import lock, state
+from rigd.base import lock, state
 from rigd.models.gguf import quantization
 from rigd.models.manifest import Manifest, Model
 from rigd.models.records import Record, Records, Stamp, holds

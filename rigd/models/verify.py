@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rigd.models import files
-from rigd.models.errors import Failed
+from rigd.base import files
+from rigd.base.errors import Failed
+from rigd.base.progress import Item, Progress
 from rigd.models.manifest import File, Manifest, Model
-from rigd.models.progress import Item, Progress
 from rigd.models.records import Records, Stamp
 
 

@@ -13,10 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rigd import configuration
-from rigd.command import Programs
-from rigd.models import files, lock
-from rigd.models.errors import BadInput, Failed
+from rigd.base import configuration, files, lock
+from rigd.base.command import Programs
+from rigd.base.errors import BadInput, Failed
 from rigd.modes import config, look, switch
 from rigd.modes.choice import chosen
 from rigd.modes.config import Engine, Modes

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from rigd.models.errors import BadInput
+from rigd.base.errors import BadInput
 
 PATH = "/etc/rig/modes.json"
 KEYS = "/etc/rig/keys.env"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import requests
 
-from rigd import card
-from rigd.command import NoAnswer, Programs
-from rigd.models.errors import Failed
+from rigd.base import card
+from rigd.base.command import NoAnswer, Programs
+from rigd.base.errors import Failed
 from rigd.modes.choice import Unit
 from rigd.modes.config import Engine
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from rigd.models.errors import Failed
+from rigd.base.errors import Failed
 from rigd.modes.choice import chosen
 from rigd.modes.config import Engine
 from rigd.modes.look import Seen

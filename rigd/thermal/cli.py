@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from rigd import configuration
-from rigd.command import NoAnswer
-from rigd.models.errors import BadInput, Failed
+from rigd.base import configuration
+from rigd.base.command import NoAnswer
+from rigd.base.errors import BadInput, Failed
 from rigd.thermal import config as configs
 from rigd.thermal import report
 from rigd.thermal.places import Places, read_applied, read_word

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rigd.command import Command, NoAnswer
-from rigd.models import lock
+from rigd.base import lock
+from rigd.base.command import Command, NoAnswer
 from rigd.modes.config import LOCK
 from rigd.thermal import journal
 from rigd.thermal.config import Config

@@ -6,7 +6,7 @@ import pwd
 import re
 from dataclasses import dataclass
 
-from rigd.command import Command, NoAnswer
+from rigd.base.command import Command, NoAnswer
 from rigd.thermal import journal
 from rigd.thermal.smi import first_line
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from rigd import exposition
-from rigd.exposition import Kind, Metric, Sample
+from rigd.base import exposition
+from rigd.base.exposition import Kind, Metric, Sample
 from rigd.thermal.levels import Level
 from rigd.thermal.reading import REASONS, Card
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rigd.command import NoAnswer
-from rigd.models import files
+from rigd.base import files
+from rigd.base.command import NoAnswer
 from rigd.thermal import journal
 from rigd.thermal.config import Config
 from rigd.thermal.levels import Level, State, step

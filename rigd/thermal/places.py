@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rigd.models import files
+from rigd.base import files
 
 
 @dataclass(frozen=True)

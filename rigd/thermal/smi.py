@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rigd.command import Command, NoAnswer
+from rigd.base.command import Command, NoAnswer
 from rigd.thermal.reading import FIELDS, Card, Unreadable, parse
 
 UNKNOWN = re.compile(r'Field "([a-z_.]+)" is not a valid field to query')

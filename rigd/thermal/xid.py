@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rigd.command import Command, NoAnswer
+from rigd.base.command import Command, NoAnswer
 from rigd.thermal.reading import bus
 from rigd.thermal.smi import first_line
 

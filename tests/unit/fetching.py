@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 import lab.hub
 from lab.hub import Published, State
+from rigd.base.progress import Progress
 from rigd.models import manifest, records
 from rigd.models.fetch import Fetcher
 from rigd.models.manifest import File, Limits, Manifest, Model
 from rigd.models.pace import Patience
-from rigd.models.progress import Progress
 from rigd.models.records import Records
 from tests.unit.project import ROOT
 

@@ -20,8 +20,8 @@ from rigd.backup import metrics, password, target, vault
 from rigd.backup.config import PASSWORD, PATH, STATE, Config, Keep, dump, parse
 from rigd.backup.schedule import Schedule
 from rigd.backup.state import Run, State
+from rigd.base.errors import BadInput
 from rigd.metrics.config import TEXTFILES
-from rigd.models.errors import BadInput
 from tests.unit.project import ROOT, Project
 from tests.unit.sample import Here, needs, needs_root, settings, tree
 

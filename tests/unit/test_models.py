@@ -22,9 +22,9 @@ from rig.models.fetch import ModelsState, Step
 from rig.operations import models as operations
 from rig.operations.models import _Teller, install
 from rig.wheel import SOURCE, build
+from rigd.base.state import FetchState, FileState, as_dict
 from rigd.models import manifest as manifests
 from rigd.models.manifest import File
-from rigd.models.state import FetchState, FileState, as_dict
 from tests.lab.traces import eventually
 from tests.unit.sample import settings
 

@@ -16,9 +16,9 @@ from rig.engines import modes
 from rig.engines.served import Served
 from rig.engines.steps import idle_steps
 from rig.render import render
-from rigd import card, command, configuration
-from rigd.command import Programs
-from rigd.models.errors import BadInput, Failed
+from rigd.base import card, command, configuration
+from rigd.base.command import Programs
+from rigd.base.errors import BadInput, Failed
 from rigd.modes import cli, config, look
 from rigd.modes.choice import Unit, chosen
 from rigd.modes.config import Engine

@@ -20,11 +20,11 @@ import pytest
 from rigd.backup import copies, ledger, transfer
 from rigd.backup import state as states
 from rigd.backup.state import Run
-from rigd.models import files
+from rigd.base import files
+from rigd.base.errors import Failed
+from rigd.base.progress import Item, Progress
 from rigd.models import manifest as manifests
-from rigd.models.errors import Failed
 from rigd.models.manifest import File
-from rigd.models.progress import Item, Progress
 from tests.unit.backing import PASSWORD, Machine, contents, needs_programs
 
 pytestmark = needs_programs

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rigd.backup import command, target, vault
-from rigd.models.errors import Failed
+from rigd.base.errors import Failed
 
 
 @pytest.fixture(autouse=True)

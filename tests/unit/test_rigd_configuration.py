@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rigd import configuration
 from rigd.backup import config as backup
+from rigd.base import configuration
+from rigd.base.errors import BadInput
 from rigd.metrics import config as metrics
 from rigd.models import manifest
-from rigd.models.errors import BadInput
 from rigd.modes import config as modes
 from rigd.thermal import config as thermal
 

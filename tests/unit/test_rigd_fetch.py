@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 import lab.hub
+from rigd.base import files, lock
+from rigd.base.errors import BadInput, Failed, Trouble
+from rigd.base.files import clone
 from rigd.models import fetch as fetching
-from rigd.models import files, hub, lock
-from rigd.models.errors import BadInput, Failed, Trouble
+from rigd.models import hub
 from rigd.models.fetch import Fetcher, Job
-from rigd.models.files import clone
 from rigd.models.pace import Patience
 from rigd.models.part import Part
 from tests.unit.fetching import REPOSITORY, Place, serving

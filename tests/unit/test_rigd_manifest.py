@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from rigd.base.errors import BadInput
 from rigd.models import manifest
 from rigd.models.cli import main
-from rigd.models.errors import BadInput
 from rigd.models.manifest import File, Limits, Manifest, Model
 
 GOOD = Manifest(

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from rigd import card, command, exposition
-from rigd.command import Command, NoAnswer, Programs
-from rigd.exposition import Metric, Sample
+from rigd.base import card, command, exposition, files
+from rigd.base.command import Command, NoAnswer, Programs
+from rigd.base.exposition import Metric, Sample
 from rigd.metrics import cli, look
 from rigd.metrics.config import Config, Engine, dump
-from rigd.models import files
 from tests.unit.sample import needs
 
 CONFIG = Config(output="/nowhere", records="/nowhere", engines=(), models=(), certificates=(), alertmanager=0)

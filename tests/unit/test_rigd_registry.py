@@ -15,13 +15,13 @@ from pathlib import Path
 import gguf
 import pytest
 
-from rigd import mounts
-from rigd.models import files, lock, state, verify
+from rigd.base import files, lock, mounts, state
+from rigd.base.errors import Failed
+from rigd.base.progress import Progress
+from rigd.base.state import FetchState, FileState
 from rigd.models import gguf as headers
-from rigd.models.errors import Failed
+from rigd.models import verify
 from rigd.models.manifest import File, Model
-from rigd.models.progress import Progress
-from rigd.models.state import FetchState, FileState
 from tests.unit.fetching import Place, serving
 from tests.unit.sample import tree
 

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from rigd import command
-from rigd.command import Command, NoAnswer
-from rigd.models import files, lock
+from rigd.base import command, files, lock
+from rigd.base.command import Command, NoAnswer
 from rigd.thermal import cli, desktop, journal, monitor
 from rigd.thermal.config import Config, Cooling, dump, parse
 from rigd.thermal.cooling import Action, Hand, Power, SetPower, StartUnit, StopUnit, parse_power, plan
@@ -258,7 +257,7 @@ def test_a_full_disk_is_told_and_the_files_stay_whole(bench: Bench, monkeypatch:
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path, texts = tmp_path / "f", {"a" * 100_000, "b" * 200_000}
     files.replace(path, "a" * 100_000, lasting=False)
-    writing = "from rigd.models.files import replace; from pathlib import Path\nwhile True:\n"
+    writing = "from rigd.base.files import replace; from pathlib import Path\nwhile True:\n"
     writing += f" for text in 'a' * 100000, 'b' * 200000: replace(Path({str(path)!r}), text, lasting=False)"
     with subprocess.Popen([sys.executable, "-c", writing], cwd=ROOT) as writer:
         end = time.monotonic() + 1

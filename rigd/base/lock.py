@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rigd.models.errors import Failed
+from rigd.base.errors import Failed
 
 NAME = "lock"
 _FLOCK = "hhqqi0q"

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TextIO
 
-from rigd.models import state
-from rigd.models.state import FetchState, FileState, Stage
+from rigd.base import state
+from rigd.base.state import FetchState, FileState, Stage
 
 WINDOW = 10.0
 """Seconds over which a rate is measured."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from rigd.models.errors import BadInput
+from rigd.base.errors import BadInput
 
 T = TypeVar("T")
 

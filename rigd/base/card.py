@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from rigd.command import FAILED, NoAnswer, Programs
+from rigd.base.command import FAILED, NoAnswer, Programs
 
 
 def groups(ask: Programs) -> list[str]:
