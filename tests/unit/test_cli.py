@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 
 from tests.unit.project import WORKSTATION, Project
 
@@ -12,7 +15,7 @@ def test_right_settings_are_summed_up_and_exit_0(project: Project) -> None:
     done = project.run("rig", "check")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "workstation is right\n"
+        "workstation is valid\n"
         "  address   owner@192.168.1.20:22\n"
         "  groups    workstation\n"
         "  timezone  Etc/UTC\n"
@@ -25,7 +28,7 @@ def test_right_settings_are_summed_up_and_exit_0(project: Project) -> None:
 def test_without_a_machine_all_yml_alone_is_checked(project: Project) -> None:
     done = project.run("rig", "check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "group_data/all.yml is right; group_data/hosts.yml names no machine yet\n"
+    assert done.stdout == "group_data/all.yml is valid; group_data/hosts.yml names no machine yet\n"
 
 
 def test_problems_go_to_stderr_without_colour_in_a_pipe_and_exit_2(project: Project) -> None:
@@ -37,7 +40,7 @@ def test_problems_go_to_stderr_without_colour_in_a_pipe_and_exit_2(project: Proj
         f"group_data/all.yml:{here}: machine.timezone: is missing; "
         "add it: Time zone, a name of the tz database such as Europe/Berlin.\n"
         f"group_data/all.yml:{wrong}: machine.timezon: unknown key; write 'timezone'\n"
-        "2 problems; nothing was connected to\n"
+        "2 problems; no connection was made\n"
     )
 
 
@@ -103,3 +106,29 @@ def test_help_says_what_the_commands_do(project: Project) -> None:
     assert "Check all settings" in told
     assert "Print the JSON Schema" in told
     assert "--json" in project.run("rig", "check", "--help").stdout
+
+
+def test_a_mistyped_command_names_the_nearest_one(project: Project) -> None:
+    done = project.run("rig", "docter")
+    assert done.returncode == 2
+    assert "No such command 'docter'. Did you mean 'doctor'?" in done.stderr
+
+
+def test_the_version_names_the_commit(project: Project) -> None:
+    done = project.run("rig", "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"rig \d+\.\d+( \(commit [0-9a-f]{7,}(, with changes)?\))?\n", done.stdout)
+
+
+def test_the_shell_completes_commands(project: Project) -> None:
+    asked = {"_RIG_COMPLETE": "bash_complete", "COMP_WORDS": "rig pl", "COMP_CWORD": "1"}
+    assert project.run("rig", **asked).stdout == "plain,plan\n"
+
+
+def test_checking_loads_neither_pyinfra_nor_a_web_client(project: Project) -> None:
+    script = (
+        "import sys; from rig.operator.commands import main; main(['check'], standalone_mode=False);"
+        "print(sorted({'pyinfra', 'requests'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=project.root, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

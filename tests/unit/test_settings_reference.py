@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from rig.__main__ import schema_text
+from rig.operator.commands.schema import text as schema_text
 from rig.settings import Settings
 from rig.settings.engines import Archive, ContainerEngine, NativeEngine
 from rig.settings.firewall import Allowed
