@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rig.settings import Settings
-from rigd.thermal.config import Config, Cooling
-from rigd.thermal.levels import Limits
+from rigd.thermal.config import Config, OnCritical
+from rigd.thermal.levels import Hot, Warm
 from rigd.thermal.places import Places
 
 MONITOR = "rig-thermal.service"
@@ -27,7 +27,7 @@ def units(settings: Settings) -> tuple[str, ...]:
     thermal = settings.monitoring.thermal
     if not thermal.enabled:
         return ()
-    cool = COOL if config(settings).cooling.wanted else ()
+    cool = COOL if config(settings).on_critical.wanted else ()
     return (MONITOR, *cool, *(NOTIFY if thermal.notify else ()))
 
 
@@ -38,16 +38,11 @@ def config(settings: Settings) -> Config:
     return Config(
         interval=thermal.interval,
         timeout=thermal.timeout,
-        limits=Limits(
-            warning_margin=thermal.warning.margin,
-            critical_margin=thermal.critical.margin,
-            warning_temperature=thermal.warning.temperature,
-            critical_temperature=thermal.critical.temperature,
-            warning_after=thermal.warning.after,
-            band=thermal.band,
-            settle=thermal.settle,
-        ),
-        cooling=Cooling(
+        warning=Warm(thermal.warning.margin, thermal.warning.temperature, thermal.warning.after),
+        critical=Hot(thermal.critical.margin, thermal.critical.temperature),
+        band=thermal.band,
+        settle=thermal.settle,
+        on_critical=OnCritical(
             power_limit=critical.power_limit,
             unit=None if engine is None else settings.unit(str(critical.stop_engine)),
             restore=critical.restore,

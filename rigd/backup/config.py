@@ -1,13 +1,13 @@
-"""What rig-backup is told: a file that the deploy writes, and nobody else."""
+"""The settings of rig-backup: a file that a deploy writes."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rigd.backup.schedule import Schedule
+from rigd.base import configuration
 from rigd.base.errors import BadInput
 from rigd.models import manifest
 
@@ -75,8 +75,5 @@ def dump(config: Config) -> str:
 
 
 def parse(text: str) -> Config:
-    """What `dump` wrote. Raises ValueError, TypeError or KeyError where it is something else."""
-    found: dict[str, Any] = json.loads(text)
-    schedule = {**found["schedule"], "days": tuple(found["schedule"]["days"])}
-    nested = {"schedule": Schedule(**schedule), "keep": Keep(**found["keep"]), "paths": tuple(found["paths"])}
-    return Config(**{**found, **nested})
+    """The settings in the file's text. Raises Unusable."""
+    return configuration.parse(Config, text)

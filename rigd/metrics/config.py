@@ -1,10 +1,11 @@
-"""What rig-metrics and rig-alert are told: a JSON file that the deploy writes."""
+"""The settings of rig-metrics and rig-alert: a JSON file that a deploy writes."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from rigd.base import configuration
 
 PATH = "/etc/rig/metrics.json"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
@@ -49,8 +50,5 @@ def dump(config: Config) -> str:
 
 
 def parse(text: str) -> Config:
-    """What `dump` wrote. Raises ValueError, TypeError, KeyError or AttributeError where it is something else."""
-    values: Any = json.loads(text)
-    engines = tuple(Engine(**engine) for engine in values.pop("engines"))
-    models, certificates = tuple(values.pop("models")), tuple(values.pop("certificates"))
-    return Config(**values, engines=engines, models=models, certificates=certificates)
+    """The settings in the file's text. Raises Unusable."""
+    return configuration.parse(Config, text)

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from functools import cache, cached_property
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated
 
-from rigd.base import mounts
-from rigd.base.errors import BadInput, Failed
+from rigd.base import configuration, mounts
+from rigd.base.configuration import AtLeast, Shape, Unusable
+from rigd.base.errors import Failed
 
 PATH = "/etc/rig/models.json"
 """Where it lies on a machine."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Text that matches a regular expression; `what` completes "must be"."""
-
-    pattern: str
-    what: str
-
-
-@dataclass(frozen=True)
-class AtLeast:
-    """A number that makes sense from here on."""
-
-    least: float
 
 
 Folder = Annotated[str, Shape(r"(?!.*/\.{1,2}(/|$))(/[^/\x00]+)+", "an absolute path")]
@@ -145,77 +129,14 @@ def dump(manifest: Manifest) -> str:
 
 
 def parse(text: str, hub: str | None = None) -> Manifest:
-    """The manifest in a JSON text, with another hub when one is given. Raises BadInput with the first thing wrong."""
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise BadInput(f"the manifest is not JSON ({error}); write it anew with a deploy") from None
-    if hub and isinstance(document, dict):
-        document["hub"] = hub.rstrip("/")
-    manifest: Manifest = _value(Manifest, document, "")
+    """The manifest in a JSON text, with another hub when one is given. Raises Unusable with the first thing wrong."""
+    manifest = configuration.parse(Manifest, text, **({"hub": hub.rstrip("/")} if hub else {}))
     names = [model.name for model in manifest.models]
     for name in names:
         if names.count(name) > 1:
-            raise _wrong("models", f"must name {name} once only")
+            raise Unusable(f"models must name {name} once only")
     for model in manifest.models:
         paths = [file.path for file in model.files]
         if not paths or len(set(paths)) != len(paths):
-            raise _wrong(f"models.{model.name}.files", "must name at least one file, and each once only")
+            raise Unusable(f"models.{model.name}.files must name at least one file, and each once only")
     return manifest
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    """`value` as a `kind` of the dataclasses above."""
-    origin, inside = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return None if value is None else _value(inside[0], value, where)
-    if origin is tuple:
-        items = _typed(list, value, where, "a list")
-        return tuple(_value(inside[0], item, f"{where}[{number}]") for number, item in enumerate(items))
-    if origin is Annotated:
-        return _ruled(inside[1], _value(inside[0], value, where), where)
-    if is_dataclass(kind):
-        return _section(kind, _typed(dict, value, where, "an object"), where)
-    if kind is str:
-        return _typed(str, value, where, "text")
-    if kind is bool:
-        return _typed(bool, value, where, "true or false")
-    return _typed((int, float) if kind is float else int, value, where, "a number")
-
-
-def _section(kind: Any, values: dict[str, Any], where: str) -> Any:
-    at = f"{where}." if where else ""
-    known = {part.name: part for part in fields(kind)}
-    for name in values:
-        if name not in known:
-            raise _wrong(f"{at}{name}", "is not known to this version of rig-models")
-    for name, part in known.items():
-        if name not in values and part.default is MISSING:
-            raise _wrong(f"{at}{name}", "is missing")
-    hints = _hints(kind)
-    return kind(**{name: _value(hints[name], value, at + name) for name, value in values.items()})
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    """Looked up once: for each of 10,000 files it took longer than all else."""
-    return get_type_hints(kind, include_extras=True)
-
-
-def _ruled(rule: Shape | AtLeast, value: Any, where: str) -> Any:
-    if isinstance(rule, Shape):
-        if not re.fullmatch(rule.pattern, value):
-            raise _wrong(where, f"must be {rule.what}, not {value!r}")
-    elif isinstance(value, bool) or value < rule.least:
-        raise _wrong(where, f"must be a number from {rule.least} on, not {value!r}")
-    return value
-
-
-def _typed(kind: Any, value: Any, where: str, what: str) -> Any:
-    if not isinstance(value, kind):
-        raise _wrong(where, f"must be {what}, not {value!r}")
-    return value
-
-
-def _wrong(where: str, what: str) -> BadInput:
-    return BadInput(f"the manifest is wrong: {where or 'it'} {what}; write it anew with a deploy")

@@ -1,4 +1,4 @@
-"""What rig-mode is told: the groups of engines of which one runs at a time. A deploy writes it."""
+"""The settings of rig-mode: the groups of engines of which one runs at a time. A deploy writes it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from rigd.base import configuration
 from rigd.base.errors import BadInput
 
 PATH = "/etc/rig/modes.json"
@@ -69,7 +70,5 @@ def dump(modes: Modes) -> str:
 
 
 def parse(text: str) -> Modes:
-    """What `dump` wrote. Raises ValueError, TypeError, KeyError or AttributeError where it is something else."""
-    values = json.loads(text)
-    groups = {name: tuple(Engine(**engine) for engine in group) for name, group in values["groups"].items()}
-    return Modes(keys=values["keys"], groups=groups)
+    """The settings in the file's text. Raises Unusable."""
+    return configuration.parse(Modes, text)

@@ -1,18 +1,18 @@
-"""What rig-thermal is told: a file that the deploy writes, and nobody else."""
+"""The settings of rig-thermal: a file that a deploy writes, with the keys of `monitoring.thermal`."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
+from rigd.base import configuration
 from rigd.thermal.levels import Limits
 
 PATH = "/etc/rig/thermal.json"
 
 
 @dataclass(frozen=True)
-class Cooling:
+class OnCritical:
     """What is done about a card that is critically hot; nothing by default."""
 
     power_limit: int | None = None
@@ -29,14 +29,13 @@ class Cooling:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Limits):
     """Everything that can be set; times in seconds."""
 
     interval: int = 60
     timeout: int = 10
     """How long nvidia-smi may take to answer."""
-    limits: Limits = field(default_factory=Limits)
-    cooling: Cooling = field(default_factory=Cooling)
+    on_critical: OnCritical = field(default_factory=OnCritical)
     smi: str = "/usr/bin/nvidia-smi"
 
 
@@ -46,6 +45,5 @@ def dump(config: Config) -> str:
 
 
 def parse(text: str) -> Config:
-    """What `dump` wrote. Raises ValueError, TypeError or KeyError where it is something else."""
-    found: dict[str, Any] = json.loads(text)
-    return Config(**{**found, "limits": Limits(**found["limits"]), "cooling": Cooling(**found["cooling"])})
+    """The settings in the file's text. Raises Unusable."""
+    return configuration.parse(Config, text)

@@ -59,7 +59,7 @@ def plan(hot: bool, config: Config, applied: Applied, power: dict[str, Power], r
 
     `power`: of each card that can be asked; `running`: whether the configured unit runs.
     """
-    wanted = config.cooling if hot else replace(config.cooling, power_limit=None, unit=None)
+    wanted = config.on_critical if hot else replace(config.on_critical, power_limit=None, unit=None)
     actions: list[Action] = []
     if wanted.power_limit is not None:
         for uuid, now in power.items():
@@ -94,9 +94,9 @@ class Hand:
     def reconcile(self, hot: bool) -> bool:
         """Bring the machine to where it should be; False when something of it failed, which was told."""
         applied = read_applied(self._places)
-        unit = self._config.cooling.unit
+        unit = self._config.on_critical.unit
         try:
-            asks = bool(applied.power) or (hot and self._config.cooling.power_limit is not None)
+            asks = bool(applied.power) or (hot and self._config.on_critical.power_limit is not None)
             power = self._power() if asks else {}
             running = hot and unit is not None and self._runs(unit)
         except NoAnswer as error:
@@ -134,7 +134,7 @@ class Hand:
         elif action.before is not None:
             applied = self._record(replace(applied, power={**applied.power, action.uuid: action.before}))
             self._set(action)
-            least = self._config.cooling.power_limit != action.watts
+            least = self._config.on_critical.power_limit != action.watts
             why = " (the card's least)" if least else ""
             text = f"{action.watts:g} W{why} from {action.before:g} W, because it is too hot"
             self._tell(journal.WARNING, f"the power limit of {action.uuid} is lowered to {text}")

@@ -19,19 +19,33 @@ class Level(IntEnum):
 
 
 @dataclass(frozen=True)
+class Warm:
+    """When a warning is due: degrees Celsius, seconds."""
+
+    margin: int = 5
+    temperature: int = 85
+    after: int = 300
+    """How long it must be so warm."""
+
+
+@dataclass(frozen=True)
+class Hot:
+    """When it is critical, at once: degrees Celsius."""
+
+    margin: int = 2
+    temperature: int = 90
+
+
+@dataclass(frozen=True)
 class Limits:
     """Thresholds in degrees Celsius, times in seconds.
 
-    Cards since Ada report their distance to the temperature at which they slow down; for others absolute temperatures
-    stand in, which are late.
+    Cards since Ada report their distance to the temperature at which they slow down, the margin; for others absolute
+    temperatures stand in, which are late.
     """
 
-    warning_margin: int = 5
-    critical_margin: int = 2
-    warning_temperature: int = 85
-    critical_temperature: int = 90
-    warning_after: int = 300
-    """How long it must be so warm before a warning."""
+    warning: Warm = Warm()
+    critical: Hot = Hot()
     band: int = 3
     """How much cooler than a threshold it must be before the level falls."""
     settle: int = 120
@@ -86,7 +100,7 @@ def _rise(state: State, warm: float, now: float, limits: Limits) -> tuple[State,
     if warm < 0:
         return state, ()
     since = now if state.hot_since is None else state.hot_since
-    if now - since >= limits.warning_after:
+    if now - since >= limits.warning.after:
         return State(Level.WARNING), (Level.WARNING,)
     return replace(state, hot_since=since), ()
 
@@ -104,9 +118,9 @@ def _fall(state: State, excess: float, now: float, limits: Limits) -> tuple[Stat
 def _excess(heat: Heat, limits: Limits) -> tuple[float, float]:
     """By how many degrees a warning's and the critical threshold are exceeded; negative below them."""
     if heat.margin is not None:
-        warm, critical = limits.warning_margin - heat.margin, limits.critical_margin - heat.margin
+        warm, critical = limits.warning.margin - heat.margin, limits.critical.margin - heat.margin
     elif heat.temperature is not None:
-        warm, critical = heat.temperature - limits.warning_temperature, heat.temperature - limits.critical_temperature
+        warm, critical = heat.temperature - limits.warning.temperature, heat.temperature - limits.critical.temperature
     else:
         warm = critical = 0.0
     return (max(warm, 0.0), max(critical, 0.0)) if heat.slowed else (warm, critical)

@@ -111,7 +111,7 @@ class Monitor:
             self._begin = Level.OK
         for card in cards:
             before = self._states[card.uuid]
-            state, entered = step(before, card.heat, self._clock.steady(), self._config.limits)
+            state, entered = step(before, card.heat, self._clock.steady(), self._config)
             self._states[card.uuid] = state
             level = before.level
             for now in entered:
@@ -158,7 +158,7 @@ class Monitor:
 
     def _cooling(self) -> tuple[dict[str, bool], dict[str, bool]]:
         """Whether each measure should be and is in force; and the word for root, said again until it is so."""
-        cooling, applied = self._config.cooling, read_applied(self._places)
+        cooling, applied = self._config.on_critical, read_applied(self._places)
         # Not taken back at a mere warning: it would be critical again at once.
         kept = applied.any and (self.level > Level.OK or not cooling.restore)
         hot = cooling.wanted and (self.level == Level.CRITICAL or kept)

@@ -93,7 +93,7 @@ def test_figures_are_where_they_are_looked_for(machine: Machine, settings: Setti
 def test_what_it_is_told_is_roots_alone_to_change(machine: Machine, watched: Thermal) -> None:
     assert machine.stat("/etc/rig/thermal.json") == "644 root root"
     critical = watched.on_critical
-    cooling = machine.json("cat /etc/rig/thermal.json")["cooling"]
+    cooling = machine.json("cat /etc/rig/thermal.json")["on_critical"]
     assert cooling["power_limit"] == critical.power_limit
     assert (cooling["unit"] or "").endswith(f"@{critical.stop_engine}.service" if critical.stop_engine else "")
     assert cooling["restore"] is critical.restore

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rigd.thermal.levels import Heat, Level, Limits, State, step
+from rigd.thermal.levels import Heat, Level, Limits, State, Warm, step
 from tests.unit.sample import examples
 
 LIMITS = Limits()
@@ -80,7 +80,7 @@ def test_a_card_that_slows_itself_down_is_critical_whatever_else_it_reports() ->
 
 
 def test_without_a_wait_a_warning_is_immediate() -> None:
-    assert course(margin(5), limits=Limits(warning_after=0)) == [WARNING]
+    assert course(margin(5), limits=Limits(warning=Warm(after=0))) == [WARNING]
 
 
 @examples
@@ -103,8 +103,8 @@ def test_no_level_is_ever_skipped(readings: list[tuple[Heat, float]]) -> None:
 )
 def test_within_a_band_nothing_ever_changes(begin: Level, inside: list[float], which: str) -> None:
     """`inside`: degrees by which each reading is cooler than the threshold whose band is looked at."""
-    threshold = LIMITS.warning_margin if which == "warning" else LIMITS.critical_margin
-    limits = Limits(warning_margin=30) if which == "critical" else LIMITS
+    threshold = LIMITS.warning.margin if which == "warning" else LIMITS.critical.margin
+    limits = Limits(warning=Warm(margin=30)) if which == "critical" else LIMITS
     state = State(begin)
     entered = course(*(margin(threshold + value) for value in inside), limits=limits, begin=state)
     if which == "warning":
@@ -128,7 +128,7 @@ def test_between_a_rise_and_a_fall_the_card_cooled_by_a_band_and_stayed_so(
         before = state.level
         state, entered = step(state, margin(value), number * every, LIMITS)
         if entered and entered[0] < before:
-            threshold = LIMITS.critical_margin if before == CRITICAL else LIMITS.warning_margin
+            threshold = LIMITS.critical.margin if before == CRITICAL else LIMITS.warning.margin
             calm = readings[: number + 1][::-1][: int(LIMITS.settle // every) + 1]
             assert min(calm) >= threshold + LIMITS.band
             assert len(entered) == 1
@@ -145,6 +145,6 @@ def test_a_reading_that_says_nothing_changes_nothing(heat: Heat, state: State, n
 @given(st.lists(heats.filter(lambda heat: heat.known), max_size=40), times)
 def test_whatever_was_before_a_critical_card_is_critical(before: list[Heat], every: float) -> None:
     state = State()
-    for number, heat in enumerate([*before, margin(LIMITS.critical_margin)]):
+    for number, heat in enumerate([*before, margin(LIMITS.critical.margin)]):
         state, _ = step(state, heat, number * every, LIMITS)
     assert state.level == CRITICAL

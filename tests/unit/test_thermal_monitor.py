@@ -18,9 +18,9 @@ import pytest
 from rigd.base import command, files, lock
 from rigd.base.command import Command, NoAnswer
 from rigd.thermal import cli, desktop, journal, monitor
-from rigd.thermal.config import Config, Cooling, dump, parse
+from rigd.thermal.config import Config, OnCritical, dump, parse
 from rigd.thermal.cooling import Action, Hand, Power, SetPower, StartUnit, StopUnit, parse_power, plan
-from rigd.thermal.levels import Level, Limits
+from rigd.thermal.levels import Level, Warm
 from rigd.thermal.metrics import Snapshot
 from rigd.thermal.monitor import Clock, Monitor
 from rigd.thermal.places import Applied, Places, read_applied, read_word, write_applied
@@ -35,13 +35,14 @@ WARM = {"temperature.gpu": 84, "temperature.gpu.tlimit": 4}
 class Bench:
     """A monitor whose card is a state file, whose time passes when it is told to, and whose entries are kept."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, cooling: Cooling | None = None) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, cooling: OnCritical | None = None) -> None:
         self.state_file = folder / "gpu.json"
         monkeypatch.setitem(command.ENVIRONMENT, "RIG_LAB_GPU", str(self.state_file))
         self.places = Places(folder / "monitor", folder / "root")
         self.places.monitor.mkdir()
         self.places.root.mkdir()
-        self.config = Config(timeout=5, cooling=cooling or Cooling(), smi=str(ROOT / "lab" / "standins" / "nvidia-smi"))
+        smi = str(ROOT / "lab" / "standins" / "nvidia-smi")
+        self.config = Config(timeout=5, on_critical=cooling or OnCritical(), smi=smi)
         self.now = 0.0
         self.entries: list[tuple[int, str, dict[str, Any]]] = []
         self.start()
@@ -341,7 +342,7 @@ def test_without_a_measure_root_is_never_asked(bench: Bench) -> None:
     assert not bench.places.wanted.exists()
 
 
-CONFIG = Config(cooling=Cooling(power_limit=250, unit="rig-native@one.service"))
+CONFIG = Config(on_critical=OnCritical(power_limit=250, unit="rig-native@one.service"))
 POWER = {CARD: Power(300, 200)}
 
 
@@ -371,7 +372,7 @@ def test_what_is_done_follows_from_what_is_and_what_was_done(
 
 
 def test_a_limit_that_is_lower_already_is_left_alone() -> None:
-    config = replace(CONFIG, cooling=Cooling(power_limit=250))
+    config = replace(CONFIG, on_critical=OnCritical(power_limit=250))
     assert plan(True, config, Applied(), {CARD: Power(220, 200)}, False) == []
 
 
@@ -382,7 +383,7 @@ def test_only_cards_that_can_be_limited_are() -> None:
 
 @pytest.fixture
 def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch, Cooling(power_limit=260))
+    return Bench(tmp_path, monkeypatch, OnCritical(power_limit=260))
 
 
 def _watts(bench: Bench) -> float:
@@ -437,7 +438,7 @@ def test_a_monitor_that_is_started_anew_takes_back_what_the_one_before_wanted(li
 
 @needs_root
 def test_what_is_not_to_be_taken_back_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(tmp_path, monkeypatch, Cooling(power_limit=260, restore=False))
+    bench = Bench(tmp_path, monkeypatch, OnCritical(power_limit=260, restore=False))
     bench.card(HOT)
     bench.round()
     bench.hand(hot=True)
@@ -574,7 +575,13 @@ def test_another_level_is_written_down_for_who_notifies_and_the_first_one_is_non
 
 
 def test_a_configuration_survives_being_written_and_read() -> None:
-    config = Config(7, 3, Limits(warning_margin=9), Cooling(250, "rig-native@one.service", False), "/bin/true")
+    config = Config(
+        warning=Warm(margin=9),
+        interval=7,
+        timeout=3,
+        on_critical=OnCritical(250, "rig-native@one.service", False),
+        smi="/bin/true",
+    )
     assert parse(dump(config)) == config
 
 
@@ -632,7 +639,7 @@ def test_once_reads_the_card_now(bench: Bench, program: Callable[..., int], caps
 def test_a_configuration_that_cannot_be_used_is_told_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for text in (None, "", "{", '{"interval": 1}', '{"limits": {}, "cooling": {}, "odd": 1}'):
+    for text in (None, "", "{", '{"interval": "1"}', '{"warning": {"margin": null}}'):
         path = tmp_path / "thermal.json"
         if text is not None:
             path.write_text(text)

@@ -9,8 +9,8 @@ import pytest
 from rig.facts.thermal import Thermal, ThermalState
 from rig.monitoring import thermal
 from rig.render import own_file
-from rigd.thermal.config import Config, Cooling, dump, parse
-from rigd.thermal.levels import Limits
+from rigd.thermal.config import Config, OnCritical, dump, parse
+from rigd.thermal.levels import Hot, Warm
 from rigd.thermal.places import Places
 from tests.unit.project import Project
 from tests.unit.sample import settings
@@ -35,10 +35,13 @@ def test_every_setting_reaches_the_monitor() -> None:
         }
     )
     wanted = Config(
+        warning=Warm(9, 70, 11),
+        critical=Hot(4, 77),
+        band=6,
+        settle=13,
         interval=7,
         timeout=3,
-        limits=Limits(9, 4, 70, 77, 11, 6, 13),
-        cooling=Cooling(200, "rig-native@two.service", False),
+        on_critical=OnCritical(200, "rig-native@two.service", False),
     )
     assert thermal.config(changed) == wanted
     assert parse(dump(wanted)) == wanted
@@ -50,7 +53,7 @@ def test_the_shipped_settings_are_the_programs_own_defaults() -> None:
 
 def test_an_engine_in_a_container_is_stopped_by_its_own_unit() -> None:
     changed = settings({f"{AT}/on_critical/stop_engine": "one"})
-    assert thermal.config(changed).cooling.unit == "rig-container@one.service"
+    assert thermal.config(changed).on_critical.unit == "rig-container@one.service"
 
 
 @pytest.mark.parametrize(
