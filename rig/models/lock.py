@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 from typing import Any
 from urllib.parse import quote
 
 import requests
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
 
-from rig.settings.problems import SettingsError, show
+from rig.settings.problems import SettingsError
 from rig.settings.tree import Node, parse, plain
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -25,6 +30,7 @@ NEEDED = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
 """Endings of files that an engine reads: weights, configurations, the chat template, vocabularies."""
 TWICE = "consolidated"
 """How names begin of the same weights in their maker's own layout, beside the others."""
+NULL = "tag:yaml.org,2002:null"
 VERSION_KEYS = ("revision", "file", "size", "sha256", "files")
 
 
@@ -260,94 +266,90 @@ def needed(path: str) -> bool:
 
 
 def edited(text: str, entry: Entry, pin: Pin) -> str:
-    """The file's text with the pin in the entry; everything else, comments too, stays as it is. Raises CannotLock.
+    """The file's text with the pin in the entry; every other line stays as it is. Raises CannotLock.
 
-    The version that was served is kept as the previous one where the files are other ones now. Files are known by their
-    hashes, whatever the revision: without a commit, too.
+    The version that was served is kept as the previous one when its files differ. Files are known by their hashes,
+    whatever the revision: without a commit, too. Only the entry's own lines go through a YAML writer, which keeps its
+    comments but not every blank, so that nobody's file is reformatted.
     """
     lines = text.splitlines(keepends=True)
-    first = next((child.line for child in _children(entry) if child.line != entry.node.line), None)
-    if first is None or entry.node.line is None or len({child.line for child in _children(entry)}) < 2:
-        raise CannotLock(f"{_place(entry)} stands on one line; write a line for each of its keys")
-    indent = len(lines[first - 1]) - len(lines[first - 1].lstrip())
+    if entry.node.line is None:
+        raise CannotLock(f"{_place(entry)} has no line of its own; write it with a line for each of its keys")
+    start = _start(lines, entry)
     end = next(
-        (number for number, line in enumerate(lines) if number >= first and line.strip() and _indent(line) < indent),
+        (
+            number
+            for number, line in enumerate(lines)
+            if number > start and line.strip() and _indent(line) <= _indent(lines[start])
+        ),
         len(lines),
     )
-    block = _Block(lines[entry.node.line : end], indent, entry)
-    before = block.version()
-    block.put("revision", pin.revision)
-    block.put("size", str(pin.size))
+    # Blank lines behind the entry are not its own.
+    while not lines[end - 1].strip():
+        end -= 1
+    margin = " " * _indent(lines[start])
+    yaml = _writer()
+    try:
+        document = yaml.load(textwrap.dedent("".join(lines[start:end])))
+        block = document[entry.name]
+        _pin(block, entry, pin)
+        out = StringIO()
+        yaml.dump(document, out)
+    except (YAMLError, KeyError, TypeError, AttributeError):
+        raise CannotLock(f"{_place(entry)} cannot be edited as it is written; write a line for each key") from None
+    return "".join([*lines[:start], textwrap.indent(out.getvalue(), margin), *lines[end:]])
+
+
+def _start(lines: list[str], entry: Entry) -> int:
+    """The index of the line with the entry's name: its mapping begins there, or on the next line. Raises CannotLock."""
+    assert entry.node.line is not None
+    for number in range(entry.node.line - 1, -1, -1):
+        if re.match(rf"""\s*['"]?{re.escape(entry.name)}['"]?\s*:""", lines[number]):
+            return number
+    raise CannotLock(f"{_place(entry)} cannot be edited as it is written; write a line for each key")
+
+
+def _writer() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10**6
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(NULL, "null"))
+    return yaml
+
+
+def _pin(block: CommentedMap, entry: Entry, pin: Pin) -> None:
+    """Put a pin into the mapping of an entry."""
+    before = CommentedMap((key, block[key]) for key in VERSION_KEYS if key in block)
+    digests = {file.file: file.sha256 for file in pin.files}
+    _put(block, "revision", pin.revision)
+    _put(block, "size", pin.size)
     if entry.whole:
-        block.put_lines("files", [f"- {{file: {f.file}, size: {f.size}, sha256: {f.sha256}}}" for f in pin.files])
+        files = CommentedSeq(CommentedMap(file=f.file, size=f.size, sha256=f.sha256) for f in pin.files)
+        for file in files:
+            file.fa.set_flow_style()
+        _put(block, "files", files)
     else:
-        block.put("sha256", pin.files[0].sha256)
-    if entry.hashes and entry.hashes != {file.file: file.sha256 for file in pin.files}:
+        _put(block, "sha256", pin.files[0].sha256)
+    if entry.hashes and entry.hashes != digests:
         if not entry.goes_back:
-            block.put_lines("previous", before)
+            _put(block, "previous", before)
         if entry.said("use") is not None:
-            block.put("use", "current")
-    return "".join([*lines[: entry.node.line], *block.lines, *lines[end:]])
+            _put(block, "use", "current")
 
 
-class _Block:
-    """The lines of an entry below its name."""
-
-    def __init__(self, lines: list[str], indent: int, entry: Entry) -> None:
-        self.lines = lines
-        self._margin = " " * indent
-        self._entry = entry
-
-    def version(self) -> list[str]:
-        """The lines that pin a version, without their margin and comments."""
-        found = []
-        for key in VERSION_KEYS:
-            start, end = self._span(key)
-            found += [line.split(" #")[0].rstrip()[len(self._margin) :] for line in self.lines[start:end]]
-        return [line for line in found if line]
-
-    def put(self, key: str, value: str) -> None:
-        """Give a key a value; a comment behind it stays."""
-        start, end = self._span(key)
-        if start == end:
-            self.lines[start:end] = [f"{self._margin}{key}: {value}\n"]
-            return
-        match = re.fullmatch(rf"( *{key}: *)([^\s#]*)(.*\n?)", self.lines[start])
-        if match is None or end > start + 1:
-            shown = show(self.lines[start].strip())
-            raise CannotLock(f"{_place(self._entry)}.{key} is written as {shown}; write '{key}: value' on a line")
-        self.lines[start] = f"{match[1]}{value}{match[3]}"
-
-    def put_lines(self, key: str, below: Sequence[str]) -> None:
-        """Give a key these lines, one step further in."""
-        start, end = self._span(key)
-        self.lines[start:end] = [f"{self._margin}{key}:\n", *(f"{self._margin}  {line}\n" for line in below)]
-
-    def _span(self, key: str) -> tuple[int, int]:
-        """Where a key's lines begin and end; where it would be put when it is not there: behind those that pin."""
-        for start, line in enumerate(self.lines):
-            if line.startswith(f"{self._margin}{key}:"):
-                return start, self._end(start)
-        ends = [self._end(n) for n, line in enumerate(self.lines) if line.strip().split(":")[0] in VERSION_KEYS]
-        last = max(ends, default=0)
-        return last, last
-
-    def _end(self, start: int) -> int:
-        """The line behind a key's value: what is further in belongs to it, and items of a list at its own margin."""
-        for number, line in enumerate(self.lines[start + 1 :], start + 1):
-            if not line.startswith((f"{self._margin} ", f"{self._margin}- ")):
-                return number
-        return len(self.lines)
+def _put(block: CommentedMap, key: str, value: object) -> None:
+    """Set a key; a new one goes behind those that pin a version."""
+    if key in block or not (last := [name for name in block if name in VERSION_KEYS]):
+        block[key] = value
+    else:
+        block.insert(list(block).index(last[-1]) + 1, key, value)
 
 
 def _text(node: Node, key: str) -> str:
     """A value as it was typed, empty where there is none or null."""
     found = node.child(key)
     return "" if found is None or found.value is None else found.text or ""
-
-
-def _children(entry: Entry) -> list[Node]:
-    return list(entry.node.value.values()) if isinstance(entry.node.value, dict) else []
 
 
 def _indent(line: str) -> int:

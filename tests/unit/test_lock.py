@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -14,6 +15,7 @@ import yaml
 import lab.hub
 from rig.models import lock
 from rig.models.lock import CannotLock, Pin, Pinned
+from rig.settings import SettingsError
 from rig.settings.tree import parse
 from tests.unit.fetching import REPOSITORY, REVISION, Hub, serving
 from tests.unit.project import Project
@@ -149,11 +151,34 @@ def test_a_gated_repository_is_told_with_its_licence_and_locked_with_a_token(
     assert "hf_secret" not in done.stdout + done.stderr + _written(project)
 
 
-def test_an_entry_on_one_line_is_refused_with_its_place() -> None:
-    text = "models:\n  catalogue:\n    one: {repository: a/b, file: x.gguf}\n"
-    (entry,) = lock.entries(parse(text, "all.yml"), [])
-    with pytest.raises(CannotLock, match=r"all\.yml:3: models\.catalogue\.one stands on one line"):
-        lock.edited(text, entry, PIN)
+def test_an_entry_on_one_line_is_pinned_on_its_line() -> None:
+    text = "models:\n  catalogue:\n    one: {repository: a/b, file: model.gguf} # mine\n    two:   {x:   1}\n"
+    (entry,) = [entry for entry in lock.entries(parse(text, "all.yml"), []) if entry.name == "one"]
+    after = lock.edited(text, entry, PIN)
+    assert yaml.safe_load(after)["models"]["catalogue"]["one"] == {
+        "repository": "a/b",
+        "file": "model.gguf",
+        "revision": PIN.revision,
+        "size": PIN.size,
+        "sha256": SHA,
+    }
+    assert after.count("\n") == text.count("\n")
+    assert "} # mine\n    two:   {x:   1}\n" in after
+
+
+def test_lines_outside_the_entry_keep_every_blank_and_quote() -> None:
+    odd = "machine:   {cores: 0x10,   zone:  'x'}\nnothing: ~\n\n\n"
+    behind = "\n\n    # about two\n    two:\n          repository: 'c/d'\n\n\n"
+    text = f"{odd}models:\n  catalogue:\n    one:\n      repository: a/b\n      file: model.gguf{behind}"
+    after = _edited(text, PIN)
+    assert after.startswith(f"{odd}models:\n  catalogue:\n    one:\n      repository: a/b\n      file: model.gguf\n")
+    assert after.endswith(f"sha256: {SHA}{behind}")
+
+
+def test_an_entry_that_is_another_ones_copy_is_refused_with_its_place() -> None:
+    text = "models:\n  catalogue:\n    zero: &zero\n      repository: a/b\n      file: model.gguf\n    one: *zero\n"
+    with pytest.raises((CannotLock, SettingsError), match=r"all\.yml:\d+: "):
+        _edited(text, PIN)
 
 
 def test_the_shipped_settings_lack_only_what_could_not_be_looked_up(project: Project) -> None:
@@ -272,7 +297,7 @@ def test_all_files_that_an_engine_reads_are_pinned_small_ones_by_reading_them(
         {"file": name, "size": len(name), "sha256": hashlib.sha256(name.encode()).hexdigest()} for name in names
     ]
     assert (entry["revision"], entry["size"], entry["shape"]) == (REVISION, sum(map(len, names)), None)
-    assert f"size: {entry['size']} # about" in _written(project)
+    assert re.search(rf"size: {entry['size']} +# about\n", _written(project))
     assert "model.safetensors" in done.stdout
     # The large one is not downloaded for its hash.
     assert repository.sent == len("config.json") + len("tokenizer.json")
@@ -353,12 +378,12 @@ def test_a_list_that_goes_on_elsewhere_is_refused_and_the_token_stays_here(
     assert "hf_secret" not in done.stderr + done.stdout
 
 
-def test_lines_that_cannot_be_edited_are_refused_and_nothing_is_written(project: Project, repository: Hub) -> None:
+def test_a_list_over_several_lines_is_replaced(project: Project, repository: Hub) -> None:
     text = REPO.replace("      files: []\n", "      files: [\n      ]\n")
     done = _lock(project, repository, "--yes", text=text)
-    assert done.returncode == 2
-    assert "write a line for each" in done.stderr
-    assert _written(project) == text.replace("HUB", repository.address)
+    assert done.returncode == 0, done.stderr
+    files = yaml.safe_load(_written(project))["models"]["catalogue"]["checkpoint"]["files"]
+    assert [file["file"] for file in files] == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
 def test_a_repository_without_weights_is_refused(project: Project, hub: Hub) -> None:
