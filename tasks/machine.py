@@ -20,6 +20,7 @@ OWN_PACKAGES = [
     "curl",
     "nftables",
     "procps",
+    "python3-prometheus-client",
     "python3-requests",
     "python3-venv",
     "unattended-upgrades",

@@ -29,8 +29,8 @@ LINE_EVERY = 60.0
 def programs(wheel: Wheel) -> Commands:
     """This version of rigd is installed, in a virtual environment of its own.
 
-    The one library it needs, requests, is the distribution's: its signature is checked by apt and its security updates
-    arrive by themselves, and nothing is asked of a package registry.
+    The two libraries it needs, requests and prometheus_client, are the distribution's: apt checks their signatures,
+    security updates arrive by themselves, and the machine needs no package index.
     """
     if host.get_fact(Programs, version=wheel.version, names=tuple(wheel.programs)):
         return
@@ -65,7 +65,7 @@ touch {home}/.began
 python3 -m venv --system-site-packages {home}
 mv {path} {home}/{name}
 {home}/bin/python -m pip install --quiet --no-index --no-deps --disable-pip-version-check {home}/{name}
-{home}/bin/python -c 'import requests, {modules}'
+{home}/bin/python -c 'import prometheus_client, requests, {modules}'
 sync {home}
 touch {home}/.complete
 {links}

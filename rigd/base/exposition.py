@@ -1,10 +1,13 @@
-"""The text that Prometheus reads (exposition format 0.0.4), as node_exporter takes it from files."""
+"""Figures in the text format that node_exporter reads from files, written by prometheus_client."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import generate_latest
 
 Kind = Literal["gauge", "counter"]
 
@@ -19,7 +22,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Metric:
-    """Figures of one name."""
+    """Figures of one name; that of a counter ends in _total."""
 
     name: str
     help: str
@@ -27,20 +30,22 @@ class Metric:
     kind: Kind = "gauge"
 
 
+@dataclass(frozen=True)
+class _Collector:
+    """Metrics as prometheus_client collects them."""
+
+    metrics: tuple[Metric, ...]
+
+    def collect(self) -> Iterator[Family]:
+        for metric in self.metrics:
+            # A counter's family has the name without the suffix, which the writer adds.
+            family = Family(metric.name.removesuffix("_total"), metric.help, metric.kind)
+            for sample in metric.samples:
+                labels = {name: str(value) for name, value in sample.labels.items()}
+                family.add_sample(metric.name, labels, float(sample.value))
+            yield family
+
+
 def text(metrics: Iterable[Metric]) -> str:
-    """All that have a sample."""
-    return "".join(
-        f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}\n"
-        + "".join(f"{metric.name}{_labels(sample.labels)} {float(sample.value)!r}\n" for sample in metric.samples)
-        for metric in metrics
-        if metric.samples
-    )
-
-
-def _labels(labels: Mapping[str, object]) -> str:
-    pairs = ",".join(f'{name}="{_escaped(str(value))}"' for name, value in labels.items())
-    return f"{{{pairs}}}" if pairs else ""
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    """The metrics that have a sample, as the text of a file."""
+    return generate_latest(_Collector(tuple(metric for metric in metrics if metric.samples))).decode()

@@ -48,12 +48,12 @@ def test_text_is_in_the_format_that_prometheus_reads() -> None:
     metrics = [
         Metric("one", "What it is.", (Sample(1, {}), Sample(0.5, {"a": 'x"\\\n', "b": "y"}))),
         Metric("none", "Nothing to say.", ()),
-        Metric("two", "A time.", (Sample(1795239156.25, {}),), "counter"),
+        Metric("two_total", "A count.", (Sample(1795239156.25, {}),), "counter"),
     ]
     assert exposition.text(metrics) == (
         "# HELP one What it is.\n# TYPE one gauge\none 1.0\n"
         'one{a="x\\"\\\\\\n",b="y"} 0.5\n'
-        "# HELP two A time.\n# TYPE two counter\ntwo 1795239156.25\n"
+        "# HELP two_total A count.\n# TYPE two_total counter\ntwo_total 1.79523915625e+09\n"
     )
 
 
