@@ -120,7 +120,11 @@ class VM:
         self.wait(seconds, before)
 
     def cut(self) -> None:
-        """What a pulled plug does: nobody is asked, nothing is flushed by the machine."""
+        """What a pulled plug does: what the machine did not sync is lost.
+
+        It is in the machine's memory, which goes with QEMU. What has reached the disk is in the operator's memory, and
+        stays, flushed or not: this disk has no cache of its own to lose.
+        """
         if self._process is not None:
             self._process.kill()
             self._process.wait()

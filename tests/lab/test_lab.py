@@ -207,6 +207,18 @@ def test_a_power_cut_ends_everything_at_once_and_the_disk_boots_again(bare: Lab)
     assert bare.sudo("systemctl is-active running-on", check=False).stdout == "inactive\n"
 
 
+def test_a_power_cut_keeps_what_was_synced_and_loses_what_was_not(bare: Lab) -> None:
+    bare.sudo("echo synced > /root/synced && echo old > /root/replaced && sync")
+    # Renamed over another file, ext4 writes it by itself, as on every Debian: a name never leads to half a file.
+    bare.sudo("echo unsynced > /root/unsynced; echo new > /root/new && mv /root/new /root/replaced")
+    assert bare.sudo("cat /root/unsynced").stdout == "unsynced\n"
+    bare.power_cut()
+    bare.start()
+    assert bare.sudo("cat /root/synced").stdout == "synced\n"
+    assert bare.sudo("cat /root/unsynced", check=False).stdout == ""
+    assert bare.sudo("cat /root/replaced").stdout in ("old\n", "new\n")
+
+
 def test_a_stopped_machine_was_shut_down_in_order(bare: Lab) -> None:
     bare.sudo(
         "printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/true\\n"
