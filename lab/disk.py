@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab.commands import LabError, run
 from lab.recipes.debian import apt_options
-from lab.spec import APT_PROXY_PORT, Network, Spec
+from lab.spec import APT_PROXY_PORT, HUB, OPERATORS, PACKAGES, REGISTRY, Network, Spec
 
 # slirp4netns answers here, and asks whatever the operator's machine asks.
 RESOLVER = "10.0.2.3"
@@ -79,11 +79,11 @@ def prepare(spec: Spec, network: Network) -> None:
     """Write what depends on this lab; before every boot, because the network may have changed."""
     etc = spec.root / "etc"
     _write(etc / "hostname", HOSTNAME + "\n")
-    _write(etc / "hosts", _hosts())
+    _write(etc / "hosts", _hosts(network))
     (etc / "resolv.conf").unlink(missing_ok=True)
     _write(etc / "resolv.conf", f"nameserver {RESOLVER}\n")
     _write(etc / "systemd/network/10-lab.network", _interface(network))
-    _write(etc / "apt/apt.conf.d/00lab", _apt(network))
+    _write(etc / "apt/apt.conf.d/00lab", _apt())
     for name in ("ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"):
         _write(
             etc / "ssh" / name,
@@ -129,15 +129,15 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
     path.chmod(mode)
 
 
-def _apt(network: Network) -> str:
-    """This network's way to the archive: through the lab's cache, but straight to what stands beside it."""
+def _apt() -> str:
+    """The way to the archive: through the lab's cache, but straight to the hub beside it."""
     own = [option for option in apt_options() if not option.startswith("Acquire::http::Proxy ")]
     return "".join(
         f"{option};\n"
         for option in (
             *own,
-            f'Acquire::http::Proxy "http://{network.services}:{APT_PROXY_PORT}"',
-            f'Acquire::http::Proxy::{network.services} "DIRECT"',
+            f'Acquire::http::Proxy "http://{PACKAGES}:{APT_PROXY_PORT}"',
+            f'Acquire::http::Proxy::{HUB} "DIRECT"',
         )
     )
 
@@ -146,13 +146,18 @@ def _interface(network: Network) -> str:
     return (
         # A container has the first name, a whole machine one that starts like the second.
         "[Match]\nName=host0 en*\n\n[Network]\n"
-        f"Address={network.machine}/24\nGateway={network.services}\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n"
+        f"Address={network.machine}/24\nGateway={network.services}\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n\n"
+        f"[Route]\nDestination={OPERATORS}\nScope=link\n"
     )
 
 
-def _hosts() -> str:
-    """The operator's own names, without those of the operator's machine itself."""
-    own = [f"127.0.0.1\tlocalhost {HOSTNAME}", f"::1\tlocalhost {HOSTNAME}"]
+def _hosts(network: Network) -> str:
+    """The lab's names, and the operator's own without those of the operator's machine itself."""
+    own = [
+        f"127.0.0.1\tlocalhost {HOSTNAME}",
+        f"::1\tlocalhost {HOSTNAME}",
+        f"{network.services}\t{HUB} {REGISTRY} {PACKAGES}",
+    ]
     for line in Path("/etc/hosts").read_text().splitlines():
         words = line.split("#")[0].split()
         if len(words) > 1 and not words[0].startswith(("127.", "::1", "fe00", "ff0")):

@@ -10,7 +10,7 @@ from typing import Any
 from lab.cache import Cache
 from lab.recipes import checkpoint, driver, engine, grafana, model, registry, vendor, vllm
 from lab.recipes.packing import sha256
-from lab.spec import HUB_PORT, REGISTRY_PORT, Network
+from lab.spec import HUB, HUB_PORT, OPERATORS, REGISTRY, REGISTRY_PORT, Network
 
 
 @dataclass(frozen=True)
@@ -83,24 +83,32 @@ class Goods:
         ]
 
     def settings(self, network: Network) -> dict[str, Any]:
-        """The values of `settings:` in the lab's hosts.yml: addresses, digests and hashes of the goods."""
-        hub = f"http://{network.services}:{HUB_PORT}"
-        registry_address = f"{network.services}:{REGISTRY_PORT}"
+        """The values of `settings:` in the lab's hosts.yml: names, digests and hashes of the goods.
+
+        The operator's machine does not know the names: for what it fetches itself, and is written nowhere, there are
+        addresses.
+        """
+        hub = f"http://{HUB}:{HUB_PORT}"
+        keys = f"http://{network.services}:{HUB_PORT}"
+        registry_address = f"{REGISTRY}:{REGISTRY_PORT}"
         about = json.loads((self.model / "about.json").read_text())
         return {
             "gpu": {
                 "driver": {
                     "repository": f"{hub}/{driver.CUDA}",
+                    "key_source": f"{keys}/{driver.CUDA}",
                     "key_fingerprints": [(self.driver / "fingerprint").read_text()],
                 },
                 "toolkit": {
                     "repository": f"{hub}/{driver.TOOLKIT}",
+                    "key_source": f"{keys}/{driver.TOOLKIT}",
                     "key_fingerprints": [(self.driver / "fingerprint-toolkit").read_text()],
                 },
             },
             "containers": {
                 "vendor": {
                     "repository": f"{hub}/docker/linux",
+                    "key_source": f"{keys}/docker/linux",
                     "key_fingerprints": [(self.vendor / "fingerprint").read_text()],
                 },
                 "daemon": {"insecure-registries": [registry_address]},
@@ -127,5 +135,5 @@ class Goods:
             "monitoring": {
                 "grafana": {"image": f"{registry_address}/{(self.images / 'grafana-reference').read_text()}"},
             },
-            "firewall": {"ssh": {"networks": [f"{network.operator}/32"]}},
+            "firewall": {"ssh": {"networks": [OPERATORS]}},
         }

@@ -89,7 +89,7 @@ class Lab:
         """Boot a machine whose state lives in `directory`: the disk that is there, or a new one.
 
         `index`: the network 10.77.INDEX.0/24, or the next free one; by default one that follows from the
-        directory's name, so that labs seldom meet. A disk that was used before stays on the network it had.
+        directory's name, or is the one that a disk had before, so that labs seldom meet.
         `vm`: a whole machine with its own kernel instead of a container, which it may have been before;
         `secure_boot`: its firmware starts only what is signed.
         `gpu`: the machine has the graphics card, as far as programs can look. `show` hears of each step.
@@ -111,8 +111,7 @@ class Lab:
             release=release,
             uid=os.getuid(),
             gid=os.getgid(),
-            index=before.index if before else _index(directory) if index is None else index,
-            settled=before is not None,
+            index=index if index is not None else before.index if before else _index(directory),
             gpu=gpu,
             vm=vm,
             secure_boot=secure_boot,
@@ -328,7 +327,7 @@ def build(release: str = "trixie", vm: bool = False, show: Show | None = None) -
     cache.mkdir(parents=True, exist_ok=True)
     directory = cache / ".build"
     directory.mkdir(exist_ok=True)
-    spec = Spec(directory, cache, release, os.getuid(), os.getgid(), index=0, settled=False, vm=vm, only_build=True)
+    spec = Spec(directory, cache, release, os.getuid(), os.getgid(), index=0, vm=vm, only_build=True)
     with (cache / ".build.lock").open("w") as lock:
         # Builders wait for each other, and each for the guard of the one before it.
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -13,6 +13,12 @@ REGISTRY_PORT = 5000
 APT_PROXY_PORT = 3142
 PREFIX = "10.77"
 INDICES = 250
+OPERATORS = f"{PREFIX}.254.0/24"
+"""Where the operators of all labs are, and nobody else: a disk lets them in on whichever network it boots."""
+HUB = "hub.rig-lab"
+REGISTRY = "registry.rig-lab"
+PACKAGES = "packages.rig-lab"
+"""Names of the stand-ins, which the machine knows from its /etc/hosts: what is deployed holds no address of a lab."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,6 @@ class Spec:
     gid: int
     index: int
     """The network to take; the next free one after it where it is in use."""
-    settled: bool
-    """The disk has been used on that network and may let nobody in from another."""
     gpu: bool = False
     """The machine finds the card on its bus, as far as programs can look."""
     vm: bool = False
@@ -99,8 +103,8 @@ class Network:
 
     @property
     def operator(self) -> str:
-        """This side of the wire, where SSH comes from."""
-        return self._host(3)
+        """This side of the wire, where SSH comes from; one of OPERATORS."""
+        return OPERATORS.replace(".0/24", f".{self.index + 1}")
 
     @property
     def neighbour(self) -> str:

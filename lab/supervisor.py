@@ -28,7 +28,7 @@ from lab.guard import clean
 from lab.progress import Reporter
 from lab.recipes import debian, qemu
 from lab.recipes import vm as vm_disk
-from lab.spec import APT_PROXY_PORT, HUB_PORT, INDICES, PREFIX, REGISTRY_PORT, Network, Spec
+from lab.spec import APT_PROXY_PORT, HUB_PORT, INDICES, OPERATORS, PREFIX, REGISTRY_PORT, Network, Spec
 from lab.vm import VM
 from lab.wire import Line, Message, listen
 
@@ -103,8 +103,7 @@ class Supervisor:
         run("ip", "link", "set", "lo", "up")
         run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         run("ip", "link", "add", "lan0", "type", "bridge")
-        free_to_choose = 1 if self.spec.settled else INDICES
-        for index in (number % INDICES for number in range(self.spec.index, self.spec.index + free_to_choose)):
+        for index in (number % INDICES for number in range(self.spec.index, self.spec.index + INDICES)):
             network = Network(index)
             if self._outside("ip", "-4", "route", "show", network.subnet).stdout.strip():
                 continue
@@ -125,17 +124,14 @@ class Supervisor:
                 self._claim = network.interface
                 break
         else:
-            raise LabError(
-                f"{Network(self.spec.index).subnet} is in use, and this machine has been set up on it; "
-                "stop the other lab, or remove this machine: python -m lab down --purge"
-                if self.spec.settled
-                else f"all networks of {PREFIX}.0.0/16 are in use; stop another lab"
-            )
+            raise LabError(f"all networks of {PREFIX}.0.0/16 are in use; stop another lab")
         run("ip", "addr", "add", f"{network.services}/24", "dev", "lan0")
         run("ip", "link", "set", "up0", "master", "lan0", "up")
         run("ip", "link", "set", "lan0", "up")
-        self._outside("ip", "addr", "add", f"{network.operator}/24", "dev", network.interface)
+        run("ip", "route", "add", OPERATORS, "dev", "lan0")
+        self._outside("ip", "addr", "add", f"{network.operator}/32", "dev", network.interface)
         self._outside("ip", "link", "set", network.interface, "up")
+        self._outside("ip", "route", "add", network.subnet, "dev", network.interface, "src", network.operator)
         return network
 
     def _outside(self, *command: str) -> subprocess.CompletedProcess[str]:

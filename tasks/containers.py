@@ -52,7 +52,8 @@ def pin(settings: Containers) -> str:
 
 def _from_vendor(vendor: Vendor, found: Machine) -> None:
     address = f"{vendor.repository}/{found.os_id}"
-    repository = keyring.Repository(address, KEYRING, f"{address}/gpg", vendor.key_fingerprints, "containers.vendor")
+    key = f"{vendor.keys}/{found.os_id}/gpg"
+    repository = keyring.Repository(address, KEYRING, key, vendor.key_fingerprints, "containers.vendor")
     written(name=f"Write {KEYRING}", path=KEYRING, text=keyring.text(repository))
     sources = render(SOURCES, repository=address, codename=found.os_codename, keyring=KEYRING)
     written(name=f"Write {SOURCES}", path=SOURCES, text=sources)

@@ -54,18 +54,16 @@ def _repositories(settings: Settings, found: Machine) -> dict[str, str]:
         Repository(
             f"{toolkit.repository}/stable/deb/amd64/",
             wanted.TOOLKIT_KEYRING,
-            f"{toolkit.repository}/gpgkey",
+            f"{toolkit.keys}/gpgkey",
             toolkit.key_fingerprints,
             "gpu.toolkit",
         )
     ]
     if driver.source == "vendor":
         folder, key = wanted.FOLDERS[found.os_id, found.os_version]
-        address = f"{driver.repository}/{folder}/x86_64/"
-        fingerprints = driver.key_fingerprints
-        repositories.insert(
-            0, Repository(address, wanted.DRIVER_KEYRING, f"{address}{key}", fingerprints, "gpu.driver")
-        )
+        part, fingerprints = f"{folder}/x86_64/", driver.key_fingerprints
+        address, key = f"{driver.repository}/{part}", f"{driver.keys}/{part}{key}"
+        repositories.insert(0, Repository(address, wanted.DRIVER_KEYRING, key, fingerprints, "gpu.driver"))
     return {
         **{repository.keyring: keyring.text(repository) for repository in repositories},
         wanted.SOURCES: render(wanted.SOURCES, repositories=repositories),

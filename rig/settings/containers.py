@@ -26,9 +26,18 @@ class Vendor(Section):
     """The vendor's own apt repository."""
 
     repository: Url = Field(description="Web address of the repository, above the folders `debian` and `ubuntu`.")
+    key_source: Url | None = Field(
+        default=None,
+        description="Web address of the same layout that its signing key is fetched from; null for `repository`.",
+    )
     key_fingerprints: Annotated[tuple[Fingerprint, ...], Field(min_length=1)] = Field(
         description="Fingerprints of the signing keys that are accepted, 40 hexadecimal digits each."
     )
+
+    @property
+    def keys(self) -> str:
+        """Where the signing key is, in the layout of the repository."""
+        return self.key_source or self.repository
 
 
 class Containers(Section):

@@ -34,9 +34,18 @@ class Driver(Section):
         description="Which kernel modules: `auto` takes those that the card needs."
     )
     repository: Url = Field(description="Web address of NVIDIA's repository, above the folders of the distributions.")
+    key_source: Url | None = Field(
+        default=None,
+        description="Web address of the same layout that its signing key is fetched from; null for `repository`.",
+    )
     key_fingerprints: Fingerprints = Field(
         description="Fingerprints of the signing keys that are accepted, 40 hexadecimal digits each."
     )
+
+    @property
+    def keys(self) -> str:
+        """Where the signing key is, in the layout of the repository."""
+        return self.key_source or self.repository
 
 
 class Toolkit(Section):
@@ -44,9 +53,18 @@ class Toolkit(Section):
 
     version: ToolkitVersion = Field(description="Version of its four packages, such as 1.20.0-1.")
     repository: Url = Field(description="Web address of its repository, above the folder `stable`.")
+    key_source: Url | None = Field(
+        default=None,
+        description="Web address of the same layout that its signing key is fetched from; null for `repository`.",
+    )
     key_fingerprints: Fingerprints = Field(
         description="Fingerprints of the signing keys that are accepted, 40 hexadecimal digits each."
     )
+
+    @property
+    def keys(self) -> str:
+        """Where the signing key is, in the layout of the repository."""
+        return self.key_source or self.repository
 
 
 class Gpu(Section):

@@ -59,6 +59,19 @@ def test_a_dry_run_after_it_would_change_nothing_and_asks_for_no_space_again(dep
     assert plan(deployed_release, "--data", "storage.system_free=900T").changes == set()
 
 
+def test_on_another_network_it_is_the_same_machine(machines: Machines) -> None:
+    lab = machines.boot(name="moved")
+    index = lab.network.index
+    assert run(lab).changes
+    before = Fingerprint.of(lab)
+    lab.down()
+    moved = Lab.boot(lab.directory, index=index + 1)
+    assert moved.network.index != index
+    assert run(moved).changes == set()
+    assert "\n".join(differences(before, Fingerprint.of(moved))) == ""
+    moved.kill()
+
+
 def test_after_a_power_cut_everything_comes_back_by_itself(deployed: Lab) -> None:
     before = Fingerprint.of(deployed)
     deployed.power_cut()

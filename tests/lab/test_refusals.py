@@ -248,7 +248,7 @@ def test_a_vendor_key_with_another_fingerprint_stops_everything(refused: Refused
 
 
 def test_a_vendor_key_that_cannot_be_had_stops_everything(refused: Refused) -> None:
-    told = refused("containers.vendor.repository=http://127.0.0.1:1/linux")
+    told = refused("containers.vendor.key_source=http://127.0.0.1:1/linux")
     assert "the signing key at http://127.0.0.1:1/linux/debian/gpg cannot be had" in told
     assert "check its address" in told
     assert "Beginning operation run" not in told
@@ -380,9 +380,8 @@ def _hash_of_model(lab: Lab) -> str:
 
 def _model(lab: Lab) -> bytes:
     """The model as the hub serves it when it is not asked to misbehave."""
-    models = load(CHECKOUT, lab=lab.directory).machine("rig-lab").settings.models
-    tiny = models.catalogue["tiny"]
-    url = f"{models.hub}/{tiny.repository}/resolve/{tiny.revision}/{tiny.file}"
+    tiny = load(CHECKOUT, lab=lab.directory).machine("rig-lab").settings.models.catalogue["tiny"]
+    url = f"http://{lab.network.services}:{HUB_PORT}/{tiny.repository}/resolve/{tiny.revision}/{tiny.file}"
     answer = requests.get(url, timeout=10)
     answer.raise_for_status()
     return answer.content
