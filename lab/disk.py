@@ -38,13 +38,6 @@ ReadWritePaths={_STATE}
 """
 
 
-def copy(image: Path, target: Path) -> None:
-    """A copy of a disk that shares or leaves out what it can; renamed into place when it is whole."""
-    beside = target.with_name(f".{target.name}.part")
-    run("cp", "--sparse=always", "--reflink=auto", str(image), str(beside))
-    beside.rename(target)
-
-
 def mount(spec: Spec) -> None:
     """Attach the disk. The loop device goes with the mount, and the mount with the lab."""
     spec.root.mkdir(exist_ok=True)

@@ -98,7 +98,8 @@ class Lab:
         directory.mkdir(parents=True, exist_ok=True)
         if running(directory):
             raise LabFailed(f"a lab is running in {directory} already; use it, or stop it: python -m lab down")
-        before = hosts.remembered(directory) if disk_of(directory).exists() else None
+        # Outside of a lab, the link to a disk leads nowhere.
+        before = hosts.remembered(directory) if os.path.lexists(disk_of(directory)) else None
         if before is not None and not before.may_become(release, gpu, vm):
             raise LabFailed(
                 f"{directory} holds {before}; "
@@ -231,17 +232,18 @@ class Lab:
         """Enrol a machine owner's key (PEM text) in a whole machine's firmware, while it is off."""
         _ask(self.directory, {"do": "enrol", "certificate": certificate})
 
-    def snapshot(self, file: Path) -> None:
-        """Keep the machine's disk as it is now in `file`; the machine is shut down for it and booted again."""
-        self.stop()
-        _copy_disk(disk_of(self.directory), file)
-        self.start()
+    def snapshot(self, name: str = "snapshot") -> None:
+        """Keep the machine's disk as it is now; the machine is shut down for it and booted again."""
+        _ask(self.directory, {"do": "snapshot", "to": str(self._snapshot(name))})
+        self._close_master()
 
-    def restore(self, file: Path) -> None:
-        """Go back to a snapshot of this machine."""
-        self.power_cut()
-        _copy_disk(file, disk_of(self.directory))
-        self.start()
+    def restore(self, name: str = "snapshot") -> None:
+        """Go back to a snapshot of this machine, without shutting down what it is now."""
+        _ask(self.directory, {"do": "restore", "from": str(self._snapshot(name))})
+        self._close_master()
+
+    def _snapshot(self, name: str) -> Path:
+        return self.directory / f"{name}.img"
 
     # The tool, pointed at the machine
 
@@ -384,6 +386,8 @@ def purge(directory: Path) -> None:
     """Remove the disk, the keys and the artefacts of the lab in `directory`."""
     if directory.exists():
         subprocess.run(elevated("rm", "-rf", "--one-file-system", directory.resolve()), check=True)
+        sweep = elevated("unshare", "--mount", sys.executable, "-B", "-m", "lab.pool", cache_directory())
+        subprocess.run(sweep, cwd=CHECKOUT, check=True)
 
 
 def _start(spec: Spec) -> Line:
@@ -448,12 +452,6 @@ def _ask(directory: Path, request: Message) -> Message:
 
 def _index(directory: Path) -> int:
     return zlib.crc32(str(directory).encode()) % INDICES
-
-
-def _copy_disk(source: Path, target: Path) -> None:
-    beside = target.with_name(f".{target.name}.part")
-    subprocess.run(elevated("cp", "--sparse=always", "--reflink=auto", source, beside), check=True)
-    subprocess.run(elevated("mv", beside, target), check=True)
 
 
 def _quoted(text: str) -> str:

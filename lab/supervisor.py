@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab import disk
+from lab import pool
 from lab.cache import BuildError, Cache
 from lab.cgroups import Group
 from lab.commands import LabError, run
@@ -75,13 +75,14 @@ class Supervisor:
     def up(self) -> None:
         with self.reporter.step("Lay the network"):
             self.network = self._cable()
+            pool.attach(self.spec.cache)
             self._way_out()
             self._neighbour_host()
         with self.reporter.step("Start hub, registry and package cache"):
             self._stand_ins()
         if not self.spec.disk.exists():
             with self.reporter.step(f"Copy a disk with Debian {self.spec.release}"):
-                disk.copy(self.disk_image, self.spec.disk)
+                pool.copy(self.disk_image, self.spec.disk, self.spec.cache)
         self.machine: Machine = (
             VM(self.spec, self.network, self.emulator, self.reporter)
             if self.emulator
@@ -297,6 +298,16 @@ class Supervisor:
                     if not self.machine.alive:
                         self.machine.cut()
                         self.boot()
+            case "snapshot":
+                with self._lock:
+                    self.machine.shut_down()
+                    pool.copy(self.spec.disk, Path(request["to"]), self.spec.cache)
+                    self.boot()
+            case "restore":
+                with self._lock:
+                    self.machine.cut()
+                    pool.copy(Path(request["from"]), self.spec.disk, self.spec.cache)
+                    self.boot()
             case "status":
                 return {
                     "index": self.network.index,

@@ -73,7 +73,14 @@ class VM:
         run("ip", "link", "set", "vm0", "master", "lan0", "up")
         agent, agents = socket.socketpair()
         monitor, monitors = socket.socketpair()
-        handed = {"wire": wire, "agent": agents.detach(), "monitor": monitors.detach()}
+        handed = {
+            "wire": wire,
+            "agent": agents.detach(),
+            "monitor": monitors.detach(),
+            # It reads the disk before it takes it for writing.
+            "disk": os.open(self.spec.disk, os.O_RDWR | os.O_CLOEXEC),
+            "read": os.open(self.spec.disk, os.O_RDONLY | os.O_CLOEXEC),
+        }
         with (self.spec.logs / "qemu.log").open("ab") as log:
             self._process = subprocess.Popen(
                 ["chroot", str(self.tree), *self._command(**handed)],
@@ -180,7 +187,7 @@ class VM:
         if not self._boot_partition.exists():
             _copy(self.tree / qemu.BOOT_PARTITION, self._boot_partition)
 
-    def _command(self, wire: int, agent: int, monitor: int) -> list[str]:
+    def _command(self, wire: int, agent: int, monitor: int, disk: int, read: int) -> list[str]:
         lab = f"/{qemu.LAB}"
         firmware = f"/usr/share/OVMF/{FIRMWARE}"
         # What is written need not survive the operator's kernel, and a power cut of the machine leaves that alone.
@@ -195,7 +202,9 @@ class VM:
             *("-cpu", "max,la57=off,-cx16,-svm", "-smp", "2", "-m", MEMORY),
             *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={firmware}"),
             *("-drive", f"if=pflash,format=raw,unit=1,file={lab}/{self._variables.name}"),
-            *("-drive", f"{kept},discard=unmap,file={lab}/{self.spec.disk.name}"),
+            # Where the disk is, the emulator cannot look.
+            *("-add-fd", f"fd={disk},set=1", "-add-fd", f"fd={read},set=1"),
+            *("-drive", f"{kept},discard=unmap,file=/dev/fdset/1"),
             *("-drive", f"{kept},file={lab}/{qemu.BOOT_PARTITION}"),
             *("-netdev", f"tap,id=net,fd={wire}", "-device", "virtio-net-pci,netdev=net"),
             *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),

@@ -232,9 +232,9 @@ def test_a_stopped_machine_was_shut_down_in_order(bare: Lab) -> None:
 
 def test_a_machine_goes_back_to_its_snapshot(bare: Lab) -> None:
     bare.sudo("echo before > /root/mark")
-    bare.snapshot(bare.directory / "kept.img")
+    bare.snapshot("kept")
     bare.sudo("echo after > /root/mark")
-    bare.restore(bare.directory / "kept.img")
+    bare.restore("kept")
     assert bare.sudo("cat /root/mark").stdout == "before\n"
 
 

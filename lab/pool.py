@@ -1,0 +1,138 @@
+"""The disks of all labs of a cache, on one file with XFS: a copy there shares its blocks, and takes no time.
+
+It is mounted in a lab's own namespace. Outside, a symbolic link is where the disk would be: it leads nowhere there, and
+says that the disk is wanted. A disk whose link is gone is removed when a lab mounts the file the next time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lab.commands import LabError, run
+
+# What the file claims to have; it takes what the disks hold, and gives back what they leave.
+SIZE = "64G"
+# LOOP_GET_STATUS64 of linux/loop.h, whose answer begins with device and inode of the file behind a loop device.
+_GET_STATUS, _STATUS_BYTES = 0x4C05, 232
+_FILE = struct.Struct("=QQ")
+
+
+def folder(cache: Path) -> Path:
+    """Where the disks are, seen from a lab only."""
+    return cache / "disks"
+
+
+def attach(cache: Path) -> None:
+    """Mount the file in this namespace, made if it is not there, and remove the disks that nobody wants."""
+    file = cache / "disks.xfs"
+    at = folder(cache)
+    at.mkdir(parents=True, exist_ok=True)
+    with (cache / ".disks.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            _make(file)
+        # One loop device for all labs: the kernel then has one file system with many mounts. Two devices of the same
+        # file would each write what it holds true.
+        with _device(file) as device:
+            run("mount", "-t", "xfs", "-o", "discard,noatime", device, str(at))
+        _sweep(at)
+
+
+def copy(source: Path, owner: Path, cache: Path) -> None:
+    """A copy of the disk `source` in the pool, with the link `owner` to it; in place when it is whole."""
+    target = folder(cache) / owner.relative_to("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The link first: a disk without one is anybody's to remove.
+    link = owner.with_name(f".{owner.name}.link")
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
+    link.rename(owner)
+    beside = _unfinished(target)
+    run("cp", "--sparse=always", "--reflink=auto", str(source), str(beside))
+    beside.rename(target)
+
+
+def _unfinished(disk: Path) -> Path:
+    return disk.with_name(f"{disk.name}.part")
+
+
+def _make(file: Path) -> None:
+    beside = file.with_name(f".{file.name}.part")
+    beside.unlink(missing_ok=True)
+    run("truncate", f"--size={SIZE}", str(beside))
+    run("mkfs.xfs", "-q", "-m", "reflink=1", str(beside))
+    beside.rename(file)
+
+
+@contextmanager
+def _device(file: Path) -> Iterator[str]:
+    """The loop device of the file, which cannot vanish meanwhile; afterwards it goes with its last mount."""
+    found = _find(file)
+    if found is None:
+        name = subprocess.run(
+            ["losetup", "--find", "--show", str(file)], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        try:
+            yield name
+        finally:
+            # A device in use is detached when it no longer is.
+            run("losetup", "--detach", name)
+    else:
+        name, held = found
+        try:
+            yield name
+        finally:
+            os.close(held)
+
+
+def _find(file: Path) -> tuple[str, int] | None:
+    """A loop device that has the file already, opened so that it keeps it."""
+    status = file.stat()
+    for entry in Path("/sys/block").glob("loop*/loop"):
+        name = f"/dev/{entry.parent.name}"
+        with suppress(OSError):
+            held = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            with suppress(OSError):
+                if _FILE.unpack_from(fcntl.ioctl(held, _GET_STATUS, bytes(_STATUS_BYTES))) == (
+                    status.st_dev,
+                    status.st_ino,
+                ):
+                    return name, held
+            os.close(held)
+    return None
+
+
+def _sweep(at: Path) -> None:
+    """Remove the disks to which no link leads any more."""
+    for disk in [path for path in at.rglob("*") if path.is_file()]:
+        owner = Path("/") / disk.relative_to(at)
+        if owner.suffix == ".part":
+            owner = owner.with_suffix("")
+        if not owner.is_symlink():
+            disk.unlink()
+            for parent in disk.parents:
+                if parent == at:
+                    break
+                with suppress(OSError):
+                    parent.rmdir()
+
+
+def main() -> None:
+    """In a mount namespace of its own: remove the disks that nobody wants."""
+    cache = Path(sys.argv[1])
+    if (cache / "disks.xfs").exists():
+        attach(cache)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LabError as problem:
+        sys.exit(f"lab: {problem}")
