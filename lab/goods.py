@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,12 @@ class Goods:
             registry=registry.program(cache),
             build=engine.build_number(tree),
         )
+
+    @property
+    def names(self) -> list[str]:
+        """What is served, by names that change with it."""
+        found = (getattr(self, field.name) for field in fields(self))
+        return [value.name if isinstance(value, Path) else str(value) for value in found]
 
     @property
     def archive_name(self) -> str:

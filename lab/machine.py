@@ -85,6 +85,7 @@ class Lab:
         leash: bool = True,
         show: Show | None = None,
         gpu: bool = False,
+        origin: Path | None = None,
     ) -> Lab:
         """Boot a machine whose state lives in `directory`: the disk that is there, or a new one.
 
@@ -92,7 +93,8 @@ class Lab:
         directory's name, or is the one that a disk had before, so that labs seldom meet.
         `vm`: a whole machine with its own kernel instead of a container, which it may have been before;
         `secure_boot`: its firmware starts only what is signed.
-        `gpu`: the machine has the graphics card, as far as programs can look. `show` hears of each step.
+        `gpu`: the machine has the graphics card, as far as programs can look. `origin`: what a new disk is a copy of,
+        instead of a bare one; see lab/converged.py. `show` hears of each step.
         """
         directory = directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
@@ -116,6 +118,7 @@ class Lab:
             gpu=gpu,
             vm=vm,
             secure_boot=secure_boot,
+            origin=origin,
         )
         hosts.forget(directory)
         line = _start(spec)
@@ -234,13 +237,18 @@ class Lab:
 
     def snapshot(self, name: str = "snapshot") -> None:
         """Keep the machine's disk as it is now; the machine is shut down for it and booted again."""
-        _ask(self.directory, {"do": "snapshot", "to": str(self._snapshot(name))})
-        self._close_master()
+        self.stop()
+        self.keep_disk(self._snapshot(name))
+        self.start()
 
     def restore(self, name: str = "snapshot") -> None:
         """Go back to a snapshot of this machine, without shutting down what it is now."""
         _ask(self.directory, {"do": "restore", "from": str(self._snapshot(name))})
         self._close_master()
+
+    def keep_disk(self, at: Path) -> None:
+        """Copy the disk of the machine, which is off, to `at`: a link there that only labs can follow."""
+        _ask(self.directory, {"do": "keep", "to": str(at)})
 
     def _snapshot(self, name: str) -> Path:
         return self.directory / f"{name}.img"
@@ -323,8 +331,8 @@ def program(name: str) -> Path:
     return Path(sys.executable).parent / name
 
 
-def build(release: str = "trixie", vm: bool = False, show: Show | None = None) -> None:
-    """Make what machines of `release` need, without booting one."""
+def build(release: str = "trixie", vm: bool = False, show: Show | None = None) -> tuple[str, ...]:
+    """Make what machines of `release` need, without booting one; the names of what they are made from."""
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     directory = cache / ".build"
@@ -333,9 +341,10 @@ def build(release: str = "trixie", vm: bool = False, show: Show | None = None) -
     with (cache / ".build.lock").open("w") as lock:
         # Builders wait for each other, and each for the guard of the one before it.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _follow(_start(spec), show or Display(sys.stderr).show, "built")
+        built = _follow(_start(spec), show or Display(sys.stderr).show, "built")
         while _guarded(directory):
             time.sleep(0.05)
+    return tuple(built["artefacts"])
 
 
 def down(directory: Path) -> bool:

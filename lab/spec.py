@@ -38,15 +38,18 @@ class Spec:
     """A whole machine under emulation instead of a container."""
     secure_boot: bool = False
     """The whole machine's firmware starts only what is signed."""
+    origin: Path | None = None
+    """The disk to begin with, instead of a bare one."""
     only_build: bool = False
 
     def encode(self) -> str:
-        return json.dumps(asdict(self) | {"directory": str(self.directory), "cache": str(self.cache)})
+        return json.dumps(asdict(self), default=str)
 
     @staticmethod
     def decode(text: str) -> Spec:
         values = json.loads(text)
-        return Spec(**values | {"directory": Path(values["directory"]), "cache": Path(values["cache"])})
+        paths = {name: Path(values[name]) for name in ("directory", "cache", "origin") if values[name] is not None}
+        return Spec(**values | paths)
 
     @property
     def disk(self) -> Path:

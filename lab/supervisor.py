@@ -72,6 +72,11 @@ class Supervisor:
         self.emulator = qemu.tree(cache) if self.spec.vm else None
         self.goods = Goods.gather(cache)
 
+    @property
+    def artefacts(self) -> list[str]:
+        """Names of what a bare machine and its deploy are made from; each changes with its recipe."""
+        return [self.disk_image.name, *self.goods.names]
+
     def up(self) -> None:
         with self.reporter.step("Lay the network"):
             self.network = self._cable()
@@ -81,8 +86,11 @@ class Supervisor:
         with self.reporter.step("Start hub, registry and package cache"):
             self._stand_ins()
         if not self.spec.disk.exists():
+            origin = self.spec.origin or self.disk_image
+            if not origin.exists():
+                raise LabError(f"the disk that {origin} leads to is gone; remove that link, and it is made again")
             with self.reporter.step(f"Copy a disk with Debian {self.spec.release}"):
-                pool.copy(self.disk_image, self.spec.disk, self.spec.cache)
+                pool.copy(origin, self.spec.disk, self.spec.cache)
         self.machine: Machine = (
             VM(self.spec, self.network, self.emulator, self.reporter)
             if self.emulator
@@ -298,11 +306,11 @@ class Supervisor:
                     if not self.machine.alive:
                         self.machine.cut()
                         self.boot()
-            case "snapshot":
+            case "keep":
                 with self._lock:
-                    self.machine.shut_down()
+                    if self.machine.alive:
+                        raise LabError("a disk is copied while its machine is off; stop it first")
                     pool.copy(self.spec.disk, Path(request["to"]), self.spec.cache)
-                    self.boot()
             case "restore":
                 with self._lock:
                     self.machine.cut()
@@ -373,7 +381,7 @@ def _work(supervisor: Supervisor) -> None:
     try:
         supervisor.build()
         if supervisor.spec.only_build:
-            supervisor.guard.send({"event": "built"})
+            supervisor.guard.send({"event": "built", "artefacts": supervisor.artefacts})
             supervisor.over.set()
         else:
             supervisor.up()

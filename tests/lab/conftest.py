@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from lab import machine
+from lab.converged import disk
 from lab.machine import Lab
 from lab.spec import RELEASES
+from tests.lab.traces import eventually
 
 Boot = Callable[..., Lab]
 
@@ -36,10 +38,19 @@ class Machines:
         gpu: bool = False,
         vm: bool = False,
         secure_boot: bool = False,
+        converged: bool = False,
     ) -> Lab:
-        """A new machine of `release`; what it can be otherwise is described at `Lab.boot`."""
-        lab = Lab.boot(self.directory(name), release=release, gpu=gpu, vm=vm, secure_boot=secure_boot)
+        """A new machine of `release`; what it can be otherwise is described at `Lab.boot`.
+
+        `converged`: the tool has been run against it, on another network, and everything it runs is running. Its keys
+        are those of all machines that start so.
+        """
+        origin = disk(release, gpu) if converged else None
+        directory = self.directory(name)
+        lab = Lab.boot(directory, release=release, gpu=gpu, vm=vm, secure_boot=secure_boot, origin=origin)
         self._labs.append(lab)
+        if converged:
+            eventually(lambda: not_serving(lab), seconds=180)
         return lab
 
     def whole(self, lab: Lab, gpu: bool = False) -> Lab:
@@ -69,14 +80,6 @@ def cache() -> Path:
     return machine.cache_directory()
 
 
-@pytest.fixture(scope="session")
-def lasting(cache: Path) -> Iterator[Machines]:
-    """Boots machines that live until the session ends."""
-    machines = Machines()
-    yield machines
-    machines.end_all()
-
-
 @pytest.fixture(scope="module")
 def machines(cache: Path) -> Iterator[Machines]:
     """Boots machines that live until the file's last test ends: idle ones take the others' time."""
@@ -99,26 +102,30 @@ def bare(boot: Boot) -> Lab:
     return boot()
 
 
-@pytest.fixture(scope="session")
-def deployed(lasting: Machines) -> Lab:
-    """A Debian 13 that the tool has been run against once; shared: a test that breaks it has to mend it."""
-    return _deploy(lasting, "trixie")
+@pytest.fixture(scope="module")
+def deployed(machines: Machines) -> Lab:
+    """A Debian 13 that the tool has been run against once, for the tests of a file: one that breaks it mends it."""
+    return machines.boot(name="deployed", converged=True)
 
 
-@pytest.fixture(scope="session", params=RELEASES)
-def deployed_release(request: pytest.FixtureRequest, lasting: Machines) -> Lab:
+@pytest.fixture(scope="module", params=RELEASES)
+def deployed_release(request: pytest.FixtureRequest, machines: Machines) -> Lab:
     """A deployed machine of each Debian release; that of Debian 13 is `deployed`."""
     if request.param == "trixie":
         lab: Lab = request.getfixturevalue("deployed")
         return lab
-    return _deploy(lasting, request.param)
+    return machines.boot(request.param, name=f"deployed-{request.param}", converged=True)
 
 
-def _deploy(machines: Machines, release: str) -> Lab:
-    lab = machines.boot(release, name=f"deployed-{release}")
-    done = lab.deploy("-y")
-    assert done.returncode == 0, done.stderr[-6000:]
-    return lab
+def not_serving(lab: Lab) -> list[str]:
+    """What is not up yet of a machine that has just booted: as systemd, Docker and the engines see it."""
+    ask = (
+        "systemctl is-system-running; docker ps --format '{{.Names}} {{.Status}}'; "
+        "curl -so /dev/null -w '%{http_code}\n' http://127.0.0.1:8003/health"
+    )
+    found = lab.sudo(ask, check=False).stdout.splitlines()
+    wrong = [line for line in found if "starting" in line or "unhealthy" in line]
+    return [*wrong, *(word for word in ("running", "200") if word not in found)]
 
 
 def sweep() -> None:

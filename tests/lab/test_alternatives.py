@@ -24,8 +24,8 @@ PROGRAM = "/opt/rig/llama.cpp/*/build/bin/llama-server"
 
 @pytest.fixture(scope="module")
 def machine(machines: Machines) -> Lab:
-    """A machine whose two engines are alternatives, deployed once; for the tests of this module, in their order."""
-    lab = machines.boot(name="alternatives")
+    """A machine whose two engines are alternatives, for the tests of this module, in their order."""
+    lab = machines.boot(name="alternatives", converged=True)
     path = lab.directory / "hosts.yml"
     hosts: dict[str, Any] = yaml.safe_load(path.read_text())
     for name in UNITS:

@@ -100,7 +100,7 @@ def sent(lab: Lab) -> int:
 @pytest.fixture(scope="module")
 def backed(machines: Machines) -> Iterator[Backed]:
     """A Debian 12, with the oldest restic, deployed with a backup disk; for the tests of this module in their order."""
-    lab = machines.boot("bookworm", name="backed")
+    lab = machines.boot("bookworm", name="backed", converged=True)
     found = Backed(lab)
     disks.make(lab, LABEL, "256M")
     assert run(lab).changes

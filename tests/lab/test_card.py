@@ -59,7 +59,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def machine(machines: Machines) -> Lab:
     """A machine with a card, on which vLLM is an alternative; for this module's tests, in their order."""
-    lab = machines.boot(name="card", gpu=True)
+    lab = machines.boot(name="card", gpu=True, converged=True)
     path = lab.directory / "hosts.yml"
     hosts = yaml.safe_load(path.read_text())
     hosts["hosts"][NAME]["settings"] = merged(hosts["hosts"][NAME]["settings"], SETTINGS)

@@ -60,16 +60,16 @@ def test_a_dry_run_after_it_would_change_nothing_and_asks_for_no_space_again(dep
 
 
 def test_on_another_network_it_is_the_same_machine(machines: Machines) -> None:
-    lab = machines.boot(name="moved")
-    index = lab.network.index
-    assert run(lab).changes
+    lab = machines.boot(name="moved", converged=True)
     before = Fingerprint.of(lab)
     lab.down()
-    moved = Lab.boot(lab.directory, index=index + 1)
-    assert moved.network.index != index
-    assert run(moved).changes == set()
-    assert "\n".join(differences(before, Fingerprint.of(moved))) == ""
-    moved.kill()
+    moved = Lab.boot(lab.directory, index=lab.network.index + 1)
+    try:
+        assert moved.network.index != lab.network.index
+        assert run(moved).changes == set()
+        assert "\n".join(differences(before, Fingerprint.of(moved))) == ""
+    finally:
+        moved.kill()
 
 
 def test_after_a_power_cut_everything_comes_back_by_itself(deployed: Lab) -> None:

@@ -78,8 +78,7 @@ class Hub:
 @pytest.fixture(scope="module")
 def machine(machines: Any) -> Lab:
     """A deployed machine for the tests of this module, in their order."""
-    lab: Lab = machines.boot(name="models")
-    assert run(lab).changes
+    lab: Lab = machines.boot(name="models", converged=True)
     return lab
 
 

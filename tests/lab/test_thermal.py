@@ -109,7 +109,7 @@ def _choose(lab: Lab, thermal: dict[str, Any], told: dict[str, Any] | None = Non
 
 @pytest.fixture(scope="module")
 def booted(machines: Machines) -> Lab:
-    return machines.boot(name="thermal")
+    return machines.boot(name="thermal", converged=True)
 
 
 @pytest.fixture(scope="module")
