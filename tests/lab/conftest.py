@@ -17,6 +17,13 @@ from tests.lab.traces import eventually
 
 Boot = Callable[..., Lab]
 
+LONGEST = (
+    *("test_interrupted.py", "test_gpu.py", "test_converge.py", "test_drift.py", "test_backup.py", "test_thermal.py"),
+    *("test_upgrades.py", "test_monitoring.py", "test_card.py", "test_models.py", "test_lab.py"),
+    *("test_alternatives.py", "test_refusals.py", "test_secrecy.py", "test_demo.py", "test_network.py"),
+)
+"""Files in the order in which they begin, so that no worker is left with a long one: as `script/test` lists them."""
+
 # Beside the cache, with which disks can share blocks; not in pytest's own folders, which are kept.
 STATE = machine.DEFAULT / "tests"
 
@@ -69,6 +76,12 @@ class Machines:
     def end_all(self) -> None:
         for lab in list(self._labs):
             self.end(lab)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first; within a file, and among those that are short, as they were collected."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")
