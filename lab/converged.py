@@ -18,6 +18,8 @@ DECIDING = (
     *("deploy.py", "inventory.py", "requirements.txt", "group_data", "tasks", "rig", "rigd", "templates", "files"),
     *("lab/disk.py", "lab/goods.py", "lab/spec.py", "lab/standins/hardware.py"),
 )
+KEPT = 3
+"""Disks of each variant, the newest: branches, and checkouts that share a cache, go back and forth between them."""
 OLDEST = 24 * 3600
 """Seconds. What is due by the day or the week on an older one would be due after every boot."""
 
@@ -30,8 +32,7 @@ def disk(release: str = "trixie", gpu: bool = False) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _fresh(finished):
             _make(finished, release, gpu)
-            older = [path for path in _variants(name) if path != finished]
-            subprocess.run(elevated("rm", "-f", *older), check=True)
+            subprocess.run(elevated("rm", "-f", *_variants(name)[KEPT:]), check=True)
     return finished
 
 
@@ -58,8 +59,9 @@ def _artefacts(release: str) -> tuple[str, ...]:
 
 
 def _variants(name: str) -> list[Path]:
-    """The disks of this name, of whatever digest."""
-    return [path for path in cache_directory().glob(f"{name}-*") if path.name.rpartition("-")[0] == name]
+    """The disks of this name, of whatever digest; the newest first."""
+    found = [path for path in cache_directory().glob(f"{name}-*") if path.name.rpartition("-")[0] == name]
+    return sorted(found, key=lambda path: -path.lstat().st_mtime)
 
 
 def _fresh(finished: Path) -> bool:

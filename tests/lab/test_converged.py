@@ -72,12 +72,13 @@ def test_two_that_want_it_at_once_get_the_same_and_it_is_made_once(made: list[Pa
     assert len(made) == 1
 
 
-def test_the_newest_of_each_variant_is_kept_and_no_other(made: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    variants = [("trixie", False), ("trixie", True), ("bookworm", False)]
-    old = [converged.disk(*variant) for variant in variants]
-    monkeypatch.setattr(converged, "_artefacts", lambda release: ("other",))
-    new = converged.disk("trixie")
-    assert [path.is_symlink() for path in (*old, new)] == [False, True, True, True]
+def test_few_of_each_variant_are_kept_the_newest(made: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for variant in [("trixie", False), ("trixie", True), ("bookworm", False)]:
+        converged.disk(*variant)
+    for number in range(converged.KEPT):
+        monkeypatch.setattr(converged, "_artefacts", lambda release, number=number: (f"other-{number}",))
+        converged.disk("trixie")
+    assert [path.is_symlink() for path in made] == [False, *[True] * (2 + converged.KEPT)]
 
 
 def test_one_that_is_older_than_a_day_is_made_again(made: list[Path]) -> None:
