@@ -1,12 +1,15 @@
 """The machine, concern by concern, in the order in which they are made so."""
 
+from os import environ
+
 from pyinfra import config, host, state
 
-from rig.operator import connection, progress
+from rig.operator import connection, progress, reads
 from tasks import backup, containers, engines, firewall, gpu, machine, models, monitoring, preflight, secrets, storage
 
 connection.tune(host)
 progress.show(state)
+reads.install(state, environ)
 
 settings, found = preflight.check(host, config)
 

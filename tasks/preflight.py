@@ -7,12 +7,14 @@ import sys
 import time
 from dataclasses import replace
 
-from pyinfra import logger
+from pyinfra import logger, state
 from pyinfra.api import Config, DeployError, Host
 
 from rig.engines import native
+from rig.facts.machine import Homes
 from rig.facts.preflight import LoginFact, MachineFact
 from rig.facts.secrets import Keys, KeyState
+from rig.operator import reads
 from rig.preflight import problems
 from rig.preflight.machine import Machine
 from rig.settings import Settings, SettingsError, active
@@ -25,6 +27,7 @@ APT_WAIT = 600
 def check(host: Host, config: Config) -> tuple[Settings, Machine]:
     """The machine's settings, and what preflight saw of it. Raises DeployError with every reason not to go on."""
     settings = _settings(host)
+    _read_ahead(host, settings)
     login = host.get_fact(LoginFact, _sudo=False)
     ssh = settings.firewall.ssh if settings.firewall.enabled else None
     asks = bool(config.SUDO_PASSWORD) or sys.stdin.isatty()
@@ -36,12 +39,26 @@ def check(host: Host, config: Config) -> tuple[Settings, Machine]:
     while found.apt_holder is not None and time.monotonic() - begin < APT_WAIT:
         logger.info(f"{host.print_prefix}waiting for {found.apt_holder}, which holds apt's lock")
         time.sleep(5)
+        reads.drop(state, host)
         found = _look(host, settings, sudo=config.SUDO)
     if found.apt_holder is not None:
         _refuse(host, [f"{found.apt_holder} has held apt's lock for {APT_WAIT // 60} minutes; end it, and run again"])
     found = replace(found, malformed_keys=_malformed_keys(host, settings, sudo=config.SUDO))
     _refuse(host, problems.problems(settings, found))
     return settings, found
+
+
+def _read_ahead(host: Host, settings: Settings) -> None:
+    """Everything that is read before the first operation, in one round trip; with sudo as the inventory expects it."""
+    sudo = bool(host.data.get("_sudo", False))
+    reads.ahead(
+        state,
+        host,
+        lambda: host.get_fact(LoginFact, _sudo=False),
+        lambda: _look(host, settings, sudo=sudo),
+        lambda: _malformed_keys(host, settings, sudo=sudo),
+        lambda: host.get_fact(Homes, users=tuple(settings.machine.users), _sudo=sudo),
+    )
 
 
 def _malformed_keys(host: Host, settings: Settings, *, sudo: bool) -> tuple[str, ...]:
