@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api.deploy import deploy as concern
-from pyinfra.operations import server
 
 from rig import backup
 from rig.facts.machine import Homes
@@ -46,17 +45,7 @@ def deploy(settings: Settings) -> None:
     homes = host.get_fact(Homes, users=tuple(wanted.users)) if wanted.users else {}
     for user, person in wanted.users.items():
         home = homes.get(user, f"/home/{user}")
-        server.user(
-            name=f"Create the user {user}",
-            user=user,
-            groups=list(person.groups),
-            append=True,
-            shell=person.shell,
-            home=home,
-            create_home=True,
-            # That of an account which is there may have another group.
-            ensure_home=user not in homes,
-        )
+        machine.account(name=f"Create the user {user}", user=user, groups=person.groups, shell=person.shell, home=home)
         if person.authorized_keys is not None:
             machine.authorized_keys(
                 name=f"Let the keys of {user} log in", user=user, folder=f"{home}/.ssh", keys=person.authorized_keys

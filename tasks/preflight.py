@@ -6,19 +6,22 @@ import os
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 from pyinfra import logger, state
 from pyinfra.api import Config, DeployError, Host
 
 from rig.engines import native
-from rig.facts.machine import Homes
+from rig.facts.machine import FileText, Homes
 from rig.facts.preflight import LoginFact, MachineFact
 from rig.facts.secrets import Keys, KeyState
+from rig.gpu import driver as gpu
 from rig.operator import reads
 from rig.preflight import problems
 from rig.preflight.machine import Machine
 from rig.settings import Settings, SettingsError, active
 from rig.settings.secrets import key_variable
+from tasks import containers
 
 APT_WAIT = 600
 """Seconds that a running apt is waited for before the deploy gives up."""
@@ -51,13 +54,16 @@ def check(host: Host, config: Config) -> tuple[Settings, Machine]:
 def _read_ahead(host: Host, settings: Settings) -> None:
     """Everything that is read before the first operation, in one round trip; with sudo as the inventory expects it."""
     sudo = bool(host.data.get("_sudo", False))
+    users = tuple(settings.machine.users)
+    keyrings = (containers.KEYRING, gpu.DRIVER_KEYRING, gpu.TOOLKIT_KEYRING)
     reads.ahead(
         state,
         host,
         lambda: host.get_fact(LoginFact, _sudo=False),
         lambda: _look(host, settings, sudo=sudo),
         lambda: _malformed_keys(host, settings, sudo=sudo),
-        lambda: host.get_fact(Homes, users=tuple(settings.machine.users), _sudo=sudo),
+        lambda: host.get_fact(Homes, users=users, _sudo=sudo) if users else None,
+        *(partial(host.get_fact, FileText, path=path, _sudo=sudo) for path in keyrings),
     )
 
 

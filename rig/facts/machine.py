@@ -35,6 +35,31 @@ class Homes(FactBase[dict[str, str]]):
 
 
 @dataclass(frozen=True)
+class AccountState:
+    """An account of the machine, from whatever source it has it."""
+
+    home: str
+    shell: str
+    groups: frozenset[str]
+    """Names of all its groups, the primary one included."""
+
+
+class Account(FactBase[AccountState | None]):
+    """One account by its name; None when the machine has none. No other account is read."""
+
+    def command(self, user: str) -> str:
+        quoted = shlex.quote(user)
+        return f"getent passwd {quoted} && id -Gn {quoted} || true"
+
+    def process(self, output: list[str]) -> AccountState | None:
+        if len(output) != 2:
+            return None
+        entry, groups = output
+        *_, home, shell = entry.split(":")
+        return AccountState(home, shell, frozenset(groups.split()))
+
+
+@dataclass(frozen=True)
 class KeyFile:
     """A user's authorized_keys and its folder; modes with owners, such as ``600 owner``."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pyinfra import host
 from pyinfra.api import operation
 
-from rig.facts.machine import AuthorizedKeys, KeyFile, SysctlValues, TimeZone
+from rig.facts.machine import Account, AccountState, AuthorizedKeys, KeyFile, SysctlValues, TimeZone
 from rig.operations import Commands
 
 
@@ -19,6 +19,30 @@ def time_zone(zone: str) -> Commands:
     if host.get_fact(TimeZone) != zone:
         # While timedated runs it believes what it read when it started, and would do nothing if that was ``zone``.
         yield f"systemctl stop systemd-timedated.service && timedatectl set-timezone {shlex.quote(zone)}"
+
+
+@operation()
+def account(user: str, groups: Sequence[str], shell: str, home: str) -> Commands:
+    """``user`` has an account with this shell and home, and is a member of ``groups``, besides any others.
+
+    A new account gets its home with the system's usual files; the home of an existing one stays as it is.
+    pyinfra's own operation walks all accounts of the machine for each user.
+    """
+    there: AccountState | None = host.get_fact(Account, user=user)
+    name, place = shlex.quote(user), shlex.quote(home)
+    if there is None:
+        further = f"-G {shlex.quote(','.join(groups))} " if groups else ""
+        # A group of the same name may be there without an account; useradd would refuse to make it again.
+        own = f"$(getent group {name} >/dev/null && echo -g {name})"
+        yield f"useradd -d {place} -s {shlex.quote(shell)} {own} {further}-m {name}"
+        # useradd leaves a folder that was there to its owner; a link is the owner's business.
+        yield f"[ -L {place} ] || {{ mkdir -p {place} && chown {name}: {place}; }}"
+        return
+    changes = ["-d", home] if there.home != home else []
+    changes += ["-s", shell] if there.shell != shell else []
+    changes += ["-a", "-G", ",".join(groups)] if not there.groups.issuperset(groups) else []
+    if changes:
+        yield f"usermod {shlex.join([*changes, user])}"
 
 
 @operation()
