@@ -13,19 +13,39 @@ reads.install(state, environ)
 
 settings, found = preflight.check(host, config)
 
-monitoring.prepare(settings=settings)
-machine.deploy(settings=settings)
-# Before anything can be reached, and before what may fail: no engine that does not start keeps a port open.
-firewall.deploy(settings=settings)
-storage.deploy(settings=settings)
-models.install()
-backup.prepare(settings=settings)
-# Before the fetch of the models, which a reboot would cut short.
-gpu.deploy(settings=settings, found=found)
-models.start(settings=settings)
-containers.deploy(settings=settings, found=found)
-secrets.deploy(settings=settings)
-models.deploy(settings=settings)
-engines.deploy(settings=settings)
-monitoring.deploy(settings=settings)
-backup.deploy(settings=settings)
+
+def close() -> None:
+    """What would be too late afterwards: packages start programs, and a program that starts must not be reachable."""
+    monitoring.close(settings=settings)
+    machine.deploy(settings=settings)
+    firewall.deploy(settings=settings)
+
+
+def begin() -> None:
+    """What takes long: a reboot for the driver, and then the fetch of the models, which goes on by itself."""
+    storage.deploy(settings=settings)
+    models.install()
+    # The keys of an earlier life of the machine are restored before new ones would be made.
+    backup.guard(settings=settings)
+    gpu.deploy(settings=settings, found=found)
+    models.begin(settings=settings)
+
+
+def build() -> None:
+    """What can be made while models arrive."""
+    containers.deploy(settings=settings, found=found)
+    secrets.deploy(settings=settings)
+
+
+def serve() -> None:
+    """What needs the models: the fetch is waited for, engines answer, and they are watched and backed up."""
+    models.finish(settings=settings)
+    engines.deploy(settings=settings)
+    monitoring.deploy(settings=settings)
+    backup.deploy(settings=settings)
+
+
+close()
+begin()
+build()
+serve()

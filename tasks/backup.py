@@ -13,7 +13,7 @@ from rigd.backup.config import PASSWORD, PATH, dump
 
 
 @concern("backup")
-def prepare(settings: Settings) -> None:
+def guard(settings: Settings) -> None:
     """Before keys are made and models fetched: on the machine of an earlier life they are brought back instead."""
     if not settings.backup.enabled:
         backup.retired(name="Make no backups", files=list(wanted.NEEDLESS))

@@ -23,7 +23,7 @@ def install() -> None:
 
 
 @concern("models")
-def start(settings: Settings) -> None:
+def begin(settings: Settings) -> None:
     """What rig-models is told, and a fetch that goes on while the other concerns are deployed."""
     manifest = wanted.manifest(settings)
     written(name=f"Write {PATH}", path=PATH, text=dump(manifest))
@@ -31,7 +31,7 @@ def start(settings: Settings) -> None:
 
 
 @concern("models")
-def deploy(settings: Settings) -> None:
+def finish(settings: Settings) -> None:
     """Every needed model. A wrong one ends the run here, before an engine could serve it."""
     models.fetched(name="Fetch the models", manifest=wanted.manifest(settings))
     written(name=f"Write {SCRUB}", path=SCRUB, text=render(SCRUB, models=settings.storage.models.path))

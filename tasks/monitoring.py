@@ -21,7 +21,7 @@ OWN = "rig-metrics.timer"
 
 
 @concern("monitoring")
-def prepare(settings: Settings) -> None:
+def close(settings: Settings) -> None:
     """Before the packages: they start their programs as soon as they are installed, and on every address."""
     if settings.monitoring.enabled:
         texts = {

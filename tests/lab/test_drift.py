@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 
@@ -275,6 +278,11 @@ def rounds(drifts: dict[str, Drift]) -> list[dict[str, Drift]]:
 
 ROUNDS = rounds(DRIFTS)
 
+SEED = os.environ.get("RIG_TEST_SEED") or str(datetime.now(UTC).toordinal())
+SINGLE = ROUNDS if os.environ.get("RIG_TEST_ALL") else [random.Random(SEED).choice(ROUNDS)]
+"""Rounds that are also mended by a run that reads one by one, and must end alike: another one each day."""
+CASES = [("", drifts) for drifts in ROUNDS] + [("single", drifts) for drifts in SINGLE]
+
 
 @dataclass
 class Subject:
@@ -308,11 +316,20 @@ def beside() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
-@pytest.mark.parametrize("drifts", [list(drifts.values()) for drifts in ROUNDS], ids=[", ".join(r) for r in ROUNDS])
+@pytest.mark.parametrize(
+    ("reads", "drifts"),
+    [(reads, list(drifts.values())) for reads, drifts in CASES],
+    ids=[f"{'one by one' if reads else 'ahead'}: {', '.join(drifts)}" for reads, drifts in CASES],
+)
 def test_drifts_are_seen_told_and_mended_and_nothing_else_is_touched(
-    subject: Subject, beside: ThreadPoolExecutor, drifts: list[Drift]
+    subject: Subject,
+    beside: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    reads: str,
+    drifts: list[Drift],
 ) -> None:
     lab = subject.lab
+    monkeypatch.setenv("RIG_READS", reads)
     files = sorted({f"tests/host/test_{concern}.py" for drift in drifts for concern in drift.seen_by})
     tests = _all(drift.tests for drift in drifts)
     lived = lives(lab)
