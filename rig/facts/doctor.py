@@ -31,7 +31,8 @@ if command -v docker >/dev/null; then
     # As tight as an engine's, and with a number for a user that nobody has.
     timeout 60 docker run --rm --pull never --network none --read-only --cap-drop ALL --user 61000:61000 \
       --security-opt no-new-privileges --device @DEVICE@ --entrypoint nvidia-smi "$image" -L 2>&1 |
-      head -n 1 | lines container
+      awk '/^GPU [0-9]/ { print; found = 1; exit } NR == 1 { first = $0 } END { if (!found) print first }' |
+      lines container
   fi
 fi
 journalctl --dmesg --boot --no-pager --output=cat 2>/dev/null | grep NVRM | tail -n 200 | lines kernel_log

@@ -12,6 +12,7 @@ from rig.gpu.cards import CannotDrive, Card, modules
 from rig.gpu.driver import DEVICE, SPECIFICATION, matches
 from rig.gpu.state import Driver, reboot, waits
 from rig.settings import Settings
+from rigd.base.card import ANSWERED
 from rigd.thermal import xid
 
 Result = Literal["good", "bad", "unknown"]
@@ -189,19 +190,27 @@ SMI = {
 
 
 def _answer(settings: Settings, look: Look) -> Check:
-    said = look.smi[0] if look.smi else "nothing"
-    if look.smi_code != 0:
+    rows, remarks = _rows(look)
+    said = "; ".join(remarks) or (rows[0] if rows else "nothing")
+    if look.smi_code not in ANSWERED:
         remedy = SMI.get(look.smi_code, "look at it: nvidia-smi")
         return Check("answer", "bad", f"nvidia-smi ends with {look.smi_code}: {said}", remedy)
-    if len(look.smi) != len(look.cards):
-        sentence = f"{len(look.cards)} cards are on the bus, and nvidia-smi shows {len(look.smi)}"
+    remark = f"; it remarks: {'; '.join(remarks)}" if remarks else ""
+    if len(rows) != len(look.cards):
+        sentence = f"{len(look.cards)} cards are on the bus, and nvidia-smi shows {len(rows)}{remark}"
         return Check("answer", "bad", sentence, "journalctl --dmesg --boot | grep NVRM may say why")
-    return Check("answer", "good", f"nvidia-smi shows {said}")
+    return Check("answer", "good", f"nvidia-smi shows {rows[0] if rows else 'no card'}{remark}")
+
+
+def _rows(look: Look) -> tuple[list[str], list[str]]:
+    """What nvidia-smi says: the cards, and its remarks on them and on others."""
+    rows = [line for line in look.smi if re.search(r", [0-9][0-9.]*, (?:[0-9]+|[\[(].*[\])])$", line)]
+    return rows, [line for line in look.smi if line not in rows]
 
 
 def _memory(settings: Settings, look: Look) -> Check:
     wanted = settings.machine.hardware.gpu
-    found = [re.search(r"([0-9]+)$", line) for line in look.smi] if look.smi_code == 0 else []
+    found = [re.search(r"([0-9]+)$", line) for line in _rows(look)[0]]
     sizes = [int(match[1]) * MIB for match in found if match]
     if not sizes or wanted is None:
         return Check("memory", "unknown", "nvidia-smi shows no memory, or machine.hardware.gpu none to compare it with")

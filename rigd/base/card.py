@@ -7,10 +7,18 @@ from pathlib import Path
 
 from rigd.base.command import FAILED, NoAnswer, Programs
 
+ANSWERED = (0, 14)
+"""Exit codes with which nvidia-smi has answered (its manual page); 14: a part of the card's memory for settings, the
+infoROM, is damaged, and all figures are right."""
+
 
 def groups(ask: Programs) -> list[str]:
-    """Control group of each process on the card. Raises NoAnswer."""
-    pids = ask.output("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader").split()
+    """Control group of each process on the cards that answer. Raises NoAnswer where none does."""
+    answer = ask.answer("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader")
+    # Other lines are remarks: about this card, or about another one that is lost.
+    pids = [line.strip() for line in answer.text.splitlines() if line.strip().isdecimal()]
+    if answer.code not in ANSWERED and not pids:
+        raise answer.failure("nvidia-smi")
     return [control_group(pid) for pid in pids]
 
 

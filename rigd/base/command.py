@@ -36,6 +36,11 @@ class Answer:
     code: int
     text: str
 
+    def failure(self, program: str) -> NoAnswer:
+        """What to raise where this exit status is a failure."""
+        said = " ".join(self.text.split())[:160]
+        return NoAnswer(FAILED, f"{program} ended with {self.code}, '{said}'")
+
 
 class Command:
     """Runs one program, one at a time.
@@ -118,12 +123,15 @@ class Programs:
         self._timeout = timeout
         self._commands: dict[str, Command] = {}
 
+    def answer(self, *words: str) -> Answer:
+        """What it says, and how it ends. Raises NoAnswer where it does not end by itself."""
+        return self._commands.setdefault(words[0], Command(self._timeout)).run(words)
+
     def output(self, *words: str) -> str:
         """What it says. Raises NoAnswer; also where it ends with an error."""
-        answer = self._commands.setdefault(words[0], Command(self._timeout)).run(words)
+        answer = self.answer(*words)
         if answer.code != 0:
-            said = " ".join(answer.text.split())[:160]
-            raise NoAnswer(FAILED, f"{Path(words[0]).name} ended with {answer.code}, '{said}'")
+            raise answer.failure(Path(words[0]).name)
         return answer.text
 
 

@@ -82,9 +82,9 @@ def _once(options: argparse.Namespace) -> int:
     from rigd.thermal.smi import Smi
 
     config = configuration.read(options.config, configs.parse)
-    cards = Smi(config.smi, config.timeout).cards()
-    last = {"cards": [{**asdict(card), "level": None} for card in cards], "xids": [], "cooling": {}}
-    return _show(options, last, None)
+    reading, trouble = Smi(config.smi, config.timeout).read()
+    last = {"cards": [{**asdict(card), "level": None} for card in reading.cards], "xids": [], "cooling": {}}
+    return _show(options, last, None if trouble is None else str(trouble))
 
 
 def _show(options: argparse.Namespace, last: dict[str, Any], problem: str | None) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rigd.base import lock
+from rigd.base.card import ANSWERED
 from rigd.base.command import Command, NoAnswer
 from rigd.modes.config import LOCK
 from rigd.thermal import journal
@@ -94,15 +95,23 @@ class Hand:
     def reconcile(self, hot: bool) -> bool:
         """Bring the machine to where it should be; False when something of it failed, which was told."""
         applied = read_applied(self._places)
-        unit = self._config.on_critical.unit
-        try:
-            asks = bool(applied.power) or (hot and self._config.on_critical.power_limit is not None)
-            power = self._power() if asks else {}
-            running = hot and unit is not None and self._runs(unit)
-        except NoAnswer as error:
-            self._tell(journal.ERROR, f"nothing could be done about the heat: {error}")
-            return False
-        done = True
+        unit, done = self._config.on_critical.unit, True
+        # Each measure by itself: a card that does not answer is the more reason to stop what heats it.
+        power: dict[str, Power] = {}
+        if applied.power or (hot and self._config.on_critical.power_limit is not None):
+            try:
+                power = self._power()
+            except NoAnswer as error:
+                self._tell(journal.ERROR, f"the power limit cannot be read: {error}")
+                done = False
+        running = False
+        if hot and unit is not None:
+            try:
+                running = self._runs(unit)
+            except NoAnswer as error:
+                # Stopping a unit that does not run changes nothing.
+                self._tell(journal.ERROR, f"{unit} is stopped without a look at it: {error}")
+                running = True
         for action in plan(hot, self._config, applied, power, running):
             try:
                 applied = self._do(action, applied)
@@ -152,13 +161,14 @@ class Hand:
     def _power(self) -> dict[str, Power]:
         query = "--query-gpu=uuid,power.limit,power.min_limit"
         answer = self._smi.run([self._config.smi, query, "--format=csv,noheader,nounits"])
-        if answer.code != 0:
+        found = parse_power(answer.text)
+        if answer.code not in ANSWERED and not found:
             raise NoAnswer("failed", f"nvidia-smi ended with {answer.code}, '{first_line(answer.text)}'")
-        return parse_power(answer.text)
+        return found
 
     def _set(self, action: SetPower) -> None:
         answer = self._smi.run([self._config.smi, f"--id={action.uuid}", f"--power-limit={action.watts:g}"])
-        if answer.code != 0 or "was set to" not in answer.text:
+        if answer.code not in ANSWERED or "was set to" not in answer.text:
             said = first_line(answer.text)
             wanted = f"the power limit of {action.uuid} could not be set to {action.watts:g} W"
             raise NoAnswer("failed", f"{wanted}: '{said}'")
@@ -182,7 +192,8 @@ def parse_power(text: str) -> dict[str, Power]:
     """Limits by card; a card without one cannot be limited and is left out."""
     found = {}
     for line in text.splitlines():
-        uuid, *cells = (cell.strip() for cell in line.split(","))
+        # With its space, as some locales write a fraction with a comma.
+        uuid, *cells = (cell.strip() for cell in line.split(", "))
         values = [number_in(cell, MUCH) for cell in cells]
         if re.fullmatch(r"[A-Za-z0-9-]+", uuid) and len(values) == 2 and values[0] is not None:
             found[uuid] = Power(values[0], values[1] or 0.0)

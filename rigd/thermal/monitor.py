@@ -52,6 +52,7 @@ class Monitor:
         self._log_failure: str | None = None
         self._succeeded: float | None = None
         self._refused: list[str] = []
+        self._remarks: tuple[str, ...] = ()
         # Measures that outlived the monitor were taken because it was critical, and are taken back as if it still were.
         self._begin = Level.CRITICAL if read_applied(places).any else Level.OK
         self._told_level = self._begin
@@ -65,7 +66,7 @@ class Monitor:
         """One reading, told to everybody."""
         self._read_kernel_log()
         cards, cause, problem = self._read()
-        self._judge(cards)
+        self._judge(cards, whole=cause is None)
         self._tell_failure(cause, problem)
         for card in cards:
             self._tell_reading(card)
@@ -87,15 +88,22 @@ class Monitor:
     def _read(self) -> tuple[list[Card], str | None, str | None]:
         """The cards, and what went wrong: a word and a sentence."""
         try:
-            cards = self._smi.cards()
+            reading, trouble = self._smi.read()
         except NoAnswer as error:
             self._failures[error.cause] += 1
             return [], error.cause, str(error)
+        cards = list(reading.cards)
         refused = [field for field in FIELDS if field not in self._smi.fields]
         if refused != self._refused:
             self._refused = refused
             message = f"this driver does not know {', '.join(refused)}: not measured"
             self._tell(journal.NOTICE, message, {"event": "fields"})
+        for remark in reading.remarks if trouble is None and reading.remarks != self._remarks else ():
+            self._tell(journal.WARNING, f"nvidia-smi remarks: {remark}", {"event": "remark"})
+        self._remarks = reading.remarks
+        if trouble is not None:
+            self._failures[trouble.cause] += 1
+            return cards, trouble.cause, str(trouble)
         silent = [card.name for card in cards if not card.heat.known]
         if silent:
             self._failures["no_temperature"] += 1
@@ -103,11 +111,13 @@ class Monitor:
         self._succeeded = self._clock.wall()
         return cards, None, None
 
-    def _judge(self, cards: list[Card]) -> None:
-        """The level of every card; those that a reading does not show any more are forgotten."""
+    def _judge(self, cards: list[Card], whole: bool) -> None:
+        """The level of every card; those that a `whole` reading does not show any more are forgotten."""
         if cards:
             begin = self._states or {card.uuid: State(self._begin) for card in cards}
-            self._states = {card.uuid: begin.get(card.uuid, State()) for card in cards}
+            # A card that does not answer is as hot as it was.
+            kept = {} if whole else self._states
+            self._states = {**kept, **{card.uuid: begin.get(card.uuid, State()) for card in cards}}
             self._begin = Level.OK
         for card in cards:
             before = self._states[card.uuid]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rigd.thermal.levels import Heat
@@ -39,8 +39,15 @@ REASONS = {
 }
 """Why the clocks are not higher: bits of clocks_event_reasons.active, under the names of the fields for each."""
 
+NAMES = ("uuid", "name", "pci.bus_id")
+"""Fields that say which card it is; they come first in FIELDS."""
+IDENTITY = re.compile(r"(GPU|MIG)-[0-9A-Za-z./-]+|\[.*\]|\(N/A\)")
+"""A card's own name, or the words that stand for one that is not known."""
+
 DEGREES = (-60.0, 250.0)
 PERCENT = (0.0, 100.0)
+FAN = (0.0, 255.0)
+"""Per cent of the speed at which a fan makes its nominal noise; its manual page lets a driver report more than 100."""
 MUCH = (0.0, 1e7)
 
 
@@ -84,31 +91,59 @@ class Card:
         return Heat(self.temperature, self.margin, "hw_thermal_slowdown" in (self.reasons or ()))
 
 
-def parse(fields: Sequence[str], text: str) -> list[Card]:
-    """The cards of an answer to --query-gpu=`fields` --format=csv,noheader,nounits. Raises Unreadable."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise Unreadable("it said nothing")
-    cards = [_card(fields, line, number) for number, line in enumerate(lines)]
+@dataclass(frozen=True)
+class Reading:
+    """The cards that answered, and the lines beside them."""
+
+    cards: tuple[Card, ...]
+    remarks: tuple[str, ...] = ()
+    """Lines that describe no card: warnings of the driver, such as the loss of another card."""
+
+
+def parse(fields: Sequence[str], text: str) -> Reading:
+    """The answer to --query-gpu=`fields` --format=csv,noheader,nounits. Raises Unreadable where it shows no card."""
+    cards: list[Card] = []
+    remarks: list[str] = []
+    for line in (line for line in text.splitlines() if line.strip()):
+        cells = _cells(fields, line)
+        if cells is None:
+            remarks.append("".join(filter(str.isprintable, line)).strip()[:160])
+        else:
+            cards.append(_card(cells))
+    if not cards:
+        raise Unreadable(f"it shows no card, and says '{remarks[0]}'" if remarks else "it says nothing")
     if len({card.uuid for card in cards}) != len(cards):
         raise Unreadable("two cards have the same name")
-    return cards
+    return Reading(tuple(cards), tuple(remarks))
 
 
-def _card(fields: Sequence[str], line: str, number: int) -> Card:
-    cells = [cell.strip() for cell in line.split(",")]
-    if len(cells) != len(fields):
-        raise Unreadable(f"it said {len(cells)} values where {len(fields)} were asked for")
-    found = dict(zip(fields, cells, strict=True))
+def _cells(fields: Sequence[str], line: str) -> dict[str, str] | None:
+    """The values of a card by field; its names alone where their number is wrong; None for a line about no card."""
+    # With its space, as some locales write a fraction with a comma.
+    cells = [cell.strip() for cell in line.split(", ")]
+    # A name may hold a comma.
+    surplus = len(cells) - len(fields)
+    if surplus > 0 and "name" in fields:
+        at = fields.index("name")
+        cells[at : at + surplus + 1] = [", ".join(cells[at : at + surplus + 1])]
+    found = dict(zip(fields, cells, strict=False))
+    if IDENTITY.fullmatch(found.get("uuid", "")) is None and bus(found.get("pci.bus_id", "")) is None:
+        return None
+    # Which value is whose is a guess then.
+    return found if len(cells) == len(fields) else {name: found[name] for name in NAMES if name in found}
 
+
+def _card(found: Mapping[str, str]) -> Card:
     def value(field: str, bounds: tuple[float, float]) -> float | None:
         return number_in(found.get(field, ""), bounds)
 
     state = re.fullmatch(r"P(\d{1,2})", found.get("pstate", ""))
+    place = bus(found.get("pci.bus_id", ""))
     return Card(
-        uuid=_word(found.get("uuid", "")) or f"GPU-{number}",
+        # By its place, which stays when another card is lost.
+        uuid=_word(found.get("uuid", "")) or f"GPU-{place or 'unknown'}",
         name=_word(found.get("name", "")) or "unknown",
-        bus=bus(found.get("pci.bus_id", "")) or "unknown",
+        bus=place or "unknown",
         performance_state=int(state[1]) if state else None,
         temperature=value("temperature.gpu", DEGREES),
         margin=value("temperature.gpu.tlimit", DEGREES),
@@ -117,7 +152,7 @@ def _card(fields: Sequence[str], line: str, number: int) -> Card:
         power_limit=value("power.limit", MUCH),
         sm_clock=value("clocks.sm", MUCH),
         memory_clock=value("clocks.mem", MUCH),
-        fan=value("fan.speed", PERCENT),
+        fan=value("fan.speed", FAN),
         memory_used=value("memory.used", MUCH),
         memory_total=value("memory.total", MUCH),
         utilization=value("utilization.gpu", PERCENT),
@@ -127,9 +162,9 @@ def _card(fields: Sequence[str], line: str, number: int) -> Card:
 
 def number_in(text: str, bounds: tuple[float, float]) -> float | None:
     """The number, or None for [N/A], [Not Supported] and anything that is none or cannot be."""
-    if re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,6})?", text) is None:
+    if re.fullmatch(r"-?[0-9]{1,12}([.,][0-9]{1,6})?", text) is None:
         return None
-    found = float(text)
+    found = float(text.replace(",", "."))
     return found if bounds[0] <= found <= bounds[1] else None
 
 
@@ -143,7 +178,7 @@ def bus(text: str) -> str | None:
 
 def _word(text: str) -> str:
     """A name without anything that a journal, a metric or a terminal could stumble over; empty for [N/A]."""
-    return "" if text.startswith("[") else re.sub(r"[^A-Za-z0-9 ._:/()+-]", "", text)[:80]
+    return "" if text.startswith(("[", "(")) else re.sub(r"[^A-Za-z0-9 ._:/()+-]", "", text)[:80]
 
 
 def _reasons(text: str) -> tuple[str, ...] | None:

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import re
 
-from rigd.base.command import Command, NoAnswer
-from rigd.thermal.reading import FIELDS, Card, Unreadable, parse
+from rigd.base.card import ANSWERED
+from rigd.base.command import FAILED, Command, NoAnswer
+from rigd.thermal.reading import FIELDS, Reading, Unreadable, parse
 
 UNKNOWN = re.compile(r'Field "([a-z_.]+)" is not a valid field to query')
 
 CAUSES = {
     6: ("no_card", "the driver finds no card; is it seated, and does firmware have Above 4G Decoding on?"),
     9: ("no_driver", "the driver does not answer; is its module loaded? lsmod | grep nvidia"),
+    12: ("no_driver", "the driver's library is missing; deploy, which installs it"),
     15: ("card_lost", "the card does not answer any more; reboot"),
     18: ("mismatch", "library and module of the driver are of different versions; reboot"),
 }
 """Exit codes of nvidia-smi (its manual page), as a word for metrics and a sentence."""
+SIGNS = {
+    "No devices were found": 6,
+    "communicate with the NVIDIA driver": 9,
+    "libnvidia-ml": 12,
+    "Unable to determine the device handle": 15,
+    "is lost": 15,
+    "fallen off the bus": 15,
+    "version mismatch": 18,
+}
+"""What it says of each, as some drivers say it and end with 0, 1 or 255."""
 
 
 class Smi:
@@ -27,8 +39,8 @@ class Smi:
         self.fields = list(FIELDS)
         """What it is asked; those that it refused as unknown are left out from then on."""
 
-    def cards(self) -> list[Card]:
-        """Every card, read now. Raises NoAnswer."""
+    def read(self) -> tuple[Reading, NoAnswer | None]:
+        """Every card that answers, read now, and why others do not. Raises NoAnswer where no card answers."""
         # Once more for every field, as the answer names one unknown field at a time.
         for _ in range(len(FIELDS)):
             query = f"--query-gpu={','.join(self.fields)}"
@@ -37,14 +49,26 @@ class Smi:
             if unknown is None or unknown[1] not in self.fields or len(self.fields) == 1:
                 break
             self.fields.remove(unknown[1])
-        if answer.code != 0:
-            said = first_line(answer.text)
-            cause, remedy = CAUSES.get(answer.code, ("failed", "look at it: nvidia-smi"))
-            raise NoAnswer(cause, f"nvidia-smi ended with {answer.code}, '{said}': {remedy}")
         try:
-            return parse(self.fields, answer.text)
+            reading = parse(self.fields, answer.text)
         except Unreadable as error:
-            raise NoAnswer("unreadable", f"the answer of nvidia-smi cannot be read: {error}") from None
+            if _code(answer.code, answer.text) in ANSWERED:
+                raise NoAnswer("unreadable", f"the answer of nvidia-smi cannot be read: {error}") from None
+            raise _failure(answer.code, answer.text) from None
+        remarks = "\n".join(reading.remarks)
+        return reading, None if _code(answer.code, remarks) in ANSWERED else _failure(answer.code, remarks)
+
+
+def _failure(code: int, text: str) -> NoAnswer:
+    cause, remedy = CAUSES.get(_code(code, text), (FAILED, "look at it: nvidia-smi"))
+    return NoAnswer(cause, f"nvidia-smi ended with {code}, '{first_line(text)}': {remedy}")
+
+
+def _code(code: int, text: str) -> int:
+    """The exit code that its manual page has for what it says."""
+    if code in CAUSES:
+        return code
+    return next((found for sign, found in SIGNS.items() if sign in text), code)
 
 
 def first_line(text: str) -> str:

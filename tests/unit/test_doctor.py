@@ -118,6 +118,26 @@ def test_what_is_broken_is_named_with_evidence_and_remedy(broken: str) -> None:
     assert check.remedy
 
 
+REMARK = "WARNING: infoROM is corrupted at gpu 0000:01:00.0"
+
+
+@pytest.mark.parametrize("smi", [(*WELL.smi, REMARK), (REMARK, *WELL.smi)])
+@pytest.mark.parametrize("code", [0, 14])
+def test_a_remark_of_nvidia_smi_is_shown_and_is_no_failure(smi: tuple[str, ...], code: int) -> None:
+    found = replace(WELL, smi=smi, smi_code=code)
+    assert _bad(found) == {}
+    (answer,) = [check for check in diagnose(settings(), found) if check.name == "answer"]
+    assert answer.evidence == f"nvidia-smi shows {WELL.smi[0]}; it remarks: {REMARK}"
+
+
+@pytest.mark.parametrize("code", [0, 15, 255])
+def test_a_lost_card_is_named_by_what_is_wrong_with_it(code: int) -> None:
+    lost = "Unable to determine the device handle for GPU0000:02:00.0: Unknown Error"
+    both = (CARD, replace(CARD, address="0000:02:00.0"))
+    check = _bad(replace(WELL, cards=both, smi=(*WELL.smi, lost), smi_code=code))["answer"]
+    assert lost in check.evidence
+
+
 def test_every_check_can_fail() -> None:
     assert {name for _, name, _ in BROKEN.values()} == {check.name for check in diagnose(settings(), WELL)}
 

@@ -207,9 +207,27 @@ def test_an_engine_is_on_the_card_when_a_process_of_its_unit_or_container_is(
     assert on_gpu(CONTAINER) == (Sample(0, {"engine": "one"}),)
 
 
-def test_of_a_card_that_does_not_answer_nothing_is_said(programs: Callable[[str, str], None]) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        "echo 12; echo 'WARNING: infoROM is corrupted at gpu 0000:01:00.0'; exit 14",
+        "echo 'WARNING: infoROM is corrupted at gpu 0000:01:00.0' >&2; echo 12; exit 14",
+        "echo 'Unable to determine the device handle for GPU0000:02:00.0: Unknown Error'; echo 12; exit 255",
+    ],
+)
+def test_a_remark_of_nvidia_smi_takes_no_engine_off_the_card(
+    programs: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(card, "control_group", lambda pid: {"12": "0::/system.slice/rig-native@two.service"}[pid])
     programs("systemctl", "exit 0")
-    programs("nvidia-smi", "exit 9")
+    programs("nvidia-smi", said)
+    assert on_gpu(SERVICE) == (Sample(1, {"engine": "two"}),)
+
+
+@pytest.mark.parametrize("code", [9, 15, 255])
+def test_of_a_card_that_does_not_answer_nothing_is_said(programs: Callable[[str, str], None], code: int) -> None:
+    programs("systemctl", "exit 0")
+    programs("nvidia-smi", f"echo Unable to determine the device handle; exit {code}")
     assert on_gpu(SERVICE) == ()
 
 

@@ -27,6 +27,7 @@ from rigd.thermal.places import Applied, Places, read_applied, read_word, write_
 from tests.unit.project import ROOT
 from tests.unit.sample import needs_root, tree
 
+ENGINE = "rig-native@one.service"
 CARD = "GPU-5c1b6d2e-0f3a-4f7c-9b8e-2d6a41c07e95"
 HOT = {"temperature.gpu": 87, "temperature.gpu.tlimit": 1}
 WARM = {"temperature.gpu": 84, "temperature.gpu.tlimit": 4}
@@ -174,6 +175,82 @@ def test_a_reading_that_fails_is_told_once_and_so_is_its_end(bench: Bench, state
     bench.round()
     assert [message for _, message in bench.told("recovery")] == ["the card can be read again"]
     assert bench.metric("rig_gpu_reading_success") == 1
+
+
+CASES = ROOT / "tests/unit/data/smi"
+
+
+@pytest.fixture
+def says(bench: Bench, tmp_path: Path) -> Callable[[str, int], None]:
+    """nvidia-smi answers with this case, and ends with this code; its warnings go where the real ones go."""
+    program = tmp_path / "nvidia-smi"
+    bench.config = replace(bench.config, smi=str(program))
+
+    def say(case: str, code: int) -> None:
+        warning = f"cat {CASES}/{case}.err >&2" if (CASES / f"{case}.err").exists() else ""
+        program.write_text(f"#!/bin/sh\ncat {CASES}/{case}.out\n{warning}\nexit {code}\n")
+        program.chmod(0o755)
+
+    bench.start()
+    return say
+
+
+@pytest.mark.parametrize(("case", "code"), [("inforom", 14), ("inforom0", 0), ("inforom-err", 14)])
+def test_a_warning_beside_a_card_is_told_once_and_hides_nothing(
+    bench: Bench, says: Callable[[str, int], None], case: str, code: int
+) -> None:
+    says("plain", 0)
+    bench.start()
+    bench.round()
+    says(case, code)
+    assert bench.round().failure is None
+    assert bench.metric("rig_gpu_temperature_celsius") == 41
+    remark = "nvidia-smi remarks: WARNING: infoROM is corrupted at gpu 0000:01:00.0"
+    assert bench.told("remark") == [(journal.WARNING, remark)]
+    bench.round()
+    assert bench.told("remark") == []
+
+
+@pytest.mark.parametrize(("case", "code"), [("lost-one0", 0), ("lost-one15", 15), ("lost-one255", 255)])
+def test_a_lost_card_is_told_and_does_not_hide_the_other(
+    bench: Bench, says: Callable[[str, int], None], case: str, code: int
+) -> None:
+    says(case, code)
+    bench.start()
+    assert bench.round().failure == "card_lost"
+    assert bench.metric("rig_gpu_temperature_celsius") == 41
+    ((priority, message),) = bench.told("failure")
+    assert priority == journal.ERROR
+    assert "Unable to determine the device handle for GPU0000:02:00.0" in message
+    assert message.endswith("the card does not answer any more; reboot")
+
+
+@pytest.mark.parametrize("code", [0, 1, 255])
+@pytest.mark.parametrize(
+    ("case", "cause"),
+    [("mismatch", "mismatch"), ("nodev", "no_card"), ("nodrv", "no_driver"), ("noml", "no_driver")],
+)
+def test_a_cause_is_known_by_its_words_where_the_exit_code_says_nothing(
+    bench: Bench, says: Callable[[str, int], None], case: str, cause: str, code: int
+) -> None:
+    says(case, code)
+    bench.start()
+    assert bench.round().failure == cause
+
+
+def test_a_card_that_is_lost_stays_as_hot_as_it_was_beside_one_that_answers(
+    bench: Bench, says: Callable[[str, int], None]
+) -> None:
+    lost = "Unable to determine the device handle for GPU0000:02:00.0: Unknown Error\n"
+    row = (CASES / "plain.out").read_text()
+    hot = row.replace(", 41, 47,", ", 91, 1,").replace("GPU-0", "GPU-9").replace(":01:", ":02:")
+    for text in (row + hot, row + lost):
+        Path(bench.config.smi).write_text(f"#!/bin/sh\nprintf '%s' '{text}'\n")
+        Path(bench.config.smi).chmod(0o755)
+        if "lost" not in text and not bench.entries:
+            bench.start()
+        bench.round(8)
+    assert bench.monitor.level == Level.CRITICAL
 
 
 def test_a_card_that_cannot_be_read_stays_as_hot_as_it_was(bench: Bench) -> None:
@@ -466,6 +543,47 @@ def test_a_hand_that_fails_says_so_and_is_asked_again(limited: Bench, fault: str
 
 
 @needs_root
+@pytest.mark.parametrize("fault", ["no-driver", "lost", "hang", "garbage"])
+def test_a_card_that_does_not_answer_keeps_no_engine_from_being_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    bench = Bench(tmp_path, monkeypatch, OnCritical(power_limit=260, unit=ENGINE))
+    bench.config = replace(bench.config, timeout=1)
+    calls = _systemctl(tmp_path, monkeypatch, "active")
+    bench.card(HOT, fault=fault)
+    bench.hand(hot=True)
+    assert f"stop {ENGINE}" in calls.read_text()
+    assert read_applied(bench.places).unit == ENGINE
+
+
+@needs_root
+def test_a_systemd_that_does_not_say_how_the_engine_is_keeps_neither_measure_from_being_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, monkeypatch, OnCritical(power_limit=260, unit=ENGINE))
+    monkeypatch.setattr(Hand, "_runs", _no_answer)
+    calls = _systemctl(tmp_path, monkeypatch, "active")
+    bench.card(HOT)
+    assert bench.hand(hot=True)
+    assert _watts(bench) == 260
+    assert f"stop {ENGINE}" in calls.read_text()
+
+
+def _no_answer(hand: Hand, unit: str) -> bool:
+    raise NoAnswer("timeout", f"systemctl does not say how {unit} is")
+
+
+def _systemctl(folder: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> Path:
+    """A systemctl that says this of every unit; the file that it writes its calls into."""
+    calls, program = folder / "calls", folder / "bin/systemctl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$*" >>{calls}\necho {state}\n')
+    program.chmod(0o755)
+    monkeypatch.setitem(command.ENVIRONMENT, "PATH", f"{program.parent}:/usr/bin:/bin")
+    return calls
+
+
+@needs_root
 def test_a_hand_that_was_killed_after_it_wrote_down_what_was_before_still_lowers_the_limit(limited: Bench) -> None:
     limited.card(HOT)
     write_applied(limited.places, Applied({CARD: 300}))
@@ -473,9 +591,6 @@ def test_a_hand_that_was_killed_after_it_wrote_down_what_was_before_still_lowers
     assert _watts(limited) == 260
     assert limited.hand(hot=False)
     assert _watts(limited) == 300
-
-
-ENGINE = "rig-native@one.service"
 
 
 @pytest.fixture

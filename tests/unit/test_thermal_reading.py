@@ -47,7 +47,7 @@ def snapshot(*cards: Card, failure: str | None = None) -> Snapshot:
 
 
 def test_every_value_of_a_card_is_read() -> None:
-    assert parse(FIELDS, HOT) == [
+    assert parse(FIELDS, HOT).cards == (
         Card(
             uuid="GPU-5c1b6d2e",
             name="NVIDIA GeForce RTX 5070 Ti",
@@ -65,36 +65,103 @@ def test_every_value_of_a_card_is_read() -> None:
             memory_total=16303,
             utilization=99,
             reasons=("sw_power_cap",),
-        )
-    ]
+        ),
+    )
 
 
 def test_what_is_not_available_is_nothing_and_not_zero() -> None:
-    (card,) = parse(FIELDS, NOTHING)
+    (card,) = parse(FIELDS, NOTHING).cards
     assert card == Card("GPU-1", "A card", "0000:41:00")
     assert not card.heat.known
 
 
 def test_a_field_that_was_left_out_is_nothing() -> None:
-    assert parse(("uuid", "temperature.gpu"), "GPU-1, 50\n") == [Card("GPU-1", "unknown", "unknown", temperature=50)]
+    (card,) = parse(("uuid", "temperature.gpu"), "GPU-1, 50\n").cards
+    assert card == Card("GPU-1", "unknown", "unknown", temperature=50)
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "1e400", "-", "", "9999", "-274", "0x50", "50 C", "5" * 300, "\u0665"])
 def test_a_temperature_that_cannot_be_is_none(text: str) -> None:
-    assert parse(("uuid", "temperature.gpu"), f"GPU-1, {text}\n")[0].temperature is None
+    assert parse(("uuid", "temperature.gpu"), f"GPU-1, {text}\n").cards[0].temperature is None
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "No devices were found\n", HOT + "half, a line\n", HOT + HOT])
+@pytest.mark.parametrize("text", ["", "\n\n", "No devices were found\n", "half, a line\n", HOT + HOT])
 def test_what_is_no_answer_is_not_taken_for_one(text: str) -> None:
     with pytest.raises(Unreadable):
         parse(FIELDS, text)
+
+
+CASES = ROOT / "tests/unit/data/smi"
+CARD = "GPU-00000000-1111-2222-3333-444444444444"
+
+
+@pytest.mark.parametrize(
+    ("case", "temperature", "remark"),
+    [
+        ("plain", 41, None),
+        ("crlf", 41, None),
+        ("comma", 41, None),
+        ("comma-name", 41, None),
+        ("paren-na", 41, None),
+        ("fan-over", 41, None),
+        ("neg", 92, None),
+        ("inforom", 41, "WARNING: infoROM is corrupted at gpu 0000:01:00.0"),
+        ("inforom0", 41, "WARNING: infoROM is corrupted at gpu 0000:01:00.0"),
+        ("lost-one0", 41, "Unable to determine the device handle for GPU0000:02:00.0: Unknown Error"),
+        ("lost-one255", 41, "Unable to determine the device handle for GPU0000:02:00.0: Unknown Error"),
+    ],
+)
+def test_a_card_is_read_beside_remarks_and_odd_values(case: str, temperature: float, remark: str | None) -> None:
+    reading = parse(FIELDS, (CASES / f"{case}.out").read_text())
+    (card,) = reading.cards
+    assert (card.uuid, card.bus, card.temperature, card.memory_total) == (CARD, "0000:01:00", temperature, 16303)
+    assert card.heat.known
+    assert reading.remarks == (() if remark is None else (remark,))
+
+
+@pytest.mark.parametrize(
+    ("case", "field", "value"),
+    [
+        ("comma", "power", 12.34),
+        ("comma-name", "name", "NVIDIA GeForce RTX 5070 Ti D"),
+        ("fan-over", "fan", 104),
+        ("neg", "margin", -3),
+        ("paren-na", "memory_temperature", None),
+    ],
+)
+def test_an_odd_value_is_the_value_that_it_is(case: str, field: str, value: object) -> None:
+    assert getattr(parse(FIELDS, (CASES / f"{case}.out").read_text()).cards[0], field) == value
+
+
+def test_cards_without_a_name_of_their_own_are_told_apart_by_their_place() -> None:
+    """The number of its line would be another card's when one is lost."""
+    text = (CASES / "nouuid.out").read_text()
+    both = parse(FIELDS, text).cards
+    (second,) = parse(FIELDS, text.splitlines()[1]).cards
+    assert [card.uuid for card in both] == ["GPU-0000:01:00", "GPU-0000:02:00"]
+    assert second.uuid == both[1].uuid
+
+
+@pytest.mark.parametrize("case", ["reset-cells", "unknown-cells"])
+@pytest.mark.parametrize("cut", [0, 3])
+def test_a_card_that_answers_with_errors_is_there_and_tells_nothing(case: str, cut: int) -> None:
+    """Also where values are missing, and nobody can say which."""
+    text = (CASES / f"{case}.out").read_text().strip()
+    (card,) = parse(FIELDS, ", ".join(text.split(", ")[: len(FIELDS) - cut])).cards
+    assert card == Card("GPU-0-1-2", "NVIDIA GeForce RTX 5070 Ti", "0000:01:00")
+
+
+@pytest.mark.parametrize("case", ["mismatch", "nodev", "nodrv", "noml", "oldfield"])
+def test_an_answer_without_a_card_is_none(case: str) -> None:
+    with pytest.raises(Unreadable, match="it shows no card, and says '"):
+        parse(FIELDS, (CASES / f"{case}.out").read_text())
 
 
 @examples
 @given(st.one_of(st.text(), st.lists(st.text(alphabet=st.characters(exclude_characters=",\n"))).map(",".join)))
 def test_no_answer_does_harm(text: str) -> None:
     try:
-        cards = parse(FIELDS, text)
+        cards = parse(FIELDS, text).cards
     except Unreadable:
         return
     for line in render(snapshot(*cards)).splitlines():
@@ -161,7 +228,7 @@ def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
 
 
 def test_figures_have_the_units_of_their_names() -> None:
-    text = render(snapshot(*parse(FIELDS, HOT)))
+    text = render(snapshot(*parse(FIELDS, HOT).cards))
     figures = {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -183,7 +250,7 @@ def test_figures_have_the_units_of_their_names() -> None:
 
 
 def test_what_a_card_does_not_report_has_no_figure() -> None:
-    text = render(snapshot(*parse(FIELDS, NOTHING)))
+    text = render(snapshot(*parse(FIELDS, NOTHING).cards))
     assert "temperature" not in text and "throttling" not in text
     assert "rig_gpu_info" in text
 
