@@ -7,6 +7,7 @@ from pyinfra.operations import files
 
 from rig.apt import keyring
 from rig.containers import CONFLICTING, DISTRIBUTION, PIN, PINNED, VENDOR, pattern
+from rig.daemon import merged
 from rig.facts.containers import DAEMON
 from rig.gpu import driver as gpu
 from rig.operations import containers, packages
@@ -39,7 +40,7 @@ def deploy(settings: Settings, found: Machine) -> None:
     daemon = settings.containers.daemon
     if gpu.handled(settings, found.cards):
         # Docker has it on by itself from 28.2 on, and takes the key all the same.
-        daemon = containers.merged({"features": {"cdi": True}}, daemon)
+        daemon = merged({"features": {"cdi": True}}, daemon)
     containers.daemon(name=f"Merge {DAEMON}", wanted=daemon)
     containers.running(name="Run the container engine")
 

@@ -12,6 +12,7 @@ from pyinfra.api import operation
 from pyinfra.operations import files as pyinfra_files
 
 from rig.containers import Offered, due, no_such_version, pattern
+from rig.daemon import content
 from rig.facts.containers import DAEMON, Daemon, Offers
 from rig.facts.units import Unit
 from rig.operations import Commands, files
@@ -48,16 +49,6 @@ exit 1
 """
 
 
-def merged(own: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """``ours`` over ``own``: mappings merge, anything else of ours replaces, keys that we do not name survive."""
-    result = dict(own)
-    for key, value in ours.items():
-        there = result.get(key)
-        both = isinstance(there, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(there, value) if both else value  # type: ignore[arg-type]
-    return result
-
-
 @operation()
 def upgraded(packages: Sequence[str], version: str) -> Commands:
     """The packages, the engine first, are there in the newest versions that apt's pins let in, but for those on hold.
@@ -84,11 +75,11 @@ def offered(package: str, version: str) -> str:
 def daemon(wanted: Mapping[str, Any]) -> Commands:
     """daemon.json holds ``wanted``, and whatever else the owner wrote into it; Docker has looked at it before."""
     there = host.get_fact(Daemon)
-    content = merged(there, wanted)
-    if content != there:
-        text = json.dumps(content, indent=2) + "\n"
+    whole = content(there, wanted)
+    if whole != there:
+        text = json.dumps(whole, indent=2) + "\n"
         yield from files.written._inner(path=DAEMON, text=text, first=(f"sh -c {shlex.quote(_CHECK)}", _KEEP))
-    elif content:
+    elif whole:
         # Not written again for its layout, which is the owner's.
         yield from pyinfra_files.file._inner(path=DAEMON, user="root", group="root", mode="644")
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
 
 from rig.containers import VENDOR, Offered, due, pattern
+from rig.daemon import content, merged
 from rig.facts.containers import Daemon, Offers
-from rig.operations.containers import merged, offered
+from rig.operations.containers import offered
 from tasks.containers import pin
+from tests.unit.project import ROOT
 from tests.unit.sample import Here, examples, needs, settings
 
 SCALAR = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
@@ -80,6 +82,51 @@ def test_what_was_read_is_not_changed_itself(own: dict[str, Any], ours: dict[str
     before = json.dumps([own, ours])
     merged(own, ours)
     assert json.dumps([own, ours]) == before
+
+
+CASES = ROOT / "tests/unit/data/docker"
+OURS: dict[str, Any] = {"log-driver": "journald", "live-restore": True}
+JOURNALD = {"env", "env-regex", "labels", "labels-regex", "max-buffer-size", "mode", "tag"}
+"""What journald takes."""
+
+
+@pytest.mark.parametrize("case", sorted(path.stem for path in CASES.glob("*.json")))
+def test_what_owners_have_is_merged_into_what_docker_takes(case: str) -> None:
+    own = json.loads((CASES / f"{case}.json").read_text())
+    whole = content(own, OURS)
+    assert whole.items() >= OURS.items()
+    assert set(whole.get("log-opts", {})) <= JOURNALD
+    kept = {key: value for key, value in own.items() if key not in ("log-driver", "log-opts", "live-restore")}
+    assert whole.items() >= kept.items()
+    assert content(whole, OURS) == whole
+
+
+@pytest.mark.parametrize(
+    ("own", "ours", "options"),
+    [
+        ({"log-driver": "json-file", "log-opts": {"max-size": "1m", "tag": "x"}}, {}, {"max-size": "1m", "tag": "x"}),
+        # Docker's own default, which daemon.json need not name.
+        ({"log-opts": {"max-size": "1m", "tag": "x"}}, {"log-driver": "journald"}, {"tag": "x"}),
+        ({"log-opts": {"max-size": "1m"}}, {"log-driver": "json-file"}, {"max-size": "1m"}),
+        ({"log-driver": None, "log-opts": {"max-size": "1m"}}, {"log-driver": "json-file"}, {"max-size": "1m"}),
+        ({"log-opts": {"max-size": "1m", "tag": "x"}}, {"log-driver": "local"}, {"max-size": "1m"}),
+        ({"log-driver": "journald", "log-opts": {"tag": "x"}}, {"log-driver": "journald"}, {"tag": "x"}),
+        ({"log-driver": "syslog", "log-opts": {"syslog-address": "udp://a", "mode": "non-blocking"}},
+         {"log-driver": "journald"}, {"mode": "non-blocking"}),
+        ({"log-opts": {"max-size": "1m"}}, {"log-driver": "journald", "log-opts": {"tag": "y"}}, {"tag": "y"}),
+        ({"log-opts": {"tag": "x"}}, {"log-driver": "journald", "log-opts": {"tag": "y"}}, {"tag": "y"}),
+        ({"log-opts": {"max-size": "1m"}}, {"log-driver": "none"}, None),
+        ({"log-opts": "odd"}, {"log-driver": "journald"}, "odd"),
+    ],
+)  # fmt: skip
+def test_options_of_a_log_driver_go_with_it(own: dict[str, Any], ours: dict[str, Any], options: object) -> None:
+    assert content(own, ours).get("log-opts") == options
+
+
+@examples
+@given(own=MAPPING, ours=MAPPING)
+def test_without_another_log_driver_the_content_is_the_merge(own: dict[str, Any], ours: dict[str, Any]) -> None:
+    assert content(own, ours) == merged(own, ours)
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "{}"])
