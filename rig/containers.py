@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rig.settings.containers import Containers
+from rig.apt.sources import Repository
+from rig.settings.containers import Containers, Vendor
 
 VENDOR = ["docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"]
 DISTRIBUTION = {
@@ -17,12 +18,21 @@ DISTRIBUTION = {
 CONFLICTING = ["docker.io", "docker-cli", "docker-compose", "podman-docker", "containerd", "runc"]
 """Packages whose files the vendor's replace."""
 
+KEYRING = "/etc/apt/keyrings/docker.asc"
+SOURCES = "/etc/apt/sources.list.d/docker.sources"
 PIN = "/etc/apt/preferences.d/00rig-docker"
 PINNED = {
     "vendor": ["docker-ce", "docker-ce-cli", "docker-ce-rootless-extras"],
     "distribution": ["docker.io", "docker-cli"],
 }
 """Packages that have the engine's version, and fit it in that one only."""
+
+
+def repository(vendor: Vendor, os_id: str, codename: str) -> Repository:
+    """The vendor's repository for a distribution, by ID and VERSION_CODENAME of /etc/os-release."""
+    address = f"{vendor.repository}/{os_id}"
+    key, fingerprints = f"{vendor.keys}/{os_id}/gpg", vendor.key_fingerprints
+    return Repository(address, codename, SOURCES, KEYRING, key, fingerprints, "containers.vendor")
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pyinfra.api.deploy import deploy as concern
 from pyinfra.operations import files
 
-from rig.apt import keyring
-from rig.containers import CONFLICTING, DISTRIBUTION, PIN, PINNED, VENDOR, pattern
+from rig import containers as wanted
+from rig.apt import keyring, sources
+from rig.containers import CONFLICTING, DISTRIBUTION, PIN, PINNED, SOURCES, VENDOR, pattern
 from rig.daemon import merged
 from rig.facts.containers import DAEMON
 from rig.gpu import driver as gpu
@@ -16,9 +17,6 @@ from rig.preflight.machine import Machine
 from rig.render import render
 from rig.settings import Settings
 from rig.settings.containers import Containers, Vendor
-
-KEYRING = "/etc/apt/keyrings/docker.asc"
-SOURCES = "/etc/apt/sources.list.d/docker.sources"
 
 
 @concern("containers")
@@ -52,10 +50,10 @@ def pin(settings: Containers) -> str:
 
 
 def _from_vendor(vendor: Vendor, found: Machine) -> None:
-    address = f"{vendor.repository}/{found.os_id}"
-    key = f"{vendor.keys}/{found.os_id}/gpg"
-    repository = keyring.Repository(address, KEYRING, key, vendor.key_fingerprints, "containers.vendor")
-    written(name=f"Write {KEYRING}", path=KEYRING, text=keyring.text(repository))
-    sources = render(SOURCES, repository=address, codename=found.os_codename, keyring=KEYRING)
-    written(name=f"Write {SOURCES}", path=SOURCES, text=sources)
+    repository = wanted.repository(vendor, found.os_id, found.os_codename)
+    signer = sources.signer(repository, found.sources)
+    if signer == repository.keyring:
+        written(name=f"Write {signer}", path=signer, text=keyring.text(repository))
+    text = render(SOURCES, repository=repository, signer=signer)
+    written(name=f"Write {SOURCES}", path=SOURCES, text=text)
     packages.absent(name="Remove conflicting packages", packages=CONFLICTING)

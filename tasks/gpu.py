@@ -6,7 +6,7 @@ from pyinfra import host, logger
 from pyinfra.api.deploy import deploy as concern
 
 from rig.apt import keyring
-from rig.apt.keyring import Repository
+from rig.apt.sources import signer
 from rig.facts.gpu import DriverFact
 from rig.gpu import driver as wanted
 from rig.gpu import words
@@ -49,24 +49,16 @@ def deploy(settings: Settings, found: Machine) -> None:
 
 def _repositories(settings: Settings, found: Machine) -> dict[str, str]:
     """Files that make apt find the packages: the key rings, the sources, and what is preferred from them."""
-    driver, toolkit = settings.gpu.driver, settings.gpu.toolkit
-    repositories = [
-        Repository(
-            f"{toolkit.repository}/stable/deb/amd64/",
-            wanted.TOOLKIT_KEYRING,
-            f"{toolkit.keys}/gpgkey",
-            toolkit.key_fingerprints,
-            "gpu.toolkit",
-        )
-    ]
-    if driver.source == "vendor":
-        folder, key = wanted.FOLDERS[found.os_id, found.os_version]
-        part, fingerprints = f"{folder}/x86_64/", driver.key_fingerprints
-        address, key = f"{driver.repository}/{part}", f"{driver.keys}/{part}{key}"
-        repositories.insert(0, Repository(address, wanted.DRIVER_KEYRING, key, fingerprints, "gpu.driver"))
+    signers = {
+        repository: signer(repository, found.sources)
+        for repository in wanted.repositories(settings, (found.os_id, found.os_version))
+    }
+    own = [repository for repository, value in signers.items() if value == repository.keyring]
     return {
-        **{repository.keyring: keyring.text(repository) for repository in repositories},
-        wanted.SOURCES: render(wanted.SOURCES, repositories=repositories),
-        wanted.TOOLKIT_PIN: render(wanted.TOOLKIT_PIN, packages=wanted.TOOLKIT, version=toolkit.version),
+        **{repository.keyring: keyring.text(repository) for repository in own},
+        wanted.SOURCES: render(wanted.SOURCES, signers=signers),
+        wanted.TOOLKIT_PIN: render(
+            wanted.TOOLKIT_PIN, packages=wanted.TOOLKIT, version=settings.gpu.toolkit.version
+        ),
         wanted.NAMES_PIN: render(wanted.NAMES_PIN, names=wanted.PINNED_NAMES),
     }

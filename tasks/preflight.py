@@ -17,7 +17,7 @@ from rig.facts.preflight import LoginFact, MachineFact
 from rig.facts.secrets import Keys, KeyState
 from rig.gpu import driver as gpu
 from rig.operator import reads
-from rig.preflight import problems
+from rig.preflight import problems, used
 from rig.preflight.machine import Machine
 from rig.settings import Settings, SettingsError, active
 from rig.settings.secrets import key_variable
@@ -89,6 +89,7 @@ def _look(host: Host, settings: Settings, *, sudo: bool) -> Machine:
         files=tuple(str(path) for path in problems.asked_files(settings)),
         disks=problems.asked_disks(settings),
         images=problems.asked_images(settings),
+        servers=used.servers(settings),
         _sudo=sudo,
     )
     return found

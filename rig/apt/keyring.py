@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from pyinfra import host
 from pyinfra.api import DeployError
 
 from rig.apt import key
+from rig.apt.sources import Repository
 from rig.facts.machine import FileText
-
-
-@dataclass(frozen=True)
-class Repository:
-    """A repository of apt, and the key that signs it."""
-
-    address: str
-    keyring: str
-    """File on the machine that apt looks the key up in."""
-    key: str
-    """Web address of the key."""
-    fingerprints: Sequence[str]
-    setting: str
-    """Where the settings pin them: the mapping that holds `repository` and `key_fingerprints`."""
 
 
 def text(repository: Repository) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from pyinfra.api import FactBase
 
+from rig.facts import used
 from rig.facts.containers import DAEMON
 from rig.facts.gpu import CARDS, card
 from rig.preflight.machine import Listener, Login, Machine, Mounted, key_bodies
@@ -46,10 +47,16 @@ class MachineFact(FactBase[Machine]):
     """
 
     def command(
-        self, paths: Iterable[str], files: Iterable[str], disks: Iterable[str], images: Iterable[str]
+        self,
+        paths: Iterable[str],
+        files: Iterable[str],
+        disks: Iterable[str],
+        images: Iterable[str],
+        servers: Iterable[str],
     ) -> str:
-        script = (_SCRIPT + CARDS).replace("@PATHS@", shlex.join(paths)).replace("@FILES@", shlex.join(files))
-        script = script.replace("@DISKS@", shlex.join(disks)).replace("@SWITCH@", f"{LOCK}/{NAME}")
+        script = (_SCRIPT + used.script(servers, disks) + CARDS).replace("@PATHS@", shlex.join(paths))
+        script = script.replace("@FILES@", shlex.join(files)).replace("@DISKS@", shlex.join(disks))
+        script = script.replace("@SWITCH@", f"{LOCK}/{NAME}")
         return script.replace("@IMAGES@", shlex.join(images)).replace("@DAEMON@", DAEMON)
 
     def process(self, output: list[str]) -> Machine:
@@ -62,8 +69,8 @@ class MachineFact(FactBase[Machine]):
             os_version=fields["os"][0][1],
             os_codename=fields["os"][0][2],
             architecture=fields["arch"][0][0],
-            free={path: int(free) for path, free, _ in fields["path"]},
-            device={path: device for path, _, device in fields["path"]},
+            free={path: int(free) for path, free, _ in (*fields["path"], *fields.get("root", []))},
+            device={path: device for path, _, device in (*fields["path"], *fields.get("root", []))},
             mounts={path: Mounted(*what) for path, *what in fields.get("mount", [])},
             disks=dict(fields.get("disk", [])),
             sizes={path: int(size) for path, size in fields.get("file", [])},
@@ -75,6 +82,8 @@ class MachineFact(FactBase[Machine]):
             switch=fields["switch"][0][0] if "switch" in fields else None,
             held={name: version for name, version in fields.get("held", [])},
             cards=tuple(card(values) for values in fields.get("card", [])),
+            automounts=frozenset(path for (path,) in fields.get("automount", [])),
+            **used.fields(fields),
             kernel=fields["kernel"][0][0],
             secure_boot="secure" in fields,
             daemon=base64.b64decode("".join(fields.get("daemon", [[""]])[0])).decode(errors="replace"),
@@ -95,11 +104,14 @@ t=$(printf "\t")
 printf "arch\t%s\n" "$(dpkg --print-architecture)"
 for path in @PATHS@; do
   at=$path; while [ ! -d "$at" ]; do at=$(dirname "$at"); done
-  free=$(df -B1 --output=avail "$at" | tail -n 1 | tr -d " ")
-  printf "path\t%s\t%s\t%s\n" "$path" "$free" "$(stat -c %d "$at")"
+  # An automount point mounts its disk when somebody looks below it, or fails where the disk is not there.
+  timeout 20 ls "$at/." >/dev/null 2>&1
+  free=$(timeout 20 df -B1 --output=avail "$at" 2>/dev/null | tail -n 1 | tr -d " ")
+  printf "path\t%s\t%s\t%s\n" "$path" "${free:-0}" "$(stat -c %d "$at")"
   [ "$at" = "$path" ] && mountpoint -q "$path" || continue
   # Of several that are mounted over each other the last is the one that is seen.
   mounted() { findmnt --noheadings --nofsroot --mountpoint "$path" --output "$1" | tail -n 1; }
+  [ "$(mounted FSTYPE)" != autofs ] || { printf "automount\t%s\n" "$path"; continue; }
   device=$(mounted SOURCE); [ -b "$device" ] && device=$(readlink -f "$device")
   printf "mount\t%s\t%s\t%s\t%s\n" "$path" "$device" "$(mounted UUID)" "$(mounted LABEL)"
 done

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rig.apt.sources import Repository
 from rig.gpu.cards import CannotDrive, Card, Modules, branch, modules
 from rig.settings import Settings
 
@@ -57,6 +58,29 @@ module in the kernel stops the card until the next boot, and a new container eng
 def handled(settings: Settings, cards: Sequence[Card]) -> bool:
     """Whether the deploy installs a driver: the owner wants it, and there is a card."""
     return settings.gpu.enabled and bool(cards)
+
+
+def repositories(settings: Settings, system: tuple[str, str]) -> list[Repository]:
+    """Where the packages come from on a distribution, named by ID and VERSION_ID: the driver's first."""
+    driver, toolkit = settings.gpu.driver, settings.gpu.toolkit
+    found = []
+    if driver.source == "vendor" and system in FOLDERS:
+        folder, key = FOLDERS[system]
+        part, fingerprints = f"{folder}/x86_64/", driver.key_fingerprints
+        address, key = f"{driver.repository}/{part}", f"{driver.keys}/{part}{key}"
+        found.append(Repository(address, "/", SOURCES, DRIVER_KEYRING, key, fingerprints, "gpu.driver"))
+    found.append(
+        Repository(
+            f"{toolkit.repository}/stable/deb/amd64/",
+            "/",
+            SOURCES,
+            TOOLKIT_KEYRING,
+            f"{toolkit.keys}/gpgkey",
+            toolkit.key_fingerprints,
+            "gpu.toolkit",
+        )
+    )
+    return found
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rig.apt.sources import NONE, Sources
 from rig.gpu.cards import Card
 
 KEY = re.compile(r"(?:^|\s)(?:ssh|ecdsa|sk)-\S+\s+([A-Za-z0-9+/]{40,}={0,3})")
@@ -89,6 +90,25 @@ class Machine:
     """Release of the kernel that runs."""
     secure_boot: bool = False
     """Firmware lets only signed modules into the kernel."""
+    sources: Sources = NONE
+    """apt's entries for servers that the settings name, and the key rings of these."""
+    data_root: str = "/var/lib/docker"
+    """Where Docker keeps images; its free space is in `free`, too."""
+    swarm: bool = False
+    """The machine is a node of a Docker swarm."""
+    environment: tuple[str, ...] = ()
+    """Variables of every login that steer Docker or apt elsewhere, as NAME=value."""
+    automounts: frozenset[str] = frozenset()
+    """Those of the asked paths that are automount points whose disk does not come."""
+    alike: Mapping[str, str] = field(default_factory=dict)
+    """For an asked link to a disk that is not there: one that differs in capital letters alone."""
+    ram: int | None = None
+    cores: int | None = None
+    """Physical ones."""
+    card_memory: tuple[int, ...] = ()
+    """As nvidia-smi shows it; empty where it does not answer."""
+    cuda: str = ""
+    """Newest CUDA that the driver has; empty where nvidia-smi does not answer."""
     malformed_keys: tuple[str, ...] = ()
     """Variables of /etc/rig/keys.env that stand there without a key, or twice."""
 

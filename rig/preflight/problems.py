@@ -9,10 +9,11 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from rig import containers
-from rig.engines import compose
+from rig.engines import compose, native
 from rig.gpu.cards import CannotDrive
 from rig.gpu.driver import handled, outdated, selection
 from rig.monitoring import alertmanager, grafana, prometheus
+from rig.preflight import used
 from rig.preflight.machine import Listener, Login, Machine, Mounted, key_bodies
 from rig.settings import Settings, size_bytes
 from rig.settings.firewall import Ssh
@@ -33,6 +34,11 @@ PACKAGES = size_bytes("2G")
 """What packages take of storage.system_free: the rest of it is for images."""
 FLOOR = size_bytes("1G")
 """What must be free on / where everything is installed: the journal, updates and what a deploy writes go on growing."""
+PROGRAMS = size_bytes("1G")
+BOOT = size_bytes("200M")
+"""An initial file system is written beside the one that it replaces; one with drivers has up to 100 MB."""
+SYSTEM = ("/var", "/opt", "/boot")
+"""Folders of the system that often are file systems of their own, and that a deploy writes into."""
 
 
 NOBODY: Mapping[str, User] = MappingProxyType({})
@@ -101,6 +107,7 @@ def problems(settings: Settings, machine: Machine) -> list[str]:
         *_held(settings, machine),
         *_owners_files(machine),
         *_secrets(settings, machine),
+        *used.problems(settings, machine),
     ]
 
 
@@ -136,7 +143,8 @@ def _system(settings: Settings, machine: Machine) -> list[str]:
 def _storage(settings: Settings, machine: Machine) -> list[str]:
     found: list[str] = []
     for name, place in (("models", settings.storage.models), ("backup", settings.storage.backup)):
-        if place.must_be_mount and place.mount is None and str(place.path) not in machine.mounts:
+        missing = str(place.path) not in machine.mounts and str(place.path) not in machine.automounts
+        if place.must_be_mount and place.mount is None and missing:
             found.append(
                 f"{place.path} is not a mount, and storage.{name}.must_be_mount asks for one; mount the disk, "
                 f"or give storage.{name}.mount its UUID or label, or write 'must_be_mount: false'"
@@ -164,14 +172,19 @@ def _space(settings: Settings, machine: Machine) -> list[str]:
     """Free space against what is still missing, per file system, as several paths may share one."""
     needed: dict[str, int] = {}
     asks: dict[str, list[str]] = {}
+    places: dict[str, list[str]] = {}
 
     def ask(path: str, size: int, what: str) -> None:
         if size > 0:
             device = machine.device[path]
             needed[device] = needed.get(device, 0) + size
+            places.setdefault(device, []).append(path)
             asks.setdefault(device, []).append(f"{human(size)} for {what}")
 
-    ask("/", *_system_space(settings, machine))
+    for path, size, what in _system_space(settings, machine):
+        ask(path, size, what)
+    for path, size, what in _floors(settings, machine):
+        ask(path, size - needed.get(machine.device[path], 0), what)
     # A file system that is not mounted yet cannot be measured: its files are not counted against another.
     models = settings.storage.models
     if models.mount is None or str(models.path) in machine.mounts:
@@ -187,22 +200,34 @@ def _space(settings: Settings, machine: Machine) -> list[str]:
     free_of = {machine.device[path]: free for path, free in machine.free.items()}
     for device, size in needed.items():
         if size > free_of[device]:
-            paths = ", ".join(sorted(path for path in machine.free if machine.device[path] == device))
+            paths = sorted(set(places[device]))
+            larger = ", or put storage.models on a larger disk" if str(models.path) in paths else ""
             found.append(
-                f"the file system of {paths} has {human(free_of[device])} free and {human(size)} are needed "
-                f"({', '.join(asks[device])}); free the space, or put storage.models on a larger disk"
+                f"the file system of {', '.join(paths)} has {human(free_of[device])} free and {human(size)} are needed "
+                f"({', '.join(asks[device])}); free the space{larger}"
             )
     return found
 
 
-def _system_space(settings: Settings, machine: Machine) -> tuple[int, str]:
-    """What is still to be put on /, and what it is: a deploy does not ask again for what the ones before it took."""
+def _system_space(settings: Settings, machine: Machine) -> list[tuple[str, int, str]]:
+    """What is still to be installed: where, how much, and what. What the deploys before it took is not asked again."""
     whole = size_bytes(settings.storage.system_free)
-    if not machine.docker:
-        return whole, "packages and images (storage.system_free)"
-    if machine.missing_images:
-        return max(FLOOR, whole - PACKAGES), "images (storage.system_free, less packages)"
-    return FLOOR, "what grows by itself"
+    packages = min(whole, PACKAGES)
+    root = _data_root(settings) or machine.data_root
+    images = (root if root in machine.device else "/", whole - packages, "images (storage.system_free, less packages)")
+    if machine.docker:
+        return [images] if machine.missing_images else []
+    return [("/", packages, "packages (of storage.system_free)"), images]
+
+
+def _floors(settings: Settings, machine: Machine) -> list[tuple[str, int, str]]:
+    """What must be free at least on the file system of each, the most first, as several may share one."""
+    found = [("/", FLOOR, "what grows by itself"), ("/var", FLOOR, "lists, packages and the journal")]
+    if native.engines(settings):
+        found.append(("/opt", PROGRAMS, "rigd and the archives of engines"))
+    if handled(settings, machine.cards):
+        found.append(("/boot", BOOT, "the kernel's first file system, which gets the driver's module"))
+    return [entry for entry in found if entry[0] in machine.device]
 
 
 def _ports(settings: Settings, machine: Machine) -> list[str]:
@@ -213,7 +238,9 @@ def _ports(settings: Settings, machine: Machine) -> list[str]:
             if listener.port != engine.port:
                 continue
             # Another engine of ours, too: one that changes its runtime or its port gives the old one up in this run.
-            if listener.unit.startswith("rig-native@") or (listener.process == "docker-proxy" and engine.port in ours):
+            # Without its proxy (userland-proxy: false), Docker holds a published port itself.
+            holder = listener.process in ("docker-proxy", "dockerd")
+            if listener.unit.startswith("rig-native@") or (holder and engine.port in ours):
                 continue
             found.append(
                 f"port {engine.port} of engine {name} is held by {_who(listener)}; "
@@ -303,7 +330,15 @@ def _secrets(settings: Settings, machine: Machine) -> list[str]:
 
 def asked_paths(settings: Settings) -> tuple[str, ...]:
     """Directories whose file system preflight measures."""
-    return ("/", str(settings.storage.models.path), str(settings.storage.backup.path))
+    root = _data_root(settings)
+    folders = (str(settings.storage.models.path), str(settings.storage.backup.path))
+    return ("/", *SYSTEM, *folders, *([] if root is None else [root]))
+
+
+def _data_root(settings: Settings) -> str | None:
+    """Where the settings have Docker keep its images."""
+    root = settings.containers.daemon.get("data-root")
+    return root if isinstance(root, str) and root.startswith("/") else None
 
 
 def asked_disks(settings: Settings) -> tuple[str, ...]:

@@ -142,7 +142,7 @@ def test_a_disk_that_is_too_small_is_named_with_what_is_missing() -> None:
     assert "/mnt/models" in sentence
     assert "has 20.0 GiB free and 54.2 GiB are needed" in sentence
     assert "39.6 GiB for the model llama-3.3-70b-q4" in sentence
-    assert "10.0 GiB for packages and images (storage.system_free)" in sentence
+    assert "2.0 GiB for packages (of storage.system_free), 8.0 GiB for images (" in sentence
     assert sentence.endswith("free the space, or put storage.models on a larger disk")
 
 
@@ -163,7 +163,7 @@ def test_what_was_begun_or_put_there_by_hand_needs_no_space_again(place: str) ->
 @pytest.mark.parametrize(
     ("there", "needed"),
     [
-        ({}, "10.0 GiB are needed (10.0 GiB for packages and images (storage.system_free))"),
+        ({}, "10.0 GiB are needed (2.0 GiB for packages (of storage.system_free), 8.0 GiB for images ("),
         ({"docker": True, "missing_images": frozenset({IMAGE})}, "8.0 GiB are needed (8.0 GiB for images ("),
         ({"docker": True}, "1.0 GiB are needed (1.0 GiB for what grows by itself)"),
     ],
@@ -228,6 +228,13 @@ def test_our_own_engines_hold_their_ports_rightly() -> None:
     container = replace(_listens("docker-proxy"), published={"rig-one": frozenset({8002})})
     assert _said(container) == []
     assert _said(_listens("llama-server", "rig-native@two.service", port=8003)) == []
+
+
+@pytest.mark.parametrize("published", [{"rig-one": frozenset({8002})}, {}])
+def test_a_port_that_docker_holds_itself_is_ours_when_a_container_of_ours_has_it(published: dict[str, Any]) -> None:
+    """Without its proxy, as owners have it: userland-proxy false."""
+    said = _said(replace(_listens("dockerd", "docker.service"), published=published))
+    assert len(said) == (0 if published else 1)
 
 
 def test_engines_that_swap_ports_are_let_through_as_the_old_ones_make_way_first() -> None:
@@ -336,7 +343,9 @@ def test_sizes_are_told_as_people_read_them(size: int, text: str) -> None:
 
 def test_what_is_measured_is_what_the_settings_name() -> None:
     made = settings({"storage/backup/path": "/srv/backup"})
-    assert asked_paths(made) == ("/", "/mnt/models", "/srv/backup")
+    assert asked_paths(made) == ("/", "/var", "/opt", "/boot", "/mnt/models", "/srv/backup")
+    rooted = settings({"containers/daemon/data-root": "/srv/docker"})
+    assert asked_paths(rooted)[-1] == "/srv/docker"
     assert str(asked_files(made)[0]) == BIG
 
 
