@@ -5,8 +5,6 @@ from os import geteuid as _geteuid
 from pathlib import Path as _Path
 from typing import Any as _Any
 
-from paramiko import HostKeys as _HostKeys
-from paramiko.hostkeys import InvalidHostKey as _InvalidHostKey
 from pyinfra import logger as _logger
 
 # pyinfra puts the folder it is started in on the path, which need not be this one.
@@ -15,6 +13,8 @@ if str(_Path(__file__).resolve().parent) not in _sys.path:
 
 from rig.operator.connection import Explanations as _Explanations
 from rig.operator.connection import known_as as _known_as
+from rig.operator.known_hosts import remark as _unknown
+from rig.operator.known_hosts import usable as _usable
 from rig.settings import Host as _Host
 from rig.settings import SettingsError as _SettingsError
 from rig.settings import active_inventory as _active_inventory
@@ -28,7 +28,7 @@ def _connection(host: _Host) -> dict[str, _Any]:
         "ssh_hostname": host.address,
         "ssh_port": host.port,
         "ssh_user": host.user,
-        "ssh_known_hosts_file": str(host.known_hosts_file),
+        "ssh_known_hosts_file": str(_usable(host.known_hosts_file, _known_as(host))),
         "ssh_strict_host_key_checking": "yes",
         "_sudo": host.user != "root",
     }
@@ -37,14 +37,11 @@ def _connection(host: _Host) -> dict[str, _Any]:
 
 def _remark(host: _Host) -> str | None:
     """What the operator can do about a machine whose host key is not known, which pyinfra will refuse."""
-    try:
-        known = _HostKeys(str(host.known_hosts_file)).lookup(_known_as(host)) is not None
-    except (OSError, _InvalidHostKey):
-        known = False
-    if known or host.is_local:
+    unknown = None if host.is_local else _unknown(host.known_hosts_file, _known_as(host))
+    if unknown is None:
         return None
     login = f"ssh -p {host.port} -o UserKnownHostsFile={host.known_hosts_file} {host.user}@{host.address}"
-    return f"{host.name}: {host.known_hosts_file} has no host key of it; log in once and compare it: {login}"
+    return f"{host.name}: {unknown}; log in once and compare it: {login}"
 
 
 try:

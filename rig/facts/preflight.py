@@ -16,20 +16,31 @@ from rig.preflight.machine import Listener, Login, Machine, Mounted, key_bodies
 from rigd.base.lock import NAME
 from rigd.modes.config import LOCK
 
+MARKER = "rig-login-begins-or-ends-here"
+
 
 class LoginFact(FactBase[Login]):
     """The login without any privilege: run it with ``_sudo=False``, as sudo hides where a connection comes from."""
 
     def command(self) -> str:
         return (
+            # On a line of its own, whatever the shell has printed.
+            f'printf "\\n%s\\n" {MARKER}; '
             'home=$(getent passwd "$(id -un)" | cut -d: -f6); '
             'printf "%s\\n" "$(id -u)" "$(id -un)" "${SSH_CONNECTION%% *}" "${SSH_CONNECTION##* }" '
             '"$(base64 -w 0 "$home/.ssh/authorized_keys" 2>/dev/null)"; '
-            "if sudo -n true 2>/dev/null; then echo yes; else echo no; fi"
+            f"if sudo -n true 2>/dev/null; then echo yes; else echo no; fi; echo {MARKER}"
         )
 
     def process(self, output: list[str]) -> Login:
-        uid, user, source, port, keys, sudo = (line.strip() for line in output[-6:])
+        lines = [line.strip() for line in output]
+        if lines.count(MARKER) != 2:
+            # A shell that is none, such as nologin, or one that ended in the middle.
+            return Login(-1, "", False, source=None, port=None, chatter=" ".join(filter(None, lines))[:160] or "nothing")
+        begin, end = lines.index(MARKER), len(lines) - 1 - lines[::-1].index(MARKER)
+        # What others print before and behind it stands in every answer of this login.
+        around = " ".join(filter(None, [*lines[:begin], *lines[end + 1 :]]))[:160]
+        uid, user, source, port, keys, sudo = lines[begin + 1 : end]
         return Login(
             int(uid),
             user,
@@ -37,6 +48,7 @@ class LoginFact(FactBase[Login]):
             source=source or None,
             port=int(port) if port else None,
             keys=key_bodies(base64.b64decode(keys).decode(errors="replace")),
+            chatter=around,
         )
 
 

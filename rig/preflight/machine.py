@@ -27,6 +27,8 @@ class Login:
     """Port of the machine that it came in on; None without SSH."""
     keys: frozenset[str] = frozenset()
     """What its authorized_keys lets in now, as `key_bodies` has it."""
+    chatter: str = ""
+    """What its shell prints besides the answer, before and behind it; instead of it where `user` is empty."""
 
 
 @dataclass(frozen=True)

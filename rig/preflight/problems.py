@@ -63,6 +63,13 @@ def login_problems(
     is left alone. ``users``: the people of the settings.
     """
     found: list[str] = []
+    if not login.user:
+        return [f"the login runs no commands, and answers '{login.chatter}'; give it a shell such as /bin/bash"]
+    if login.chatter:
+        found.append(
+            f"the login shell of '{login.user}' prints '{login.chatter}' with every command, which would be taken for "
+            "answers; have its files (such as ~/.bashrc) print only where somebody looks: [ -t 1 ] && ..."
+        )
     person = users.get(login.user)
     listed = None if person is None or person.authorized_keys is None else key_bodies("\n".join(person.authorized_keys))
     if login.source is not None and login.keys and listed is not None and login.keys.isdisjoint(listed):

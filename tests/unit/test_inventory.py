@@ -13,7 +13,7 @@ from typing import Any
 import paramiko
 import pytest
 
-from tests.unit.project import WORKSTATION, Project
+from tests.unit.project import ROOT, WORKSTATION, Project
 
 DEPLOY = """\
 import os, sys
@@ -72,11 +72,12 @@ def test_a_machine_is_reached_as_hosts_yml_says_and_only_if_its_host_key_is_know
     (host,) = inventory(deployable)
     assert host["name"] == "workstation"
     assert "workstation" in host["groups"]
+    # A copy of the lines that are about this machine.
+    assert Path(host["data"].pop("ssh_known_hosts_file")).name != "keys"
     assert host["data"] == {
         "ssh_hostname": "192.168.1.20",
         "ssh_port": 2222,
         "ssh_user": "owner",
-        "ssh_known_hosts_file": str(deployable.path("keys")),
         "ssh_strict_host_key_checking": "yes",
         "_sudo": True,
     }
@@ -148,6 +149,38 @@ def test_an_unknown_host_key_is_refused_and_not_remembered(deployable: Project, 
     assert "No host key for" in done.stderr
     assert not ssh_server.asked_for_login
     assert deployable.path("keys").read_text(encoding="utf-8") == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\x00\x01\n",
+        b"# M\xfcller\n",
+        b"old.example.org ssh-dss AAAAB3NzaC1kc3MAAACBAP1\n",
+        b"y.example.org ssh-rsa AAAAB3NzaC1yc2E\n",
+        (ROOT / "tests/unit/data/ssh/known_hosts-cert-authority-first").read_bytes().partition(b"192.")[0],
+    ],
+)
+def test_a_line_that_cannot_be_used_hides_no_host_key_behind_it(
+    deployable: Project, ssh_server: Server, line: bytes
+) -> None:
+    deployable.write("hosts.yml", ssh_server.hosts_yml)
+    ssh_server.say_known(deployable.path("keys"), ssh_server.key)
+    deployable.path("keys").write_bytes(line + deployable.path("keys").read_bytes())
+    done = deployable.run("pyinfra", "inventory.py", "deploy.py", "-y", "--data", "ssh_password=x")
+    assert "has no host key" not in done.stderr
+    assert "Failed to load host keys" not in done.stderr
+    assert ssh_server.asked_for_login
+
+
+def test_a_revoked_host_key_is_refused_with_its_lines(deployable: Project, ssh_server: Server) -> None:
+    deployable.write("hosts.yml", ssh_server.hosts_yml)
+    ssh_server.say_known(deployable.path("keys"), ssh_server.key)
+    own = deployable.path("keys").read_text()
+    deployable.path("keys").write_text(f"{own}@revoked * {own.partition(' ')[2]}")
+    done = deployable.run("pyinfra", "inventory.py", "deploy.py", "-y", "--data", "ssh_password=x")
+    assert "has no host key of it (line 1 has a key that line 2 revokes); log in once" in done.stderr
+    assert not ssh_server.asked_for_login
 
 
 def test_a_known_host_key_leads_to_the_login(deployable: Project, ssh_server: Server) -> None:

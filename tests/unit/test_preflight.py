@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rig.facts.preflight import LoginFact, MachineFact
+from rig.facts.preflight import MARKER, LoginFact, MachineFact
 from rig.gpu.cards import Card
 from rig.preflight.machine import Listener, Login, Machine, Mounted, key_bodies
 from rig.preflight.problems import (
@@ -347,6 +347,31 @@ def test_what_is_measured_is_what_the_settings_name() -> None:
     rooted = settings({"containers/daemon/data-root": "/srv/docker"})
     assert asked_paths(rooted)[-1] == "/srv/docker"
     assert str(asked_files(made)[0]) == BIG
+
+
+@pytest.mark.parametrize(
+    ("noise", "said"),
+    [
+        ("echo hello", "hello"),
+        ("printf hello", "hello"),
+        ("echo a; echo; echo b", "a b"),
+        ("trap 'echo bye' EXIT", "bye"),
+    ],
+)
+def test_a_login_shell_that_prints_is_refused_with_what_it_prints(noise: str, said: str) -> None:
+    login = Here(lambda command: f"{noise}\n{command}").get_fact(LoginFact)
+    quiet = Here().get_fact(LoginFact)
+    assert (login.chatter, quiet.chatter) == (said, "")
+    assert replace(login, chatter="") == quiet
+    (sentence,) = login_problems(replace(OWNER, chatter=login.chatter), sudo_password=False, ssh=None)
+    assert sentence.startswith(f"the login shell of 'owner' prints '{said}' with every command")
+    assert login_problems(OWNER, sudo_password=False, ssh=None) == []
+
+
+@pytest.mark.parametrize("output", [[], ["This account is currently not available."], ["", MARKER, "0", "root"]])
+def test_a_login_that_runs_no_commands_is_refused(output: list[str]) -> None:
+    (sentence,) = login_problems(LoginFact().process(output), sudo_password=False, ssh=None)
+    assert sentence.startswith("the login runs no commands, and answers '")
 
 
 def test_what_the_machine_prints_is_read_as_it_is_meant() -> None:
