@@ -36,7 +36,8 @@ class LoginFact(FactBase[Login]):
         lines = [line.strip() for line in output]
         if lines.count(MARKER) != 2:
             # A shell that is none, such as nologin, or one that ended in the middle.
-            return Login(-1, "", False, source=None, port=None, chatter=" ".join(filter(None, lines))[:160] or "nothing")
+            said = " ".join(filter(None, lines))[:160] or "nothing"
+            return Login(-1, "", False, source=None, port=None, chatter=said)
         begin, end = lines.index(MARKER), len(lines) - 1 - lines[::-1].index(MARKER)
         # What others print before and behind it stands in every answer of this login.
         around = " ".join(filter(None, [*lines[:begin], *lines[end + 1 :]]))[:160]
