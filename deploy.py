@@ -4,14 +4,8 @@ from os import environ
 
 from pyinfra import config, host, state
 
-from rig.operator import connection, progress, reads
+from rig.operator import connection, isolation, progress, reads
 from tasks import backup, containers, engines, firewall, gpu, machine, models, monitoring, preflight, secrets, storage
-
-connection.tune(host)
-progress.show(state)
-reads.install(state, environ)
-
-settings, found = preflight.check(host, config)
 
 
 def close() -> None:
@@ -45,7 +39,13 @@ def serve() -> None:
     backup.deploy(settings=settings)
 
 
-close()
-begin()
-build()
-serve()
+connection.tune(host)
+progress.show(state)
+reads.install(state, environ)
+
+with isolation.alone(state, host):
+    settings, found = preflight.check(host, config)
+    close()
+    begin()
+    build()
+    serve()

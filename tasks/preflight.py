@@ -16,7 +16,7 @@ from rig.facts.machine import FileText, Homes
 from rig.facts.preflight import LoginFact, MachineFact
 from rig.facts.secrets import Keys, KeyState
 from rig.gpu import driver as gpu
-from rig.operator import reads
+from rig.operator import lock, reads
 from rig.preflight import problems, used
 from rig.preflight.machine import Machine
 from rig.settings import Settings, SettingsError, active
@@ -38,6 +38,9 @@ def check(host: Host, config: Config) -> tuple[Settings, Machine]:
     config.SUDO = login.uid != 0
 
     found = _look(host, settings, sudo=config.SUDO)
+    # A dry run changes nothing, and may be made beside a deploy.
+    if "--dry" not in sys.argv:
+        lock.hold(host, sudo=config.SUDO, password=config.SUDO_PASSWORD)
     begin = time.monotonic()
     while found.apt_holder is not None and time.monotonic() - begin < APT_WAIT:
         logger.info(f"{host.print_prefix}waiting for {found.apt_holder}, which holds apt's lock")
