@@ -8,6 +8,7 @@ from typing import Literal
 
 from rig.engines import compose, native, served
 from rig.settings import Settings, size_bytes
+from rig.settings.secrets import key_variable
 from rigd.base.state import FetchState, line
 from rigd.models.manifest import File, Limits, Manifest, Model
 
@@ -16,6 +17,34 @@ RECORDS = "/var/lib/rig/models"
 TOKEN = "/etc/rig/hub-token"
 """The owner's token for gated repositories, where there are any."""
 UNIT = "rig-models-fetch.service"
+
+SANDBOX = {
+    "UMask": "0022",
+    "NoNewPrivileges": "yes",
+    # Files that people put into a model's folder may be anybody's, and become root's.
+    "CapabilityBoundingSet": "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER",
+    "ProtectSystem": "strict",
+    # Not yes: models may lie below /home, and a folder that is hidden looks like one that is empty.
+    "ProtectHome": "read-only",
+    "PrivateTmp": "yes",
+    "PrivateDevices": "yes",
+    "ProtectClock": "yes",
+    "ProtectControlGroups": "yes",
+    "ProtectHostname": "yes",
+    "ProtectKernelLogs": "yes",
+    "ProtectKernelModules": "yes",
+    "ProtectKernelTunables": "yes",
+    # The network, and what looks up names in it.
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX AF_NETLINK",
+    "RestrictNamespaces": "yes",
+    "RestrictRealtime": "yes",
+    "RestrictSUIDSGID": "yes",
+    "LockPersonality": "yes",
+    "MemoryDenyWriteExecute": "yes",
+    "SystemCallArchitectures": "native",
+    "SystemCallFilter": "@system-service",
+}
+"""What the fetch may do, as properties of its unit: it reads what strangers send, and is root's."""
 
 Step = Literal["stop", "start"]
 
@@ -48,6 +77,7 @@ def manifest(settings: Settings) -> Manifest:
         records=RECORDS,
         backup=f"{settings.storage.backup.path}/models",
         token_file=TOKEN,
+        keys=tuple(key_variable(consumer) for consumer in settings.consumers),
         starters=(compose.PATH, native.drop_in("*"), served.path("*")),
         limits=Limits(
             parallel=wanted.parallel,
@@ -67,6 +97,11 @@ def manifest(settings: Settings) -> Manifest:
             for name, model in settings.needed_models.items()
         ),
     )
+
+
+def properties(wanted: Manifest) -> dict[str, str]:
+    """Properties of the unit that fetches: the sandbox, and the folders that it may write into."""
+    return {"Type": "exec", **SANDBOX, "ReadWritePaths": f'"{wanted.directory}" {RECORDS}'}
 
 
 def markers(names: Iterable[str]) -> list[str]:

@@ -28,6 +28,7 @@ from rig.facts.engines import (
 from rig.facts.machine import FileText
 from rig.operations import Commands, files, shell
 from rig.render import render
+from rigd.models.remains import IMAGES
 from rigd.modes.choice import chosen
 from rigd.modes.switch import CRASHES
 
@@ -57,6 +58,8 @@ def image(reference: str) -> Commands:
     """The image, named with its digest, is on the machine."""
     if not host.get_fact(ImagePresent, image=reference):
         yield f"docker pull --quiet {shlex.quote(reference)}"
+        # By this it is known later as one that may go.
+        yield f"mkdir -p {PurePosixPath(IMAGES).parent} && echo {shlex.quote(reference)} >>{IMAGES}"
 
 
 @operation()

@@ -13,7 +13,7 @@ from pyinfra import host, logger
 from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operation
 
 from rig.facts.models import DESCRIPTION, LINK, LINKS, PROGRAMS, Models, Programs, installed
-from rig.models.fetch import UNIT, ModelsState, Step, causes, complete, report, steps, tag
+from rig.models.fetch import RECORDS, UNIT, ModelsState, Step, causes, complete, properties, report, steps, tag
 from rig.operations import Commands
 from rig.operator import progress
 from rig.wheel import Wheel
@@ -95,11 +95,12 @@ def _command(step: Step, manifest: Manifest) -> str:
     if step == "stop":
         return f"systemctl stop {UNIT}"
     description = shlex.quote(DESCRIPTION + tag(manifest))
+    sandbox = shlex.join(f"--property={name}={value}" for name, value in properties(manifest).items())
     # What the last scrub found is mended or told anew by the fetch.
     return (
-        "systemctl reset-failed rig-models-scrub.service 2>/dev/null; "
-        f"systemd-run --quiet --collect --unit={UNIT} --description={description} --property=Type=exec "
-        f"--property=UMask=0022 {LINK} fetch --wait"
+        "systemctl reset-failed rig-models-scrub.service 2>/dev/null; mkdir -p "
+        f"{RECORDS} && systemd-run --quiet --collect --unit={UNIT} --description={description} {sandbox} "
+        f"{LINK} fetch --wait"
     )
 
 

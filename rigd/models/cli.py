@@ -14,11 +14,12 @@ from typing import Any
 
 from rigd.base import answer, configuration, lock, priority, progress, state
 from rigd.base.errors import BadInput, Failed
-from rigd.models import manifest, records, registry, verify
+from rigd.models import manifest, records, registry, remains, verify
 from rigd.models.manifest import Manifest, Model
 from rigd.models.records import Records
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
+PLACES = remains.Places()
 
 CODES = "Exits with 0 when all is well, 1 when something failed, 2 when what was asked for makes no sense."
 
@@ -26,6 +27,8 @@ CODES = "Exits with 0 when all is well, 1 when something failed, 2 when what was
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = _parser().parse_args(arguments)
+    # Engines read what is written here, whatever root's own is.
+    os.umask(0o022)
     try:
         wanted = _read(options.manifest)
         run: Callable[[argparse.Namespace, Manifest, Records], None] = options.run
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument(
         "--previous", action="store_true", help="delete the version before the present one, too: no going back"
     )
+    prune.add_argument("--keys", action="store_true", help="delete keys that nobody has any more, too")
     return parser
 
 
@@ -136,6 +140,7 @@ def _list(options: argparse.Namespace, wanted: Manifest, records: Records) -> No
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
     lines += [f"{row.model}: {row.failure}" for row in rows if row.failure]
     lines += [f"{row.model}: other versions are still there: {', '.join(row.others)}" for row in rows if row.others]
+    lines += [f"left behind: {left.what} ({state.size(left.size)})" for left in remains.remains(wanted, PLACES)]
     _say(options, [asdict(row) for row in rows], "\n".join(lines))
 
 
@@ -158,21 +163,33 @@ def _prune(options: argparse.Namespace, wanted: Manifest, records: Records) -> N
     wanted.require_disk()
     with lock.held(records.directory, wait=False):
         found = registry.leftovers(wanted, records, options.previous)
+    left = _left(options, wanted)
+    things: list[registry.Leftover | remains.Remain] = [*found, *left]
     if not options.json:
-        for leftover in found:
-            print(f"{state.size(leftover.size):>10}  {leftover.what}")
-    if found and not options.yes:
+        for thing in things:
+            print(f"{state.size(thing.size):>10}  {thing.what}")
+    if things and not options.yes:
         # Nobody waits for this answer, and a deploy may come before it: what it needs is no leftover then.
-        _ask(f"delete {state.size(sum(leftover.size for leftover in found))}?")
+        _ask(f"delete {state.size(sum(thing.size for thing in things))}?")
         wanted = _read(options.manifest)
-    with lock.held(records.directory, wait=False):
+    with remains.no_deploy(PLACES), lock.held(records.directory, wait=False):
         wanted.require_disk()
         still = registry.leftovers(wanted, records, options.previous)
         found = [leftover for leftover in found if leftover in still]
         for leftover in found:
             registry.delete(leftover, records)
+        still_left = _left(options, wanted)
+        left = [remain for remain in left if remain in still_left]
+        for remain in left:
+            remains.delete(remain, PLACES)
     deleted = [{"what": leftover.what, "files": list(map(str, leftover.files))} for leftover in found]
-    _say(options, {"deleted": deleted}, "deleted" if found else "there is nothing that no engine uses")
+    deleted += [{"what": remain.what, "files": []} for remain in left]
+    _say(options, {"deleted": deleted}, "deleted" if deleted else "there is nothing that no engine uses")
+
+
+def _left(options: argparse.Namespace, wanted: Manifest) -> list[remains.Remain]:
+    """A key only where it is asked for: it cannot be had back, and clients may still have it."""
+    return [left for left in remains.remains(wanted, PLACES) if left.kind != "key" or options.keys]
 
 
 def _ask(question: str) -> None:

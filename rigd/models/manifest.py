@@ -99,6 +99,8 @@ class Manifest:
     limits: Limits = Limits()
     starters: tuple[Folder, ...] = ()
     """Patterns of files by which engines are started: the version of a model that one of them names is in use."""
+    keys: tuple[str, ...] = ()
+    """Variables of /etc/rig/keys.env that an engine or a consumer of the settings has."""
 
     def folder(self, model: Model) -> PurePosixPath:
         """Where the files of this version of a model lie."""

@@ -101,6 +101,11 @@ def leftovers(manifest: Manifest, records: Records, previous: bool = False) -> l
     ]
 
 
+def started(manifest: Manifest) -> str:
+    """The text of all files by which engines are started."""
+    return "\n".join(_text(Path(path)) for pattern in manifest.starters for path in _matching(pattern))
+
+
 def delete(leftover: Leftover, records: Records) -> None:
     """Delete the files, then the folders that are empty without them, then the record."""
     records.unlink(leftover.files)
@@ -113,11 +118,11 @@ def delete(leftover: Leftover, records: Records) -> None:
 
 def _unused_models(manifest: Manifest, records: Records) -> Iterator[Leftover]:
     unused = {model.name for model in manifest.models if not model.engines}
-    started = _started(manifest)
+    named = started(manifest)
     for name in sorted(unused | set(_forgotten(manifest, records))):
         home = Path(manifest.directory) / name
         # A deploy that died may have taken the model from the manifest, and its engine still runs.
-        if f"{home}/" not in started:
+        if f"{home}/" not in named:
             record = records.read(name)
             own = Path(record.directory)
             others = (path for folder in _versions(home) if folder != own for path in _below(folder))
@@ -127,19 +132,14 @@ def _unused_models(manifest: Manifest, records: Records) -> Iterator[Leftover]:
 
 
 def _unused_versions(manifest: Manifest, records: Records, previous: bool) -> Iterator[Leftover]:
-    started = _started(manifest)
+    named = started(manifest)
     for model in manifest.models:
         record = records.read(model.name)
         for folder in _others(manifest, model, record) if model.engines else ():
-            if str(folder) in started or (str(folder) == record.before and not previous):
+            if str(folder) in named or (str(folder) == record.before and not previous):
                 continue
             what = f"the version {folder.name} of {model.name}, which no engine serves"
             yield Leftover(what, folder.parent, tuple(_below(folder)))
-
-
-def _started(manifest: Manifest) -> str:
-    """The text of all files by which engines are started."""
-    return "\n".join(_text(Path(path)) for pattern in manifest.starters for path in _matching(pattern))
 
 
 def _matching(pattern: str) -> list[Path]:
@@ -167,7 +167,7 @@ def _below(folder: Path) -> list[Path]:
 
 def _set_aside(manifest: Manifest, records: Records) -> Iterator[Leftover]:
     """What was begun or set aside, and second names: of files that people put there, and of an earlier layout."""
-    started = _started(manifest)
+    named = started(manifest)
     for model in manifest.models:
         folder = Path(manifest.folder(model))
         known = {f"{file.path}.part" for file in model.files}
@@ -176,7 +176,7 @@ def _set_aside(manifest: Manifest, records: Records) -> Iterator[Leftover]:
                 yield Leftover(f"{path.name} of {model.name}, which nothing names any more", folder.parent, (path,))
         for file in model.files:
             first, own = folder.parent / file.path, Path(manifest.path(model, file))
-            if str(first) not in started and first.is_file() and own.is_file() and first.samefile(own):
+            if str(first) not in named and first.is_file() and own.is_file() and first.samefile(own):
                 yield Leftover(f"a second name of {file.path} of {model.name}", folder.parent, (first,))
 
 

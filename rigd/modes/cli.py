@@ -32,6 +32,8 @@ LOG_LINES = 10
 def main(arguments: list[str] | None = None) -> int:
     """Show or switch; the exit status."""
     options = _parser().parse_args(arguments)
+    # Engines read what is written here, whatever root's own is.
+    os.umask(0o022)
     try:
         if os.geteuid() != 0:
             raise BadInput("only root may look at engines and their keys; run it with sudo")

@@ -21,6 +21,7 @@ from rig.models import fetch
 from rig.models.fetch import ModelsState, Step
 from rig.operations import models as operations
 from rig.operations.models import _Teller, install
+from rig.render import render
 from rig.wheel import SOURCE, build
 from rigd.base.state import FetchState, FileState, as_dict
 from rigd.models import manifest as manifests
@@ -287,3 +288,16 @@ def test_the_package_knows_nothing_of_the_deploy_and_runs_alone() -> None:
 
 def test_the_version_is_a_hash() -> None:
     assert build().version == hashlib.sha256(build().content).hexdigest()[:12]
+
+
+def test_the_fetch_has_the_sandbox_of_the_scrub_but_for_what_it_must_do() -> None:
+    """It reads what strangers send, as root; what it may do besides is named here."""
+    scrub = render("/etc/systemd/system/rig-models-scrub.service", models="/mnt/models").partition("[Service]")[2]
+    ordinary = {"Type", "ExecStart", "Nice", "IOSchedulingClass", "CPUSchedulingPolicy"}
+    pairs = (line.split("=", 1) for line in scrub.splitlines() if line[:1].isalpha())
+    wanted = {key: value for key, value in pairs if key not in ordinary}
+    found = fetch.properties(WANTED)
+    differing = {key for key, value in wanted.items() if found.get(key) != value}
+    assert differing == {"PrivateNetwork", "RestrictAddressFamilies", "ReadWritePaths", "CapabilityBoundingSet"}
+    assert found["ReadWritePaths"] == '"/mnt/models" /var/lib/rig/models'
+    assert "CAP_SYS_ADMIN" not in found["CapabilityBoundingSet"]

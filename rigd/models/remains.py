@@ -1,0 +1,162 @@
+"""What deploys leave behind besides models: images and programs that no engine starts with, keys that nobody has."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rigd.base.errors import Failed
+from rigd.models.manifest import Manifest
+from rigd.models.registry import VERSION, started
+
+IMAGES = "/var/lib/rig/images"
+"""Each image that a deploy has pulled, a line."""
+PROGRAMS = "/opt/rig/llama.cpp"
+"""A folder for each archive of an engine, named by the beginning of its hash."""
+KEYS = "/etc/rig/keys.env"
+NATIVE_KEYS = "/etc/rig/keys"
+"""A file for each native engine, with its key alone."""
+DEPLOY = "/run/rig-deploy.lock"
+"""Held while a deploy is at work, which may be about to use what nothing names yet."""
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Remain:
+    """One thing that is left."""
+
+    kind: Literal["image", "program", "key"]
+    name: str
+    size: int = 0
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        if self.kind == "image":
+            return f"the image {self.name}, which no engine starts with"
+        if self.kind == "program":
+            return f"the programs in {self.name}, which no engine starts with"
+        return f"the key {self.name}, which no engine and no consumer of the settings has"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where they lie; other places in tests."""
+
+    images: Path = Path(IMAGES)
+    programs: Path = Path(PROGRAMS)
+    keys: Path = Path(KEYS)
+    native_keys: Path = Path(NATIVE_KEYS)
+    deploy: Path = Path(DEPLOY)
+
+
+def remains(manifest: Manifest, places: Places) -> list[Remain]:
+    """Images, then programs, then keys. What others put there is none of our business."""
+    named = started(manifest)
+    return [
+        *(Remain("image", name, _image_size(name)) for name in _images(places) if name not in named),
+        *(
+            Remain("program", str(folder), _size(folder))
+            for folder in sorted(places.programs.glob("*/"))
+            if VERSION.fullmatch(folder.name) and str(folder) not in named
+        ),
+        # A manifest of an earlier deploy does not say which are in use.
+        *(Remain("key", name) for name in _variables(places) if manifest.keys and name not in manifest.keys),
+    ]
+
+
+def delete(remain: Remain, places: Places) -> None:
+    """Raises Failed; an image that some container uses stays."""
+    if remain.kind == "image":
+        done = _docker("image", "rm", remain.name)
+        if done.returncode != 0 and "No such image" not in done.stderr:
+            raise Failed(f"{remain.what}, is not deleted: {done.stderr.strip()}")
+        lines = [line for line in _lines(places.images) if line != remain.name]
+        _replace(places.images, lines, 0o644)
+    elif remain.kind == "program":
+        shutil.rmtree(remain.name)
+    else:
+        _forget(remain.name, places)
+
+
+@contextmanager
+def no_deploy(places: Places) -> Iterator[None]:
+    """While nothing is deployed. Raises Failed where a deploy is at work."""
+    descriptor = os.open(places.deploy, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = os.read(descriptor, 200).decode(errors="replace").strip()
+            raise Failed(f"a deploy is at work ({who}); run again when it is done") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _images(places: Places) -> list[str]:
+    """Those of the images that deploys pulled which are still there."""
+    return [name for name in dict.fromkeys(_lines(places.images)) if _image_size(name)]
+
+
+def _image_size(name: str) -> int:
+    """Bytes; 0 without it, or without Docker."""
+    done = _docker("image", "inspect", "--format", "{{.Size}}", name)
+    return int(done.stdout) if done.returncode == 0 and done.stdout.strip().isdecimal() else 0
+
+
+def _docker(*words: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["docker", *words], capture_output=True, text=True, timeout=SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(["docker", *words], 1, "", str(error))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _variables(places: Places) -> list[str]:
+    return [match[1] for line in _lines(places.keys) if (match := re.match(r"(RIG_KEY_[A-Z0-9_]+)=", line))]
+
+
+def _forget(variable: str, places: Places) -> None:
+    """Take a key out of the store, and out of a native engine's own file."""
+    # A deploy's own script takes this lock.
+    descriptor = os.open(places.keys.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lines = [line for line in _lines(places.keys) if not line.startswith(f"{variable}=")]
+        _replace(places.keys, lines, 0o600)
+    finally:
+        os.close(descriptor)
+    for path in places.native_keys.glob("*"):
+        if f"RIG_KEY_{path.name.upper().replace('-', '_')}" == variable:
+            path.unlink()
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _replace(path: Path, lines: list[str], mode: int) -> None:
+    """Whole or not at all, and never with more rights than it has in the end."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.writelines(f"{line}\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path)
