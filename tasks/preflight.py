@@ -11,6 +11,7 @@ from functools import partial
 from pyinfra import logger, state
 from pyinfra.api import Config, DeployError, Host
 
+from rig import containers
 from rig.engines import native
 from rig.facts.machine import FileText, Homes
 from rig.facts.preflight import LoginFact, MachineFact
@@ -21,7 +22,6 @@ from rig.preflight import problems, used
 from rig.preflight.machine import Machine
 from rig.settings import Settings, SettingsError, active
 from rig.settings.secrets import key_variable
-from tasks import containers
 
 APT_WAIT = 600
 """Seconds that a running apt is waited for before the deploy gives up."""
