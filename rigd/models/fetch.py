@@ -52,6 +52,8 @@ class Fetcher:
 
     def __post_init__(self) -> None:
         self.throttle = Throttle(self.manifest.limits.bytes_per_second, self.stop)
+        self._copied: dict[Path, list[Path]] = {}
+        """Files elsewhere on the machine from which a file is copied, by where it lands."""
 
     def jobs(self, models: list[Model]) -> list[Job]:
         """What is not on record as right; nothing is read."""
@@ -110,6 +112,9 @@ class Fetcher:
 
     def _look(self, job: Job, progress: Progress) -> None:
         """Believe a file that was put there by hand if its hash is right; keep a wrong one, out of the way."""
+        self._require_inside(job.final.parent)
+        if job.final.is_symlink():
+            progress.say(f"{job.final} is a link to {job.final.readlink()}; the file itself takes its place")
         stamp = Stamp.of(job.final)
         if stamp is not None:
             job.item.begin("checking")
@@ -129,22 +134,45 @@ class Fetcher:
         They get a second name, as an engine may be started by the first: an update of a repository often changes a few
         small files and leaves the others, and an earlier layout had no folders for versions.
         """
-        home = Path(self.manifest.directory) / job.model.name
-        for path in (home / job.file.path, *sorted(home.glob(f"*/{glob.escape(job.file.path)}"))):
-            if path == job.final or _size(path) != job.file.size or not path.is_file() or self._differs(path, job):
+        root = Path(self.manifest.directory).resolve()
+        for path in self._same_name(job):
+            if _size(path) != job.file.size or self._differs(path, job):
+                continue
+            if not path.is_relative_to(root):
+                # A second name for what lies elsewhere would let rig-models change its owner.
+                self._copied.setdefault(job.final, []).append(path)
                 continue
             job.item.begin("checking")
             if files.digest(path, job.item.advance) != job.file.sha256:
                 continue
             job.final.parent.mkdir(parents=True, exist_ok=True)
+            second = job.final.with_name(f".{job.final.name}.new")
             try:
-                job.final.hardlink_to(path)
+                second.unlink(missing_ok=True)
+                second.hardlink_to(path)
+                second.replace(job.final)
             except OSError:
                 # The file system has no second names, or the folder is another one's.
+                self._copied.setdefault(job.final, []).append(path)
                 continue
             files.sync_directory(job.final.parent)
             return True
         return False
+
+    def _same_name(self, job: Job) -> list[Path]:
+        """What lies under the file's name in the model's own folder or behind a link there, resolved; not the file."""
+        home = Path(self.manifest.directory) / job.model.name
+        named = (job.final, home / job.file.path, *sorted(home.glob(f"*/{glob.escape(job.file.path)}")))
+        found = [path.resolve() for path in named if (path != job.final or path.is_symlink()) and path.is_file()]
+        return [path for path in dict.fromkeys(found) if path != job.final.parent.resolve() / job.final.name]
+
+    def _require_inside(self, folder: Path) -> None:
+        """Raises Failed for a folder that a link leads out of the models' own."""
+        root = Path(self.manifest.directory)
+        if not folder.resolve().is_relative_to(root.resolve()):
+            raise Failed(
+                f"{folder} leads out of {root} to {folder.resolve()}; remove the link, and put the files there instead"
+            )
 
     def _differs(self, path: Path, job: Job) -> bool:
         """Whether the record tells that these are other bytes, so that they need not be read."""
@@ -152,7 +180,7 @@ class Fetcher:
         known = record.files.get(job.file.path)
         return (
             known is not None
-            and path == Path(record.directory) / job.file.path
+            and path == (Path(record.directory) / job.file.path).resolve()
             and known.stamp == Stamp.of(path)
             and known.sha256 != job.file.sha256
         )
@@ -182,36 +210,39 @@ class Fetcher:
         job.final.parent.mkdir(parents=True, exist_ok=True)
         job.item.begin("checking")
         with part.opened(job.final, job.file.size, job.item.advance) as unfinished:
-            if not self._from_backup(job, unfinished, progress):
+            sources = [*self._copied.get(job.final, []), *([] if job.backup is None else [job.backup])]
+            if not any(self._from_disk(path, job, unfinished, progress) for path in sources):
                 self._from_hub(job, unfinished, progress)
             unfinished.finish(job.final)
         self._done(job)
 
     def _done(self, job: Job) -> None:
         # Of whatever owner and mode it was found: the user that runs this can change it, everyone else only read it.
-        os.chown(job.final, os.geteuid(), os.getegid())
-        job.final.chmod(0o644)
+        descriptor = os.open(job.final, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchown(descriptor, os.geteuid(), os.getegid())
+            os.fchmod(descriptor, 0o644)
+        finally:
+            os.close(descriptor)
         stamp = Stamp.of(job.final)
         assert stamp is not None
         self.records.write(self.manifest, job.model, job.file, stamp)
         job.item.begin("done", job.file.size)
 
-    def _from_backup(self, job: Job, unfinished: Part, progress: Progress) -> bool:
-        """Complete the file from the backup; where that is wrong or cannot be read, all is as before."""
-        if job.backup is None:
-            return False
+    def _from_disk(self, source: Path, job: Job, unfinished: Part, progress: Progress) -> bool:
+        """Complete the file from another one here; where that is wrong or cannot be read, all is as before."""
         before = unfinished.mark()
         try:
-            if _size(job.backup) != job.file.size:
+            if _size(source) != job.file.size:
                 return False
-            if self._completed(job.backup, unfinished, job):
+            if self._completed(source, unfinished, job):
                 return True
             unfinished.rewind(before)
-            if before.size > 0 and self._is_right(job.backup, job):
+            if before.size > 0 and self._is_right(source, job):
                 # The beginning was spoilt, as a power cut does it.
                 unfinished.restart()
                 before = unfinished.mark()
-                if self._completed(job.backup, unfinished, job):
+                if self._completed(source, unfinished, job):
                     return True
                 unfinished.rewind(before)
             trouble = "is not what is pinned"
@@ -221,7 +252,7 @@ class Fetcher:
             # If it was the other disk that failed, it fails again with what the hub sends.
             unfinished.rewind(before)
             trouble = f"cannot be read ({error.strerror})"
-        progress.say(f"{job.backup} {trouble}; it is left alone, and the hub is asked")
+        progress.say(f"{source} {trouble}; it is left alone, and the hub is asked")
         return False
 
     def _completed(self, source: Path, unfinished: Part, job: Job) -> bool:
@@ -252,18 +283,28 @@ class Fetcher:
         patience = self.patience(self.manifest.limits.attempts, self.stop)
         # Pieces that came at different times may be of different files: then the whole is asked for, once.
         in_pieces = unfinished.size > 0
+        # A server that begins again each time brings nothing new until it passes this byte.
+        furthest = most = unfinished.size
         while unfinished.size < job.file.size or unfinished.sha256 != job.file.sha256:
             if unfinished.size == job.file.size:
                 self._give_up_wrong(job, unfinished, for_good=not in_pieces)
                 in_pieces = False
-            before = unfinished.size
-            job.item.begin("fetching", before)
+            job.item.begin("fetching", unfinished.size)
             try:
                 self._attempt(server, job, unfinished)
             except Trouble as trouble:
+                reached = unfinished.size
+                most = max(most, reached)
                 if trouble.afresh:
                     unfinished.restart()
-                patience.after(trouble, fruitful=unfinished.size - before >= FRUITFUL)
+                fruitful = reached - furthest >= FRUITFUL
+                furthest = reached if fruitful else furthest
+                try:
+                    patience.after(trouble, fruitful)
+                except Trouble:
+                    if unfinished.restarts:
+                        raise Failed(_begins_again(trouble, most, job)) from None
+                    raise
                 progress.say(f"{job.model.name}/{job.file.path}: {trouble}; asking again at {unfinished.size} bytes")
 
     def _give_up_wrong(self, job: Job, unfinished: Part, for_good: bool) -> None:
@@ -301,6 +342,14 @@ def fetcher(manifest: Manifest, records: Records) -> Fetcher:
 def aside(final: Path, sha256: str) -> Path:
     """Where a file is kept that does not have the bytes of its version."""
     return final.with_name(f"{final.name}.{sha256[:12]}.aside")
+
+
+def _begins_again(trouble: Trouble, most: int, job: Job) -> str:
+    """What to do about a server that breaks off and cannot continue where it did."""
+    return (
+        f"{trouble}; the server cannot continue a download, and at most {most} of {job.file.size} bytes came in one "
+        f"attempt; given up: name another mirror in models.hub, or put the file at {job.final} yourself"
+    )
 
 
 def _part(final: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -22,7 +22,11 @@ from rigd.models.manifest import File, Model
 
 REDIRECTS = 5
 _ENDS_LATER = (408, 425, 429)
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_SPENT = re.compile(r"(?:^|[;,\s])r\s*=\s*0(?:\.0*)?\s*(?:;[^,]*?)?;\s*t\s*=\s*(\d+)", re.IGNORECASE)
+"""A policy of a RateLimit header of which nothing remains, and the seconds until it is renewed."""
+_RESOLVED = re.compile(r"/([^/]+/[^/]+)/(?:resolve|tree)/")
+"""The repository in an address of the hub."""
 _NETWORK = (requests.RequestException, HTTPError, http.client.HTTPException, OSError)
 
 
@@ -86,14 +90,14 @@ class Hub:
 
     def _follow(self, model: Model, file: File, start: int) -> requests.Response:
         url = f"{self.address}/{model.repository}/resolve/{model.revision}/{quote(file.path)}"
-        for hop in range(REDIRECTS + 1):
+        for _ in range(REDIRECTS + 1):
             response = self._get(url, start)
             if response.is_redirect:
                 _compare_promise(response, file)
                 url = urljoin(url, response.headers["Location"])
                 response.close()
                 continue
-            problem = self._problem(response, model, file, first=hop == 0)
+            problem = self._problem(response, model, file) or _not_the_file(response, file)
             if problem is not None:
                 response.close()
                 raise problem
@@ -103,12 +107,11 @@ class Hub:
     def _get(self, url: str, start: int) -> requests.Response:
         # Compressed bytes would have other positions and another length.
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-        own = urlsplit(url)[:2] == urlsplit(self.address)[:2]
         try:
             return self._session.get(
                 url,
                 headers=headers,
-                auth=_Token(self._token if own else None),
+                auth=_Token(self._token if self._owns(url) else None),
                 timeout=self._timeout,
                 stream=True,
                 allow_redirects=False,
@@ -120,20 +123,70 @@ class Hub:
                 ) from None
             raise Trouble(_cause(error)) from None
 
-    def _problem(self, response: requests.Response, model: Model, file: File, first: bool) -> Exception | None:
+    def _owns(self, url: str) -> bool:
+        """Whether an address is the hub's own, and not one of the servers that it leads to."""
+        return urlsplit(url)[:2] == urlsplit(self.address)[:2]
+
+    def _problem(self, response: requests.Response, model: Model, file: File) -> Exception | None:
         """What a status says is wrong; None when bytes follow."""
         status = response.status_code
-        said = f"{urlsplit(response.url).netloc} answers {status} {response.reason or ''}".rstrip()
+        answers = f"{urlsplit(response.url).netloc} answers {status} {response.reason or ''}".rstrip()
+        # A signed address lies below no repository, and a renamed repository is still the hub's.
+        own = self._owns(response.url) and renamed(response.url, "") is not None
         if status in (200, 206):
             return None
-        if status in (401, 403) and first:
-            return Failed(_gated(f"{self.address}/{model.repository}", said, self._token is not None))
-        # An address that the hub led to is signed, and ends: it is asked for anew.
-        if status in _ENDS_LATER or status >= 500 or (status == 403 and not first):
-            return Trouble(said, _retry_after(response.headers.get("Retry-After", "")))
+        if own and (refusal := refused(response.headers, model.repository, model.revision, file.path)) is not None:
+            return Failed(f"{answers}: {refusal}")
+        if status in (401, 403) and own:
+            return Failed(_gated(f"{self.address}/{model.repository}", answers, self._token is not None))
+        # A signed address expires: the next attempt gets another one.
+        if busy(status) or (status == 403 and not own):
+            return Trouble(answers, rest(response.headers))
         if status == 416:
             return _beyond_the_end(response, file)
-        return Failed(f"{said} for {file.path} of {model.repository} at {model.revision}; are these three right?")
+        return Failed(f"{answers} for {file.path} of {model.repository} at {model.revision}; are these three right?")
+
+
+def busy(status: int) -> bool:
+    """Whether a status means that the same request may succeed later."""
+    return status in _ENDS_LATER or status >= 500
+
+
+def refused(headers: Mapping[str, str], repository: str, revision: str, path: str) -> str | None:
+    """What the hub's own error code says; None without one, and for a gated repository.
+
+    The hub answers 401 for a repository that does not exist, and names the difference in X-Error-Code only. Source:
+    hf_raise_for_status of huggingface_hub, which tells the codes RepoNotFound, GatedRepo, RevisionNotFound and
+    EntryNotFound apart, and these two texts of X-Error-Message.
+    """
+    message = headers.get("X-Error-Message", "")
+    if message == "Invalid credentials in Authorization header":
+        return "the hub does not know this token; write a valid one"
+    if message == "Access to this resource is disabled.":
+        return f"the hub has disabled {repository}; choose another repository"
+    return {
+        "RepoNotFound": f"the hub has no repository {repository}, or it is private; correct the name, or give a token "
+        "that may read it",
+        "RevisionNotFound": f"{repository} has no revision {revision}; pin another one",
+        "EntryNotFound": f"{repository} has no {path} at {revision}; correct the name, or pin another revision",
+    }.get(headers.get("X-Error-Code", ""))
+
+
+def renamed(address: str, repository: str) -> str | None:
+    """The repository that an address of the hub is about, where that is another one than `repository`."""
+    found = _RESOLVED.search(urlsplit(address).path)
+    return found[1] if found is not None and found[1] != repository else None
+
+
+def rest(headers: Mapping[str, str]) -> float:
+    """Seconds that a server asks to be left alone: by Retry-After, or by RateLimit; 0 when it names none.
+
+    Source: the IETF draft "RateLimit header fields for HTTP", as the hub uses it: `"api";r=0;t=55` means that nothing
+    remains, and that 55 seconds are left until it does.
+    """
+    if "Retry-After" in headers:
+        return _retry_after(headers["Retry-After"])
+    return max((float(seconds) for seconds in _SPENT.findall(headers.get("RateLimit", ""))), default=0.0)
 
 
 def token(path: Path | None) -> str | None:
@@ -163,9 +216,25 @@ def _start(response: requests.Response, file: File, wanted: int) -> int:
     found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != wanted or wanted == 0:
         raise Trouble(f"the server sends other bytes than those from {wanted} on", afresh=True)
-    if int(found[3]) != file.size:
+    # A server that does not know the whole size writes an asterisk; the hash decides then.
+    if found[3] != "*" and int(found[3]) != file.size:
         raise _other_size(int(found[3]), file)
     return wanted
+
+
+def _not_the_file(response: requests.Response, file: File) -> Exception | None:
+    """What answers 200 and is not the file: bytes that a proxy packed, or the page of a network that wants a login."""
+    host = urlsplit(response.url).netloc
+    packed = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if packed not in ("", "identity"):
+        return Trouble(f"{host} sends the file compressed ({packed}), though Rig forbids that; is a proxy in between?")
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind in ("text/html", "application/xhtml+xml") and not file.path.endswith((".html", ".htm")):
+        return Trouble(
+            f"{host} answers with a web page instead of {file.path}; does the network want a login, or is a proxy in "
+            "between?"
+        )
+    return None
 
 
 def _compare_promise(response: requests.Response, file: File) -> None:

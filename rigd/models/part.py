@@ -36,6 +36,8 @@ class Part:
         self.path = path
         self.descriptor = descriptor
         self.size = 0
+        self.restarts = 0
+        """How often everything was forgotten again."""
         self._sha256 = hashlib.sha256()
         self._hasher = hasher
         self._pending: deque[Future[None]] = deque()
@@ -69,6 +71,7 @@ class Part:
 
     def restart(self) -> None:
         """Forget everything."""
+        self.restarts += 1
         self.rewind(Mark(0, hashlib.sha256()))
 
     def read_in(self, advance: Callable[[int], None]) -> None:
@@ -99,7 +102,10 @@ class Part:
 def opened(final: Path, most: int, advance: Callable[[int], None]) -> Iterator[Part]:
     """The part of a file, with what an earlier run left of it; more than `most` bytes cannot be of this file."""
     path = final.with_name(f"{final.name}.part")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    if path.is_symlink():
+        # Nobody's bytes elsewhere are written over.
+        path.unlink()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         with ThreadPoolExecutor(max_workers=1) as hasher:
             part = Part(path, descriptor, hasher)

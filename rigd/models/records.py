@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -24,10 +25,12 @@ class Stamp:
 
     @staticmethod
     def of(path: Path) -> Stamp | None:
-        """The stamp of a file; None when there is none."""
+        """The stamp of a regular file; None for anything else. A link is none: containers cannot follow it."""
         try:
-            found = path.stat()
+            found = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISREG(found.st_mode):
             return None
         return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 

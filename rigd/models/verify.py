@@ -78,7 +78,7 @@ def _problem(manifest: Manifest, records: Records, check: Check) -> str | None:
     if before is None:
         # A disk that was taken away meanwhile says nothing about its models.
         manifest.require_disk()
-        return "is missing"
+        return "is a link and not a file, which an engine cannot follow" if check.path.is_symlink() else "is missing"
     if before.size != check.file.size:
         return f"has {before.size} bytes, and {check.file.size} are pinned"
     found = files.digest(check.path, check.item.advance)

@@ -263,6 +263,217 @@ def test_ranges_that_the_server_gets_wrong_lead_to_the_whole_file(tmp_path: Path
         assert running.begun_at == [HALF, 0]
 
 
+def _answering(status: HTTPStatus, headers: dict[str, str], content: bytes, promised: int | None = None) -> Any:
+    """A hub that answers every download so."""
+
+    def _file(self: lab.hub.Handler, path: Path, name: str) -> None:
+        self.state.asked(name)
+        self.send_response(status)
+        for header, value in headers.items():
+            self.send_header(header, value)
+        self.send_header("Content-Length", str(len(content) if promised is None else promised))
+        self.end_headers()
+        self.wfile.write(content)
+        self.close_connection = True
+
+    return {"_file": _file}
+
+
+def _refusing_ranges(self: lab.hub.Handler, path: Path, name: str) -> None:
+    """Cuts every download in the middle, and continues none."""
+    if "Range" in self.headers:
+        self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "no ranges here")
+        return
+    self.state.asked(name)
+    self.send_response(HTTPStatus.OK)
+    self.send_header("Content-Length", str(len(CONTENT)))
+    self.end_headers()
+    self.wfile.write(CONTENT[:HALF])
+    self.close_connection = True
+
+
+def _never_from_there(self: lab.hub.Handler, path: Path, name: str) -> None:
+    """Cuts every download in the middle, and continues it somewhere else."""
+    start = 0 if "Range" not in self.headers else HALF - 100
+    self.state.asked(name)
+    self.send_response(HTTPStatus.PARTIAL_CONTENT if start else HTTPStatus.OK)
+    if start:
+        self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/*")
+    self.send_header("Content-Length", str(len(CONTENT) - start))
+    self.end_headers()
+    self.wfile.write(CONTENT[start:HALF])
+    self.close_connection = True
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        {"_file": _refusing_ranges},
+        {"_file": _never_from_there},
+        _answering(HTTPStatus.OK, {}, CONTENT[:HALF], len(CONTENT)),
+    ],
+    ids=["416", "206 from elsewhere", "200 from the beginning"],
+)
+def test_a_server_that_cuts_and_cannot_continue_is_given_up(tmp_path: Path, handler: Any) -> None:
+    with serving(handler) as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        place.limit(attempts=3)
+        with pytest.raises(Failed, match=f"at most {HALF} of {len(CONTENT)} bytes came in one attempt; given up"):
+            place.fetch()
+        assert 3 <= sum(request.is_resolve for request in running.asked) <= 8
+        assert not place.final().exists()
+
+
+def test_a_part_whose_whole_size_the_server_does_not_know_is_continued(tmp_path: Path) -> None:
+    def _file(self: lab.hub.Handler, path: Path, name: str) -> None:
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        self.send_response(HTTPStatus.PARTIAL_CONTENT if start else HTTPStatus.OK)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/*")
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start : start + (1 << 20)])
+        self.close_connection = True
+
+    with serving({"_file": _file}) as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        place.limit(attempts=2)
+        place.fetch()
+        assert place.final().read_bytes() == CONTENT
+        assert running.begun_at == [0, 1 << 20, 2 << 20]
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "sentence"),
+    [
+        ({"Content-Encoding": "gzip"}, CONTENT[:1000], r"sends the file compressed \(gzip\)"),
+        ({"Content-Type": "text/html; charset=utf-8"}, b"<html>log in</html>", "answers with a web page instead of"),
+        ({"Content-Type": "text/html"}, CONTENT, "answers with a web page instead of"),
+    ],
+)
+def test_what_is_not_the_file_is_told_and_no_new_pin_is_proposed(
+    tmp_path: Path, headers: dict[str, str], content: bytes, sentence: str
+) -> None:
+    with serving(_answering(HTTPStatus.OK, headers, content)) as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        place.limit(attempts=2)
+        with pytest.raises(Failed, match=sentence) as refused:
+            place.fetch()
+        assert "pin the new file" not in str(refused.value)
+        assert tree(place.models) == {}
+
+
+def test_a_network_that_wants_a_login_is_waited_for_as_it_may_get_one(tmp_path: Path) -> None:
+    real = lab.hub.Handler._file
+    pages = [b"<html>log in</html>"] * 2
+
+    def _file(self: lab.hub.Handler, path: Path, name: str) -> None:
+        if not pages:
+            real(self, path, name)
+            return
+        page = pages.pop()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    with serving({"_file": _file}) as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        place.fetch()
+        assert place.final().read_bytes() == CONTENT
+
+
+# Links in the folder of the models
+
+
+def test_a_link_that_leads_out_is_replaced_by_a_copy_and_its_target_is_left_alone(place: Place) -> None:
+    theirs = place.root / "elsewhere.gguf"
+    place.put(theirs, CONTENT)
+    theirs.chmod(0o600)
+    os.chown(theirs, 1234, 1234)
+    place.final().parent.mkdir(parents=True)
+    place.final().symlink_to(theirs)
+    place.fetch()
+    assert place.hub.asked == []
+    assert not place.final().is_symlink()
+    assert place.final().read_bytes() == CONTENT
+    found = theirs.stat()
+    assert (found.st_uid, found.st_mode & 0o777, found.st_nlink) == (1234, 0o600, 1)
+    assert place.final().stat().st_ino != found.st_ino
+
+
+@pytest.mark.parametrize("where", ["final", "home"])
+def test_a_link_that_stays_inside_becomes_a_second_name_without_a_copy(place: Place, where: str) -> None:
+    there = place.models / "mine" / "other-name.gguf"
+    place.put(there, CONTENT)
+    link = place.final() if where == "final" else place.models / "tiny" / "tiny.gguf"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(there)
+    place.fetch()
+    assert place.hub.asked == []
+    assert not place.final().is_symlink()
+    assert place.final().samefile(there)
+
+
+@pytest.mark.parametrize("target", ["wrong", "missing", "itself", "folder"])
+def test_a_link_to_anything_else_gives_way_to_the_file_of_the_hub(place: Place, target: str) -> None:
+    theirs = place.root / "theirs"
+    if target == "wrong":
+        place.put(theirs, CONTENT[::-1])
+    elif target == "folder":
+        theirs.mkdir()
+    place.final().parent.mkdir(parents=True)
+    place.final().symlink_to(place.final() if target == "itself" else theirs)
+    place.fetch()
+    assert not place.final().is_symlink()
+    assert place.final().read_bytes() == CONTENT
+    assert target != "wrong" or theirs.read_bytes() == CONTENT[::-1]
+
+
+def test_a_verified_file_that_became_a_link_is_no_longer_believed(place: Place) -> None:
+    place.fetch()
+    kept = place.final().with_name("kept")
+    place.final().rename(kept)
+    place.final().symlink_to(kept)
+    done = place.run("verify")
+    assert done.returncode == 1
+    assert "is a link and not a file" in done.stderr
+    place.fetch()
+    assert not place.final().is_symlink()
+
+
+def test_a_folder_that_leads_out_is_refused_and_nothing_is_written_there(place: Place) -> None:
+    outside = place.root / "outside"
+    outside.mkdir()
+    place.models.mkdir()
+    (place.models / "tiny").symlink_to(outside)
+    with pytest.raises(Failed, match=f"leads out of .*models to {outside}.*remove the link"):
+        place.fetch()
+    assert list(outside.iterdir()) == []
+
+
+def test_an_unfinished_file_that_is_a_link_is_not_written_through(place: Place) -> None:
+    theirs = place.root / "theirs"
+    place.put(theirs, b"theirs")
+    place.part().parent.mkdir(parents=True)
+    place.part().symlink_to(theirs)
+    place.fetch()
+    assert theirs.read_bytes() == b"theirs"
+    assert place.final().read_bytes() == CONTENT
+
+
+def test_a_models_folder_that_is_itself_a_link_is_used(place: Place) -> None:
+    (place.root / "disk").mkdir()
+    place.models.symlink_to(place.root / "disk")
+    place.fetch()
+    assert place.final().read_bytes() == CONTENT
+
+
 def test_small_files_that_the_hub_serves_without_a_redirect_are_fetched(tmp_path: Path) -> None:
     def _resolve(self: lab.hub.Handler, *asked: str) -> None:
         self._file(self.state.published[0].path, "direct")
@@ -565,6 +776,73 @@ def test_a_gated_repository_says_where_the_licence_is(tmp_path: Path, status: HT
         with pytest.raises(Failed, match="with the account of your token"):
             place.fetch(token="other")
         assert len(running.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "sentence"),
+    [
+        (401, {"X-Error-Code": "RepoNotFound"}, "the hub has no repository made/up, or it is private"),
+        (404, {"X-Error-Code": "RepoNotFound"}, "the hub has no repository made/up, or it is private"),
+        (404, {"X-Error-Code": "RevisionNotFound"}, "made/up has no revision aaaa.*pin another one"),
+        (404, {"X-Error-Code": "EntryNotFound"}, r"made/up has no tiny\.gguf at aaaa"),
+        (401, {"X-Error-Code": "GatedRepo"}, "accept the licence at"),
+        (403, {"X-Error-Code": "GatedRepo"}, "accept the licence at"),
+        (401, {"X-Error-Message": "Invalid credentials in Authorization header"}, "does not know this token"),
+        (403, {"X-Error-Message": "Access to this resource is disabled."}, "has disabled made/up"),
+    ],
+)
+def test_the_hubs_own_reason_is_told(tmp_path: Path, status: int, headers: dict[str, str], sentence: str) -> None:
+    def _resolve(self: lab.hub.Handler, *asked: str) -> None:
+        self.send_response(status)
+        for header, value in headers.items():
+            self.send_header(header, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    with serving({"_resolve": _resolve}) as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        with pytest.raises(Failed, match=f"answers {status} .*{sentence}") as refused:
+            place.fetch()
+        assert ("licence" in str(refused.value)) == ("GatedRepo" in headers.values())
+        assert len(running.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 0),
+        ({"Retry-After": "7"}, 7),
+        ({"RateLimit": '"api";r=0;t=55'}, 55),
+        ({"RateLimit": '"api"; r=0; t=55'}, 55),
+        ({"RateLimit": '"resolvers";r=12;t=100, "api";r=0;pk=:YQ==:;t=55'}, 55),
+        ({"RateLimit": '"api";r=3;t=55'}, 0),
+        ({"RateLimit": '"api";r=0;t=55', "Retry-After": "3"}, 3),
+        ({"RateLimit": "soon"}, 0),
+    ],
+)
+def test_a_server_is_left_alone_as_long_as_either_header_says(headers: dict[str, str], seconds: float) -> None:
+    assert hub.rest(headers) == seconds
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.TEMPORARY_REDIRECT])
+def test_a_renamed_repository_is_fetched_under_its_new_name(tmp_path: Path, status: HTTPStatus) -> None:
+    real = lab.hub.Handler._resolve
+
+    def _resolve(self: lab.hub.Handler, repository: str, revision: str, file: str) -> None:
+        if repository == REPOSITORY:
+            self.send_response(status)
+            self.send_header("Location", self.path.replace(REPOSITORY, "new/name"))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        real(self, REPOSITORY, revision, file)
+
+    with serving({"_resolve": _resolve}) as running:
+        place = Place(tmp_path, running)
+        place.publish("tiny", tiny=CONTENT)
+        place.fetch()
+        assert place.final().read_bytes() == CONTENT
 
 
 def test_the_token_goes_to_the_hub_and_to_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -555,13 +555,14 @@ def test_the_old_version_is_not_read_to_know_that_it_is_not_the_new_one(
     assert place.final().read_bytes() == CONTENT[::-1]
 
 
-def test_where_files_cannot_have_two_names_they_are_fetched(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_files_cannot_have_two_names_they_are_copied(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.final().rename(place.models / "tiny" / "tiny.gguf")
 
     def hardlink_to(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(Path, "hardlink_to", hardlink_to)
-    sent = place.hub.sent
+    asked = len(place.hub.asked)
     place.fetch()
-    assert place.hub.sent - sent == len(CONTENT)
+    assert place.final().read_bytes() == CONTENT
+    assert len(place.hub.asked) == asked
