@@ -10,19 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rig.capacity.model import Architecture, Model, NotAModel, Weights
+from rig.capacity.model import Architecture, Cached, Experts, Model, NotAModel, Weights
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 LONGEST_HEADER = 100_000_000
 """Bytes; the format's own limit (safetensors, MAX_HEADER_SIZE)."""
-BLOCK = re.compile(r"\blayers\.\d+\.")
+BLOCK = re.compile(r"\blayers\.(\d+)\.")
 SIGHT = re.compile(r"\b(visual|vision\w*|multi_modal_projector|audio\w*)\.")
 """Parts of a model that sees or hears: they take memory, and no time for a token of text."""
+GUESSING = re.compile(r"\b(mtp|nextn)\b")
+"""Parts that guess further tokens, where they are not layers behind the last: engines do not use them by themselves."""
+EXPERTS = re.compile(r"\bexperts\.")
+"""The experts of a mixture; the shared ones, which each token uses, are called shared_experts."""
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
-PACKED = (".qweight", ".weight_packed")
+PACKED = (".qweight", ".weight_packed", "_blocks")
 """Endings of tensors that hold several quantized numbers in each of their integers."""
-SCALES = ("_scale", "_scale_inv", ".scales", "_zero_point", ".qzeros", ".g_idx", "_shape", "_global_scale")
-"""Endings of tensors that tell how others are quantized, and are no parameters."""
+SCALES = re.compile(
+    r"_scale(_inv|_2|s)?$|\.(scales|qzeros|g_idx|SCB|weight_format)$|_(zero_point|shape|global_scale)$"
+    r"|\.weight\.(absmax|nested_absmax|quant_map|nested_quant_map|quant_state\..*)$"
+)
+"""Endings of tensors that tell how others are quantized, and are no parameters: GPTQ, AWQ, compressed-tensors, FP8,
+ModelOpt's NVFP4 (weight_scale_2), MXFP4 (blocks and scales) and bitsandbytes (quant_state, absmax, SCB)."""
+MOST_LAYERS = 1000
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+EXPERTS_CHOSEN = ("num_experts_per_tok", "experts_per_token", "num_experts_per_token", "moe_topk", "moe_top_k")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +68,114 @@ def model(config: Mapping[str, Any], found: Mapping[str, Tensor]) -> Model:
 
     A model that sees keeps the figures of its language model under text_config.
     """
-    text = {**config, **config.get("text_config", {})}
-    heads, hidden = _number(text, "num_attention_heads"), _number(text, "hidden_size")
-    (embedding,) = (tensor for name, tensor in found.items() if name.endswith(EMBEDDING))
+    text = {**config, **(config.get("text_config") or {})}
+    hidden, layers = _number(text, "hidden_size"), _number(text, "num_hidden_layers")
+    if layers > MOST_LAYERS:
+        raise ValueError(f"num_hidden_layers is {layers}")
+    blocks = {name: int(match[1]) for name in found if (match := BLOCK.search(name)) and not SIGHT.search(name)}
+    idle = {name for name in found if GUESSING.search(name) or blocks.get(name, 0) >= layers}
+    tables = [
+        tensor
+        for name, tensor in found.items()
+        if name.endswith(EMBEDDING) and name not in blocks and name not in idle and not SIGHT.search(name)
+    ]
+    if len(tables) != 1:
+        raise ValueError(f"{len(tables)} tensors end with {EMBEDDING}")
+    embedding = tables[0]
     # Not tie_word_embeddings: what is not written there has another meaning in each family.
-    tied = not any(name.endswith(HEAD) for name in found)
-    sizes = {name: tensor.size for name, tensor in found.items()}
-    idle = sum(size for name, size in sizes.items() if SIGHT.search(name))
-    bits = _bits(config.get("quantization_config") or {})
+    tied = not any(name.endswith(HEAD) for name in found if name not in blocks and name not in idle)
+    bits = _bits(config.get("quantization_config"))
+    numbers = {name: _parameters(name, tensor, bits) for name, tensor in found.items()}
+    chosen = [name for name in blocks if EXPERTS.search(name) and name not in idle]
+    experts = _experts(text, sum(numbers[name] for name in chosen)) if chosen else None
+    unread = 0 if experts is None else experts.unread(sum(found[name].size for name in chosen))
     architecture = Architecture(
-        layers=_number(text, "num_hidden_layers"),
-        kv_heads=_number(text, "num_key_value_heads") if text.get("num_key_value_heads") else heads,
-        head_dim=_number(text, "head_dim") if text.get("head_dim") else hidden // heads,
+        layers=layers,
+        cached=_cached(text, layers, hidden),
         hidden=hidden,
         vocabulary=embedding.numbers // hidden,
         tied=tied,
-        parameters=sum(_parameters(name, tensor, bits) for name, tensor in found.items() if not SIGHT.search(name)),
+        parameters=sum(count for name, count in numbers.items() if name not in idle and not SIGHT.search(name)),
+        experts=experts,
+    )
+    # What lies outside the blocks and is read for no token counts as looked up, as a table is.
+    beside = sum(
+        tensor.size for name, tensor in found.items() if name not in blocks and (name in idle or SIGHT.search(name))
     )
     weights = Weights(
-        total=sum(sizes.values()),
-        layers=sum(size for name, size in sizes.items() if BLOCK.search(name) and not SIGHT.search(name)),
-        looked_up=idle + (0 if tied else embedding.size),
+        total=sum(tensor.size for tensor in found.values()),
+        layers=sum(found[name].size for name in blocks),
+        looked_up=beside + (0 if tied else embedding.size),
+        idle=unread + sum(found[name].size for name in blocks if name in idle),
     )
     return Model(architecture, weights)
+
+
+def _cached(text: Mapping[str, Any], layers: int, hidden: int) -> Cached:
+    """What attention keeps, summed up over all layers."""
+    attention, windowed = _kinds(text, layers)
+    if text.get("kv_lora_rank"):
+        return Cached(full=sum(attention) * (_number(text, "kv_lora_rank") + _number(text, "qk_rope_head_dim")))
+    heads = _number(text, "num_attention_heads")
+    head_dim = _number(text, "head_dim") if text.get("head_dim") else hidden // heads
+    kept = [2 * kv_heads * head_dim for kv_heads in _kv_heads(text, layers, heads)]
+    window = text.get("sliding_window")
+    return Cached(
+        full=sum(kept[layer] for layer in range(layers) if attention[layer] and not windowed[layer]),
+        local=sum(kept[layer] for layer in range(layers) if attention[layer] and windowed[layer]),
+        window=window if isinstance(window, int) and any(windowed) else 0,
+        state=_state(text) * attention.count(False),
+    )
+
+
+def _kinds(text: Mapping[str, Any], layers: int) -> tuple[list[bool], list[bool]]:
+    """For each layer, whether it has attention, and whether that looks back over a window only."""
+    window = text.get("sliding_window")
+    has_window = isinstance(window, int) and window > 0 and text.get("use_sliding_window") is not False
+    kinds = text.get("layer_types") or text.get("layers_block_type")
+    if isinstance(kinds, list) and len(kinds) == layers:
+        attention = ["attention" in str(kind) and not str(kind).startswith("linear") for kind in kinds]
+        return attention, [has_window and "sliding" in str(kind) for kind in kinds]
+    pattern = text.get("hybrid_override_pattern")
+    if isinstance(pattern, str) and len(pattern) == layers:
+        return [letter == "*" for letter in pattern], [False] * layers
+    period, offset = text.get("attn_layer_period"), text.get("attn_layer_offset", 0)
+    if isinstance(period, int) and period > 0 and isinstance(offset, int):
+        return [layer % period == offset for layer in range(layers)], [False] * layers
+    interval = text.get("full_attention_interval")
+    if isinstance(interval, int) and interval > 0:
+        return [(layer + 1) % interval == 0 for layer in range(layers)], [False] * layers
+    every = text.get("sliding_window_pattern") or (2 if text.get("model_type") == "gemma2" else None)
+    if has_window and isinstance(every, int) and every > 0:
+        return [True] * layers, [(layer + 1) % every != 0 for layer in range(layers)]
+    return [True] * layers, [has_window] * layers
+
+
+def _kv_heads(text: Mapping[str, Any], layers: int, heads: int) -> list[int]:
+    """Heads of keys and values of each layer: one number, a list, or as many as there are heads."""
+    found = text.get("num_key_value_heads", text.get("num_kv_heads"))
+    if isinstance(found, list):
+        if len(found) != layers or not all(type(number) is int and number >= 0 for number in found):
+            raise ValueError(f"num_key_value_heads has {len(found)} entries for {layers} layers")
+        return found
+    return [heads if found is None else _whole("num_key_value_heads", found)] * layers
+
+
+def _state(text: Mapping[str, Any]) -> int:
+    """Numbers that a layer of Mamba 2 keeps of a sequence; 0 for other kinds, of which nothing is known here."""
+    names = ("mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_d_conv", "mamba_n_groups")
+    if not all(isinstance(text.get(name), int) for name in names):
+        return 0
+    heads, width, state, kernel, groups = (int(text[name]) for name in names)
+    return heads * width * state + (kernel - 1) * (heads * width + 2 * groups * state)
+
+
+def _experts(text: Mapping[str, Any], parameters: int) -> Experts:
+    """The mixture of experts, by any of the names that families have for its two numbers."""
+    count = next((text[key] for key in EXPERT_COUNTS if text.get(key)), None)
+    active = next((text[key] for key in EXPERTS_CHOSEN if text.get(key)), None)
+    total = _whole("the number of experts", count)
+    return Experts(total, min(total, _whole("the number of experts of a token", active)), parameters)
 
 
 def read_checkpoint(folder: Path) -> Model:
@@ -93,7 +189,9 @@ def read_checkpoint(folder: Path) -> Model:
         found: dict[str, Tensor] = {}
         for name in _weight_files(folder):
             found |= _tensors_of(folder / name)
-        return model(json.loads((folder / CONFIG).read_bytes()), found)
+        return model(_object(folder / CONFIG), found)
+    except RecursionError:
+        raise NotAModel(f"{folder} holds JSON that is nested too deep; give another folder") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"is not a complete checkpoint of a language model ({error})"
         raise NotAModel(f"{folder} {reason}; give another folder") from None
@@ -102,7 +200,10 @@ def read_checkpoint(folder: Path) -> Model:
 def _weight_files(folder: Path) -> list[str]:
     """The files that make up the model: those of the index, beside which the same weights may lie in another layout."""
     if (folder / INDEX).is_file():
-        return sorted(set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))
+        named = {str(name) for name in _object(folder / INDEX)["weight_map"].values()}
+        if strange := sorted(name for name in named if "/" in name or not name.endswith(".safetensors")):
+            raise ValueError(f"{INDEX} names {strange[0][:60]!r}")
+        return sorted(named)
     return sorted(path.name for path in folder.glob("*.safetensors"))
 
 
@@ -121,21 +222,43 @@ def _tensors_of(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path.name}: {error}") from None
 
 
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON file of moderate size that holds an object. Raises ValueError, RecursionError."""
+    if path.stat().st_size > LONGEST_HEADER:
+        raise ValueError(f"{path.name} has more than {LONGEST_HEADER} bytes")
+    found = json.loads(path.read_bytes())
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no object")
+    return found
+
+
 def _parameters(name: str, tensor: Tensor, bits: int) -> int:
-    if name.endswith(SCALES):
+    """Numbers that a tensor stands for. Bytes of no meaning by themselves (U8) hold two numbers of 4 bits each."""
+    if SCALES.search(name):
         return 0
-    return tensor.size * 8 // bits if name.endswith(PACKED) else tensor.numbers
+    packed = name.endswith(PACKED) or (tensor.dtype == "U8" and name.endswith((".weight", "_proj")))
+    return tensor.size * 8 // bits if packed else tensor.numbers
 
 
-def _bits(quantization: Mapping[str, Any]) -> int:
+def _bits(quantization: object) -> int:
     """Bits of a packed number: GPTQ and AWQ say it once, compressed-tensors for each group; 4 where nobody does."""
-    groups = quantization.get("config_groups") or {}
-    said = [quantization.get("bits"), *((group.get("weights") or {}).get("num_bits") for group in groups.values())]
-    return next((bits for bits in said if isinstance(bits, int) and bits > 0), 4)
+    if not isinstance(quantization, Mapping):
+        return 4
+    groups = quantization.get("config_groups")
+    weights = (
+        [group.get("weights") for group in groups.values() if isinstance(group, Mapping)]
+        if isinstance(groups, Mapping)
+        else []
+    )
+    said = [quantization.get("bits"), *(each.get("num_bits") for each in weights if isinstance(each, Mapping))]
+    return next((bits for bits in said if type(bits) is int and bits > 0), 4)
 
 
 def _number(config: Mapping[str, Any], key: str) -> int:
-    value = config[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ValueError(f"{key} is {value}")
+    return _whole(key, config[key])
+
+
+def _whole(name: str, value: object) -> int:
+    if type(value) is not int or value <= 0:
+        raise ValueError(f"{name} is {str(value)[:60]}")
     return value

@@ -1,19 +1,9 @@
-"""How many of something fit into what is left, and which sets of engines fit beside each other."""
+"""Which sets of engines fit beside each other."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from itertools import combinations
-
-
-def sequences_that_fit(left: int, bytes_per_token: int, tokens: int) -> int:
-    """Sequences of `tokens` tokens whose KV cache fits into `left` bytes; 0 when not even one does."""
-    return tokens_that_fit(left, bytes_per_token) // tokens
-
-
-def tokens_that_fit(left: int, bytes_per_token: int) -> int:
-    """Tokens whose KV cache fits into `left` bytes, over all sequences together."""
-    return max(0, left) // bytes_per_token
 
 
 def largest_at_once(demands: Mapping[str, int], groups: Iterable[Collection[str]]) -> list[str]:

@@ -6,21 +6,64 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
-    """How a transformer is built; names are those of its config.json or GGUF header.
+class Cached:
+    """Numbers that attention keeps of what it has read, over all layers together.
 
-    ``layers``: repeated blocks; ``kv_heads``: heads of keys and values; ``head_dim``: numbers in one head;
-    ``hidden``: numbers in one token's state; ``vocabulary``: tokens it knows; ``tied``: one table serves as input
-    embedding and as output head; ``parameters``: numbers in all.
+    ``full``: of each token; ``local``: of each token in the layers that look back over ``window`` tokens only;
+    ``state``: of each sequence, however long it is, in layers without attention, 32 bits each.
+    """
+
+    full: int
+    local: int = 0
+    window: int = 0
+    state: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The experts of a mixture: so many in a layer, of which a token chooses `active`; numbers in all of all layers."""
+
+    count: int
+    active: int
+    parameters: int
+
+    def unread(self, of_all: int) -> int:
+        """The part that a token does not read, of an amount that all experts have together."""
+        return of_all * (self.count - self.active) // self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How a transformer is built.
+
+    ``layers``: repeated blocks; ``cached``: what its attention keeps; ``hidden``: numbers in one token's state;
+    ``vocabulary``: tokens it knows; ``tied``: one table serves as input embedding and as output head; ``parameters``:
+    numbers in all; ``experts``: None where each token uses all of them.
     """
 
     layers: int
-    kv_heads: int
-    head_dim: int
+    cached: Cached
     hidden: int
     vocabulary: int
     tied: bool
     parameters: int
+    experts: Experts | None = None
+
+    @property
+    def active_parameters(self) -> int:
+        """Numbers that a token uses: all but the experts that it does not choose."""
+        return self.parameters - (0 if self.experts is None else self.experts.unread(self.experts.parameters))
+
+    @property
+    def computed(self) -> int:
+        """Numbers that a token of a prompt is multiplied with: neither the table of which it looks a row up, nor the
+        head, which only the last token of a prompt needs."""
+        return self.active_parameters - self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+
+def cached(layers: int, kv_heads: int, head_dim: int) -> Cached:
+    """What attention keeps where all layers are alike: keys and values of every head."""
+    return Cached(full=2 * layers * kv_heads * head_dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +71,23 @@ class Weights:
     """Bytes of a model's weights.
 
     ``total``: all of them; ``layers``: the repeated blocks together; ``looked_up``: the input embedding, of which one
-    row is read for a token, so that it takes memory and no time.
+    row is read for a token, so that it takes memory and no time; ``idle``: the part of the blocks that a token does not
+    read, such as the experts that it does not choose.
     """
 
     total: int
     layers: int
     looked_up: int
+    idle: int = 0
 
     @property
     def read_per_token(self) -> int:
-        """Bytes read for each token: everything but the table that is looked up.
+        """Bytes read for each token: everything but the table that is looked up and the experts that are not chosen.
 
-        Source: Llama 3.1 8B FP8 is 9.08 GB, its embedding 128,256 x 4,096 x 2 bytes = 1.05 GB; 8.03 GB are read.
+        Source: Llama 3.1 8B FP8 is 9.08 GB, its embedding 128,256 x 4,096 x 2 bytes = 1.05 GB; 8.03 GB are read. Of
+        gpt-oss-20b's 12.1 GB 2.6 are, with 4 of 32 experts.
         """
-        return self.total - self.looked_up
+        return self.total - self.looked_up - self.idle
 
     @property
     def head(self) -> int:
@@ -70,17 +116,32 @@ class NotAModel(Exception):
     """What was given is no language model; the text says what is wrong and what to give instead."""
 
 
-def estimated_weights(size: int, architecture: Architecture, table_bits: int | None = None) -> Weights:
+def estimated_weights(
+    size: int, architecture: Architecture, table_bits: float | None = None, expert_bits: float | None = None
+) -> Weights:
     """Weights of `size` bytes, before their header can be read.
 
-    An embedding table has vocabulary x hidden numbers, of ``table_bits`` each. Without that, each is taken to have as
-    many bits as the rest, which is an assumption: quantizations keep some tensors finer, which moves a few percent
-    between the parts and leaves the total. 8-bit checkpoints leave both tables at 16 bits (Llama 3.1 8B FP8: 9.08 GB).
+    An embedding table has vocabulary x hidden numbers, of ``table_bits`` each, and the experts have numbers of
+    ``expert_bits``. Without these, numbers are taken to have as many bits as the rest has on average, which is an
+    assumption: quantizations keep some tensors finer, which moves a few percent between the parts and leaves the total.
+    8-bit checkpoints leave both tables at 16 bits (Llama 3.1 8B FP8: 9.08 GB); gpt-oss has experts of 4.25 bits, and
+    all else at 8.5.
     """
     numbers = architecture.vocabulary * architecture.hidden
-    table = round(size * numbers / architecture.parameters) if table_bits is None else numbers * table_bits // 8
+    tables = numbers * (1 if architecture.tied else 2)
+    chosen = architecture.experts
+    known_experts = chosen is not None and expert_bits is not None
+    experts = int(chosen.parameters * expert_bits / 8) if chosen is not None and expert_bits is not None else 0
+    known_tables = 0 if table_bits is None else int(tables * table_bits / 8)
+    rest = max(0, size - experts - known_tables)
+    others = architecture.parameters - (tables if table_bits is not None else 0)
+    others -= chosen.parameters if known_experts and chosen is not None else 0
+    table = round(rest * numbers / max(1, others)) if table_bits is None else int(numbers * table_bits / 8)
     looked_up = 0 if architecture.tied else table
-    return Weights(total=size, layers=size - looked_up - table, looked_up=looked_up)
+    if chosen is None:
+        return Weights(total=size, layers=size - looked_up - table, looked_up=looked_up)
+    whole = experts if known_experts else round(rest * chosen.parameters / max(1, others))
+    return Weights(size, size - looked_up - table, looked_up, chosen.unread(whole))
 
 
 def unknown_weights(size: int) -> Weights:

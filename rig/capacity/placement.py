@@ -32,8 +32,8 @@ def split(weights: Weights, demand: Demand, layers: int, gpu_layers: int) -> tup
 
     A block takes its weights and its KV cache along. The output head is the first layer on the card
     (`blocks_on_card`); the input embedding stays in RAM, where a row of it is looked up. Each side computes in buffers
-    of its own; the card needs none while it has no layer. Raises ValueError for a number of layers that the model does
-    not have.
+    of its own; the card needs none while it has no layer. What is kept of earlier prompts lies in RAM. Raises
+    ValueError for a number of layers that the model does not have.
     """
     if not 0 <= gpu_layers <= layers:
         raise ValueError(f"{gpu_layers} of {layers} layers cannot be on the card")
@@ -46,11 +46,13 @@ def split(weights: Weights, demand: Demand, layers: int, gpu_layers: int) -> tup
         weights=demand.weights - on_card,
         kv_cache=None if cache is None or cache_on_card is None else cache - cache_on_card,
         overhead=demand.overhead,
+        prompts=demand.prompts,
     )
     computing = blocks / layers
+    read = on_card - weights.idle * blocks // layers
     return (
-        Share(card, on_card, computing),
-        Share(ram, weights.read_per_token - on_card, 1 - computing),
+        Share(card, read, computing),
+        Share(ram, weights.read_per_token - read, 1 - computing),
     )
 
 

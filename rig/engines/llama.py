@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rig.capacity import CHECKPOINTS
+from rig.capacity.units import MIB
 from rig.settings.engines import LlamaEngine
 
 
@@ -36,6 +38,11 @@ def arguments(engine: LlamaEngine, files: Mapping[str, str], *, host: str, layer
         engine.kv_cache,
         "--cache-type-v",
         engine.kv_cache,
+        # Its own default is 8 GiB of RAM, which nobody would have counted.
+        "--cache-ram",
+        str(-(-engine.prompt_cache_bytes // MIB)),
+        "--ctx-checkpoints",
+        str(CHECKPOINTS),
         "--n-gpu-layers",
         _on_card(engine, layers),
         # What fits is known beforehand: a server that changes its own settings to fit in would hide that it is wrong.

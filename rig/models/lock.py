@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -18,12 +19,18 @@ from ruamel.yaml.error import YAMLError
 
 from rig.settings.problems import SettingsError
 from rig.settings.tree import Node, parse, plain
+from rigd.models.gguf import parts
+from rigd.models.hub import busy, refused, renamed, rest
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 TOKEN = re.compile(r"[!-~]+")
 TIMEOUT = 30
 """Seconds that the hub may take to answer."""
+ATTEMPTS = 4
+"""Times that a busy hub is asked."""
+LONGEST_REST = 60.0
+"""Seconds between two of them, at most."""
 PAGES = 100
 """Pages of a list of files, at most."""
 NEEDED = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
@@ -78,15 +85,15 @@ class Entry:
 
     @property
     def whole(self) -> bool:
-        """Whether it means the files of a repository and not one file of it."""
-        return self.node.child("files") is not None
+        """Whether it is pinned by a list of files: those of a repository, or the parts of a model."""
+        return self.node.child("files") is not None or bool(parts(self.said("file") or ""))
 
     @property
     def pinned(self) -> bool:
         """Whether it lacks nothing."""
         files = self.node.child("files")
         shapes = {"revision": COMMIT, "size": re.compile(r"[0-9]+")} | ({} if files else {"sha256": SHA256})
-        known = files is None or bool(files.value)
+        known = bool(files.value) if files is not None else not self.whole
         return known and all(shape.fullmatch(self.said(key) or "") for key, shape in shapes.items())
 
 
@@ -154,7 +161,9 @@ def ask(hub: str, entry: Entry, revision: str | None, token: str | None) -> Pin:
         # The token itself is not shown.
         raise CannotLock("HF_TOKEN holds a blank, a line break or a letter that no token has; set it anew")
     asked = _Asked(hub, repository, revision or entry.said("revision") or "main", token)
-    return asked.repository_pin() if file is None else asked.file_pin(file)
+    if file is None:
+        return asked.repository_pin()
+    return asked.parts_pin(parts(file)) if parts(file) else asked.file_pin(file)
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,12 @@ class _Asked:
         if not (SHA256.fullmatch(digest) and size.isdecimal()):
             raise CannotAsk(f"the hub does not say size and hash of {self._url(file)}; write them yourself")
         return Pin(commit, (Pinned(file, int(size), digest),))
+
+    def parts_pin(self, files: Sequence[str]) -> Pin:
+        """All parts of a model, at the commit of the first one."""
+        first = self.file_pin(files[0])
+        at = replace(self, revision=first.revision)
+        return Pin(first.revision, (*first.files, *(at.file_pin(file).files[0] for file in files[1:])))
 
     def repository_pin(self) -> Pin:
         """The files that an engine needs. Small ones, of which the hub knows git's hash only, are read and hashed."""
@@ -233,16 +248,12 @@ class _Asked:
         return f"{self.hub}/{self.repository}/resolve/{self.revision}/{quote(file)}"
 
     def _request(self, method: str, url: str, what: str, follow: bool) -> requests.Response:
-        try:
-            answer = requests.request(
-                method,
-                url,
-                headers={"Authorization": f"Bearer {self.token}"} if self.token else {},
-                timeout=TIMEOUT,
-                allow_redirects=follow,
-            )
-        except requests.RequestException as error:
-            raise CannotAsk(f"{self.hub} does not answer ({type(error).__name__}); is models.hub right?") from None
+        answer = self._answer(method, url, follow)
+        reached = answer.headers.get("Location", "") if answer.is_redirect else answer.url
+        if (other := renamed(reached, self.repository)) is not None:
+            raise CannotAsk(f"{self.repository} is called {other} now; write that as its repository")
+        if (refusal := refused(answer.headers, self.repository, self.revision, what)) is not None:
+            raise CannotAsk(f"{self.hub} answers {answer.status_code}: {refusal}")
         if answer.status_code in (401, 403):
             page = f"{self.hub}/{self.repository}"
             raise CannotAsk(f"{self.repository} is gated: accept its licence at {page}, and set HF_TOKEN")
@@ -252,6 +263,28 @@ class _Asked:
                 "are these three right?"
             )
         return answer
+
+
+    def _answer(self, method: str, url: str, follow: bool) -> requests.Response:
+        """An answer that is final: a hub that is busy is left alone as long as it says, for a minute at most."""
+        for attempt in range(ATTEMPTS):
+            try:
+                answer = requests.request(
+                    method,
+                    url,
+                    headers={"Authorization": f"Bearer {self.token}"} if self.token else {},
+                    timeout=TIMEOUT,
+                    allow_redirects=follow,
+                )
+            except requests.RequestException as error:
+                raise CannotAsk(f"{self.hub} does not answer ({type(error).__name__}); is models.hub right?") from None
+            if not busy(answer.status_code):
+                return answer
+            wanted = rest(answer.headers) or 2.0**attempt
+            if attempt + 1 == ATTEMPTS or wanted > LONGEST_REST:
+                break
+            time.sleep(wanted)
+        raise CannotAsk(f"{self.hub} is busy ({answer.status_code}); run this again in {wanted:.0f} s or later")
 
 
 def needed(path: str) -> bool:

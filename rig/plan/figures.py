@@ -35,7 +35,8 @@ class EnginePlan:
     """One engine where its settings put it. Sizes are bytes; None: unknown, as the model's architecture is.
 
     ``gpu_layers`` of ``layers`` lie on the graphics card; ``ram`` and ``gpu``: what it takes there; ``limit``: its
-    setting `memory`; ``sequences_that_fit``: of its whole context, on both sides; ``tokens_per_second``: ceiling of one
+    setting `memory`; ``sequences_that_fit``: of its whole context, on both sides; ``longest_context``: of a single
+    sequence, in tokens, however far the model was trained; ``tokens_per_second``: ceiling of one
     stream; ``first_token_seconds``: what the first token takes at least; None for both without the card that it needs.
     """
 
@@ -51,6 +52,7 @@ class EnginePlan:
     context: int
     sequences: int
     sequences_that_fit: int | None
+    longest_context: int | None
     tokens_per_second: float | None
     first_token_seconds: float | None
 
@@ -93,7 +95,7 @@ def plan(machine: str, settings: Settings, prompt: int = PROMPT, read: Mapping[s
     """The plan of one machine; `read` has what is known from a file's header, by catalogue name."""
     hardware = settings.machine.hardware
     models = {name: model.known for name, model in settings.models.catalogue.items()} | dict(read)
-    engines = tuple(_engine(name, engine, models, hardware, prompt) for name, engine in settings.engines.items())
+    engines = tuple(engine_plan(name, engine, models, hardware, prompt) for name, engine in settings.engines.items())
     card = 0 if hardware.gpu is None else size_bytes(hardware.gpu.memory)
     limits = {engine.name: engine.limit for engine in engines if engine.enabled}
     on_card = {engine.name: engine.gpu.known for engine in engines if engine.enabled}
@@ -121,13 +123,13 @@ def _at_once(taken: Mapping[str, int], settings: Settings) -> int:
     return sum(taken[name] for name in largest_at_once(taken, settings.alternatives.values()))
 
 
-def _engine(
+def engine_plan(
     name: str, engine: Engine, models: Mapping[str, Model], hardware: Hardware, prompt: int
 ) -> EnginePlan:
+    """One engine; `models` has those that it names, by catalogue name."""
     lies, model = placed(engine, models, hardware), models[engine.model]
     processor = (lies.ram, _processor(hardware, engine))
     parts = [processor] if hardware.gpu is None else [processor, (lies.card, _card(hardware.gpu, model))]
-    tokens = lies.tokens_that_fit
     nowhere = hardware.gpu is None and isinstance(engine, VllmEngine)
     return EnginePlan(
         name=name,
@@ -141,7 +143,8 @@ def _engine(
         limit=lies.ram_limit,
         context=engine.context,
         sequences=engine.sequences,
-        sequences_that_fit=None if tokens is None else tokens // engine.context,
+        sequences_that_fit=lies.sequences_that_fit(engine.context),
+        longest_context=lies.context_that_fits(1),
         tokens_per_second=None if nowhere else _decode(parts),
         first_token_seconds=None if nowhere else _first_token(model, parts, prompt),
     )
@@ -167,5 +170,5 @@ def _decode(parts: Iterable[tuple[Share, Device]]) -> float:
 def _first_token(model: Model, parts: Iterable[tuple[Share, Device]], prompt: int) -> float | None:
     if model.architecture is None:
         return None
-    work = prefill_operations(model.architecture.parameters, prompt)
+    work = prefill_operations(model.architecture.computed, prompt)
     return first_token_seconds(*((work * share.computing, share.read_per_token, device) for share, device in parts))

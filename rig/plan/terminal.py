@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -11,6 +13,8 @@ from rich.text import Text
 from rig.capacity.units import in_words
 from rig.plan import words
 from rig.plan.figures import EnginePlan, Plan, Total
+from rig.plan.fits import Fit
+from rig.settings.machine import Hardware
 
 WIDTH = 100
 BAR = 30
@@ -24,6 +28,22 @@ def show(plan: Plan, console: Console) -> None:
     console.print(_engines(plan))
     console.print(Padding(_totals(plan, console.options.ascii_only), (0, 0, 1, 1)))
     console.print(Padding(Group(*(Text(note, "dim") for note in words.NOTES)), (0, 1)))
+
+
+def show_fits(machine: str, hardware: Hardware, found: Sequence[Fit], console: Console) -> None:
+    """Print what fits the machine, the fastest first, and why the rest does not."""
+    console.print(Text.assemble((machine, "bold"), ": ", words.hardware(hardware)))
+    table = _table("model", "layers on GPU", "GPU", "RAM", "longest context", "tokens/s")
+    for fit in found:
+        if fit.gpu is not None and fit.ram is not None and fit.tokens_per_second is not None:
+            layers = f"{fit.on_card} of {fit.layers}"
+            memory = words.memory(fit.gpu), words.memory(fit.ram)
+            table.add_row(fit.model, layers, *memory, words.context(fit), f"< {fit.tokens_per_second:,.1f}")
+    console.print(table)
+    for fit in found:
+        if fit.missing is not None:
+            console.print(Padding(f"{fit.model} {fit.missing}.", (0, 1)))
+    console.print(Padding(Text(words.FITS_NOTE, "dim"), (1, 1)))
 
 
 def console() -> Console:

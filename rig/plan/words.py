@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from rig.capacity import Demand
 from rig.capacity.units import in_words, size_bytes
 from rig.plan.figures import EnginePlan
+from rig.plan.fits import Fit
+from rig.settings.demand import LONGEST_CONTEXT
 from rig.settings.machine import Hardware
 
 UNKNOWN = "unknown"
@@ -19,6 +21,20 @@ NOTES = (
     "(overhead) is an assumption. A model without a shape in the catalogue counts without its "
     "KV cache.",
 )
+
+
+FITS_NOTE = (
+    "Each model by itself, with one sequence of 8,192 tokens, as many layers on the graphics card as fit, and the "
+    "default overhead and prompt cache. < is what the hardware allows. The longest context is what memory allows, "
+    "whatever the model was trained for. A model without a shape in the catalogue is left out."
+)
+
+
+def context(fit: Fit) -> str:
+    """The longest context that memory allows, in thousands of tokens; "any" where all layers keep a window."""
+    if fit.longest_context is None:
+        return UNKNOWN
+    return "any" if fit.longest_context >= LONGEST_CONTEXT else f"{fit.longest_context // 1000:,}k"
 
 
 def hardware(of: Hardware) -> str:

@@ -210,7 +210,10 @@ def _unpinned_models(engines: Mapping[str, Engine], models: Models) -> Iterator[
             if found is not None and found.chosen.files == ():
                 sentence = f"are not known yet, and engine {engine} needs them; run python -m rig lock {name}"
                 yield ("models", "catalogue", name, "files"), sentence
-            elif found is not None and found.files is not None and isinstance(entry, LlamaEngine):
+            elif found is not None and not found.chosen.pinned:
+                sentence = f"is missing, and engine {engine} needs it; write it, or run python -m rig lock {name}"
+                yield ("models", "catalogue", name, *found.place, "sha256"), sentence
+            elif found is not None and found.file is None and isinstance(entry, LlamaEngine):
                 sentence = f"is '{name}', a whole repository, and llama.cpp serves one GGUF file; write such a model"
                 yield ("engines", engine, "model" if name == entry.model else "projector"), sentence
             elif found is not None and found.file is not None and isinstance(entry, VllmEngine):

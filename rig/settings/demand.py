@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rig.capacity import (
+    CHECKPOINTS,
     VLLM_HOST,
     Architecture,
+    Cache,
     Demand,
     Model,
     Share,
     all_in_ram,
     blocks_on_card,
+    cache,
     cache_bits,
-    kv_bytes_per_token,
     room_for_cache,
     split,
 )
 from rig.capacity.units import size_bytes
 from rig.settings.engines import Engine, LlamaEngine, VllmEngine
 from rig.settings.machine import Hardware
+
+LONGEST_CONTEXT = 100_000_000
+"""Tokens. Where a model keeps a window only, any context fits, and this is the longest that can be written."""
 
 NOWHERE = Share(Demand(0, 0, 0), 0, 0)
 """The share of a side that has no part of the model."""
@@ -36,30 +41,49 @@ class Placed:
     """RAM that it may take: its setting `memory`."""
     card_limit: int
     """Memory of the graphics card that it may take; 0 where it computes without one."""
-    per_token: int | None
-    """KV cache of a token, None where the model's architecture is unknown."""
+    cache: Cache | None
+    """KV cache of a sequence, None where the model's architecture is unknown."""
     layers: int | None
     """Layers of the model, None where unknown."""
     on_card: int
     """Those of them on the graphics card, as the settings count them."""
 
+    def sequences_that_fit(self, context: int) -> int | None:
+        """Sequences of so many tokens whose KV cache fits on both sides; None where that is unknown."""
+        return None if self.cache is None or self.room is None else self.room // max(1, self.cache.of(context))
+
+    def context_that_fits(self, sequences: int) -> int | None:
+        """Tokens of each of so many sequences whose KV cache fits on both sides; None where that is unknown."""
+        if self.cache is None or self.room is None:
+            return None
+        return self.cache.tokens_in(self.room // sequences, LONGEST_CONTEXT)
+
     @property
-    def tokens_that_fit(self) -> int | None:
-        """Tokens whose KV cache fits on both sides, over all sequences together; None where that is unknown."""
-        if self.per_token is None or self.layers is None:
+    def room(self) -> int | None:
+        """Bytes of KV cache that fit when both sides have their parts of it; None where the layers are unknown."""
+        if self.layers is None:
             return None
         blocks = blocks_on_card(self.layers, self.on_card)
         sides = ((self.ram_limit, self.ram, self.layers - blocks), (self.card_limit, self.card, blocks))
         return min(
-            room_for_cache(limit, share.memory.weights, share.memory.overhead) * self.layers // (self.per_token * part)
-            for limit, share, part in sides
-            if part
+            room_for_cache(limit, share.memory.fixed) * self.layers // part for limit, share, part in sides if part
         )
 
 
-def cache_per_token(engine: LlamaEngine | VllmEngine, architecture: Architecture | None) -> int | None:
-    """Bytes of KV cache for a token of this engine, None where the model's architecture is unknown."""
-    return None if architecture is None else kv_bytes_per_token(architecture, cache_bits(engine.kv_cache))
+def cache_of(engine: LlamaEngine | VllmEngine, architecture: Architecture | None) -> Cache | None:
+    """The KV cache of a sequence of this engine, None where the model's architecture is unknown."""
+    return None if architecture is None else cache(architecture, cache_bits(engine.kv_cache))
+
+
+def llama_demand(engine: LlamaEngine, model: Model) -> Demand:
+    """What llama-server takes in all, but for a projector: the cache of all sequences is set aside at its start."""
+    kept = cache_of(engine, model.architecture)
+    return Demand(
+        weights=model.weights.total,
+        kv_cache=None if kept is None else kept.of(engine.context) * engine.sequences,
+        overhead=size_bytes(engine.overhead),
+        prompts=engine.prompt_cache_bytes + (0 if kept is None else kept.checkpoint * CHECKPOINTS * engine.sequences),
+    )
 
 
 def placed(engine: Engine, models: Mapping[str, Model], hardware: Hardware) -> Placed:
@@ -77,15 +101,15 @@ def _vllm(engine: VllmEngine, model: Model, card: int) -> Placed:
     """vLLM takes its part of the card at once, and all that weights and overhead leave of it becomes KV cache."""
     granted = int(card * engine.gpu_utilization)
     weights, overhead = model.weights.total, size_bytes(engine.overhead)
-    per_token = cache_per_token(engine, model.architecture)
-    cache = None if per_token is None else room_for_cache(granted, weights, overhead)
+    kept = cache_of(engine, model.architecture)
+    left = None if kept is None else room_for_cache(granted, weights + overhead)
     layers = None if model.architecture is None else model.architecture.layers
     return Placed(
         ram=Share(Demand(0, 0, VLLM_HOST), 0, 0),
-        card=Share(Demand(weights, cache, overhead), model.weights.read_per_token, 1),
+        card=Share(Demand(weights, left, overhead), model.weights.read_per_token, 1),
         ram_limit=size_bytes(engine.memory),
         card_limit=granted,
-        per_token=per_token,
+        cache=kept,
         layers=layers,
         on_card=layers or 0,
     )
@@ -96,12 +120,7 @@ def _llama(engine: LlamaEngine, models: Mapping[str, Model], card: int) -> Place
     model = models[engine.model]
     projector = 0 if engine.projector is None else models[engine.projector].weights.total
     architecture = model.architecture
-    per_token = cache_per_token(engine, architecture)
-    need = Demand(
-        weights=model.weights.total,
-        kv_cache=None if per_token is None else per_token * engine.total_context,
-        overhead=size_bytes(engine.overhead),
-    )
+    need = llama_demand(engine, model)
     layers = None if architecture is None else architecture.layers
     on_card = min(engine.layers_on_card, layers or 0) if card else 0
     if layers is None or on_card == 0:
@@ -109,11 +128,12 @@ def _llama(engine: LlamaEngine, models: Mapping[str, Model], card: int) -> Place
     else:
         there, ram = split(model.weights, need, layers, on_card)
         there = Share(_with(there.memory, projector), there.read_per_token, there.computing)
-    return Placed(ram, there, size_bytes(engine.memory), card if on_card else 0, per_token, layers, on_card)
+    kept = cache_of(engine, architecture)
+    return Placed(ram, there, size_bytes(engine.memory), card if on_card else 0, kept, layers, on_card)
 
 
 def _with(demand: Demand, weights: int) -> Demand:
-    return Demand(demand.weights + weights, demand.kv_cache, demand.overhead)
+    return replace(demand, weights=demand.weights + weights)
 
 
 def ram_for_engines(hardware: Hardware) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from rig.capacity.units import size_bytes
 from rig.settings.problems import show
 from rig.settings.types import CatalogueName, LoopbackAddress, Name, Section, Sha256, Shape, Size, Url
 
@@ -32,6 +33,11 @@ LLAMA_OWN = {
     "--cache-type-k": "kv_cache",
     "-ctv": "kv_cache",
     "--cache-type-v": "kv_cache",
+    "-cram": "prompt_cache",
+    "--cache-ram": "prompt_cache",
+    "-ctxcp": "what the plan counts",
+    "--ctx-checkpoints": "what the plan counts",
+    "--swa-checkpoints": "what the plan counts",
     "--api-key": "the key that secrets generates",
     "--api-key-file": "the key that secrets generates",
 }
@@ -108,6 +114,10 @@ LlamaArgument = Annotated[Word, AfterValidator(_free_llama_argument)]
 VllmArgument = Annotated[Word, AfterValidator(_free_vllm_argument)]
 
 
+SizeOrNone = Size | Literal[0]
+"""A size, or 0 for none."""
+
+
 class Archive(Section):
     """A release archive of llama.cpp."""
 
@@ -165,6 +175,10 @@ class LlamaEngine(CommonEngine):
     kv_cache: Literal["f16", "q8_0"] = Field(
         default="f16", description="Kind of the numbers in the KV cache: f16 (16 bits) or q8_0 (8.5 bits)."
     )
+    prompt_cache: SizeOrNone = Field(
+        default="1G",
+        description="RAM for earlier prompts, as a size such as 1G, so as not to compute them again; 0: none.",
+    )
     arguments: tuple[LlamaArgument, ...] = Field(
         default=(), description="Further arguments of the server, one word each, as its --help lists them."
     )
@@ -173,6 +187,11 @@ class LlamaEngine(CommonEngine):
     def model_names(self) -> tuple[str, ...]:
         """The model, and the projector where there is one."""
         return (self.model,) if self.projector is None else (self.model, self.projector)
+
+    @property
+    def prompt_cache_bytes(self) -> int:
+        """Bytes of RAM for earlier prompts."""
+        return 0 if self.prompt_cache == 0 else size_bytes(str(self.prompt_cache))
 
     @property
     def total_context(self) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rig.capacity import Demand, Model, largest_at_once, largest_split, room_for_cache
 from rig.capacity.units import in_words, size_at_least, size_bytes, size_text
-from rig.settings.demand import Placed, placed, ram_for_engines
+from rig.settings.demand import Placed, llama_demand, placed, ram_for_engines
 from rig.settings.engines import ContainerEngine, Engine, LlamaEngine, VllmEngine, alternatives
 from rig.settings.machine import Hardware
 from rig.settings.models import Models
@@ -49,9 +49,8 @@ class _Wish:
     def card_is_short(self) -> bool:
         """Whether the graphics card cannot hold what is to lie there; vLLM needs room for one sequence at least."""
         lies = self.placed
-        if isinstance(self.engine, VllmEngine) and lies.per_token is not None:
-            fixed = lies.card.memory.weights + lies.card.memory.overhead
-            return fixed + lies.per_token * self.engine.context > lies.card_limit
+        if isinstance(self.engine, VllmEngine) and lies.cache is not None:
+            return lies.card.memory.fixed + lies.cache.of(self.engine.context) > lies.card_limit
         return lies.card.memory.known > lies.card_limit
 
     @property
@@ -121,14 +120,14 @@ def _vllm_shortage(wish: _Wish, engine: VllmEngine) -> Advice:
     """vLLM's part of the card is too small for one sequence: the context gives way, or the part grows."""
     lies = wish.placed
     need, card = lies.card.memory, _card(wish)
-    fixed = need.weights + need.overhead
-    cache = (lies.per_token or 0) * engine.context
+    fixed = need.fixed
+    cache = 0 if lies.cache is None else lies.cache.of(engine.context)
     enough = math.ceil((fixed + cache) / card * 100) / 100
     larger = f"gpu_utilization: {enough:.2f}" if enough <= UTILIZATION else None
-    context = _tokens(lies) // CONTEXT_STEP * CONTEXT_STEP
+    context = (lies.context_that_fits(1) or 0) // CONTEXT_STEP * CONTEXT_STEP
     part = f"utilization {engine.gpu_utilization:.2f}"
     if context:
-        left = f"{in_words(room_for_cache(lies.card_limit, need.weights, need.overhead))} are left at {part}"
+        left = f"{in_words(room_for_cache(lies.card_limit, need.fixed))} are left at {part}"
         offers = [str(context), _with_8_bits(wish, "context"), larger]
         return "context", f"{_cache(engine, cache, 1)}, {left} after {_fixed(need)}; write {_either(offers)}"
     granted = f"{part} is {in_words(lies.card_limit)} of the graphics card's {in_words(card)}"
@@ -146,7 +145,7 @@ def _card_shortage(wish: _Wish) -> Advice:
     assert isinstance(engine, ContainerEngine) and lies.layers is not None
     need, card = lies.card.memory, _card(wish)
     layers = _layers(wish, card)
-    left = room_for_cache(card, need.weights, need.overhead)
+    left = room_for_cache(card, need.fixed)
     smaller = _smaller_cache(wish)
     if lies.on_card == lies.layers and smaller is not None:
         key, value = smaller
@@ -164,7 +163,7 @@ def _card_shortage(wish: _Wish) -> Advice:
 def _ram_shortage(wish: _Wish) -> Advice:
     """RAM cannot hold the rest: the KV cache gives way where that is enough, or the limit grows."""
     engine, need, limit = wish.engine, wish.placed.ram.memory, wish.ram_limit
-    left = room_for_cache(limit, need.weights, need.overhead)
+    left = room_for_cache(limit, need.fixed)
     larger = _larger_memory(need, limit, wish.hardware)
     smaller = _smaller_cache(wish)
     if smaller is not None and isinstance(engine, LlamaEngine):
@@ -186,14 +185,15 @@ def _card(wish: _Wish) -> int:
     return 0 if gpu is None else size_bytes(gpu.memory)
 
 
-def _tokens(lies: Placed, ram_limit: int | None = None) -> int:
-    """Tokens whose KV cache fits; 0 where nobody knows what a token takes."""
-    limited = lies if ram_limit is None else _limited(lies, ram_limit)
-    return limited.tokens_that_fit or 0
+def _sequences(wish: _Wish) -> int:
+    """Sequences of its context whose KV cache fits into what it can have; 0 where nobody knows what one takes."""
+    return replace(wish.placed, ram_limit=wish.ram_limit).sequences_that_fit(wish.engine.context) or 0
 
 
-def _limited(lies: Placed, ram_limit: int) -> Placed:
-    return Placed(lies.ram, lies.card, ram_limit, lies.card_limit, lies.per_token, lies.layers, lies.on_card)
+def _context(wish: _Wish, sequences: int) -> int:
+    """Tokens, in whole steps, of each of so many sequences whose KV cache fits; 0 where nobody knows."""
+    fitting = replace(wish.placed, ram_limit=wish.ram_limit).context_that_fits(sequences) or 0
+    return fitting // CONTEXT_STEP * CONTEXT_STEP
 
 
 def _layers(wish: _Wish, room: int) -> int:
@@ -201,10 +201,8 @@ def _layers(wish: _Wish, room: int) -> int:
     lies, engine = wish.placed, wish.engine
     assert isinstance(engine, LlamaEngine) and lies.layers is not None
     projector = sum(wish.models[name].weights.total for name in engine.model_names[1:])
-    cache = None if lies.per_token is None else lies.per_token * engine.total_context
-    weights = wish.models[engine.model].weights
-    need = Demand(weights.total, cache, size_bytes(engine.overhead))
-    return largest_split(weights, need, lies.layers, room - projector)
+    model = wish.models[engine.model]
+    return largest_split(model.weights, llama_demand(engine, model), lies.layers, room - projector)
 
 
 def _larger_memory(need: Demand, limit: int, hardware: Hardware) -> str | None:
@@ -213,7 +211,7 @@ def _larger_memory(need: Demand, limit: int, hardware: Hardware) -> str | None:
     room = ram_for_engines(hardware)
     if size_bytes(enough) <= room:
         return enough
-    return size_text(room) if limit < room and need.weights + need.overhead < room else None
+    return size_text(room) if limit < room and need.fixed < room else None
 
 
 def _smaller_cache(wish: _Wish) -> Advice | None:
@@ -223,14 +221,14 @@ def _smaller_cache(wish: _Wish) -> Advice | None:
     too much, one sequence is left, whose context is judged next time.
     """
     engine = wish.engine
-    tokens = _tokens(wish.placed, wish.ram_limit)
-    if isinstance(engine, LlamaEngine) and tokens >= engine.total_context:
+    sequences = _sequences(wish)
+    if isinstance(engine, LlamaEngine) and sequences >= engine.sequences:
         return None
-    if sequences := tokens // engine.context:
+    if sequences:
         return "sequences", str(sequences)
-    if context := tokens // engine.sequences // CONTEXT_STEP * CONTEXT_STEP:
+    if context := _context(wish, engine.sequences):
         return "context", str(context)
-    return ("sequences", "1") if tokens >= CONTEXT_STEP else None
+    return ("sequences", "1") if _context(wish, 1) else None
 
 
 def _with_8_bits(wish: _Wish, key: str) -> str | None:
@@ -239,12 +237,11 @@ def _with_8_bits(wish: _Wish, key: str) -> str | None:
     if kind is None:
         return None
     smaller = wish.changed(kv_cache=kind)
-    tokens = _tokens(smaller.placed, smaller.ram_limit)
     if key == "sequences":
-        value = min(tokens // wish.engine.context, wish.engine.sequences)
+        value = min(_sequences(smaller), wish.engine.sequences)
     else:
         sequences = 1 if isinstance(wish.engine, VllmEngine) else wish.engine.sequences
-        value = min(tokens // sequences // CONTEXT_STEP * CONTEXT_STEP, wish.engine.context)
+        value = min(_context(smaller, sequences), wish.engine.context)
     return f"{value} with kv_cache: {kind}" if value else None
 
 
@@ -259,7 +256,10 @@ def _cache(engine: Engine, size: int, sequences: int) -> str:
 
 
 def _fixed(need: Demand) -> str:
-    return f"{in_words(need.weights)} of weights and {in_words(need.overhead)} of overhead"
+    weights, overhead = f"{in_words(need.weights)} of weights", f"{in_words(need.overhead)} of overhead"
+    if need.prompts == 0:
+        return f"{weights} and {overhead}"
+    return f"{weights}, {overhead} and {in_words(need.prompts)} of prompt cache"
 
 
 def _whole(need: Demand) -> str:

@@ -95,7 +95,6 @@ Url = Annotated[
         "one such as https://example.org/path, without a slash at the end",
     ),
 ]
-FileName = Annotated[str, Shape(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "a plain file name", "the name without folders")]
 PackageName = Annotated[str, Shape(r"[a-z0-9][a-z0-9+.-]+", "a package name", "one such as htop")]
 UserName = Annotated[
     str, Shape(r"[a-z_][a-z0-9_-]{0,31}", "a user or group name", "lower-case letters, digits, - and _ only")

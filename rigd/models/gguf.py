@@ -1,9 +1,13 @@
-"""How a model's weights are quantized: by its name, or by the header of a GGUF file."""
+"""GGUF: a model's header read within bounds, the names of its parts, and how its weights are quantized."""
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,11 +24,81 @@ FILE_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9:
     20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M",
     28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
 }  # fmt: skip
-# Bytes of each scalar type of the format's metadata; 8 is text, 9 a list.
-_WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40), 10: (256, 84),
+    11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292), 16: (256, 66), 17: (256, 74),
+    18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2),
+    26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
+    40: (64, 36), 41: (128, 18),
+}  # fmt: skip
+"""Numbers in a block and bytes of it, by ggml's number of a tensor's type (enum ggml_type of ggml.h)."""
+PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+"""What llama.cpp calls the parts of a model (llama_split_path): it is given the first, and finds the others by name."""
+
+LONGEST_HEADER = 1 << 27
+"""Bytes. The largest vocabularies of 2026 take some 30 MB."""
+MOST_STEPS = 1 << 22
+"""Keys, texts of lists and tensors together; a vocabulary of 262,144 with its merges takes some 800,000."""
+DEEPEST = 4
+"""Lists within lists. No known model has any."""
+LONGEST_KEPT = 4096
+"""Characters of a text, or members of a list, that are worth keeping: a vocabulary is not."""
+READ_AHEAD = 1 << 22
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
-_MOST = 1 << 26
-"""No text or list of a sound header is longer."""
+
+Value = int | float | bool | str | list[int | float | bool]
+
+
+class BadHeader(ValueError):
+    """The file is no whole GGUF file; the text completes "the file ..."."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor: its numbers, and the bytes that they take."""
+
+    numbers: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of a file says: short values by key, and every tensor by name."""
+
+    values: Mapping[str, Value]
+    tensors: Mapping[str, Tensor]
+
+
+def parts(path: str) -> tuple[str, ...]:
+    """The names of all parts of the model of which `path` is one; none where it is a model in one file."""
+    found = PART.fullmatch(path)
+    if found is None:
+        return ()
+    return tuple(
+        f"{found['stem']}-{number:05d}-of-{found['count']}.gguf" for number in range(1, int(found["count"]) + 1)
+    )
+
+
+def read(path: Path) -> Header:
+    """The header of a model's file, or of all its parts, of which `path` is the first.
+
+    Takes 128 MiB and a few seconds at most, whatever the bytes are. Raises BadHeader, and OSError when a file cannot be
+    read.
+    """
+    names = parts(path.name)
+    if not names:
+        return _read(path)
+    if path.name != names[0]:
+        raise BadHeader(f"is a part of a model, whose first one is {names[0]}")
+    if missing := [name for name in names if not path.with_name(name).is_file()]:
+        raise BadHeader(f"is the first of {len(names)} parts, of which {missing[0]} is missing")
+    headers = [_read(path.with_name(name)) for name in names]
+    tensors = {name: tensor for header in headers for name, tensor in header.tensors.items()}
+    promised = headers[0].values.get("split.tensors.count", len(tensors))
+    if promised != len(tensors):
+        raise BadHeader(f"promises {promised} tensors, and its {len(names)} parts have {len(tensors)}")
+    return Header(headers[0].values, tensors)
 
 
 def quantization(model: Model, directory: Path) -> str:
@@ -42,41 +116,130 @@ def file_type(path: Path) -> str | None:
     """What general.file_type of a GGUF header says; None when the file does not tell."""
     try:
         with path.open("rb") as file:
-            return _file_type(file)
-    except (OSError, struct.error, ValueError, KeyError):
+            reader = _Reader(file)
+            values, _ = reader.begin(until="general.file_type")
+    except (OSError, BadHeader):
         return None
+    found = values.get("general.file_type")
+    return FILE_TYPES.get(found) if isinstance(found, int) else None
 
 
-def _file_type(file: BinaryIO) -> str | None:
-    magic, version, _, count = struct.unpack("<4sIQQ", file.read(24))
-    if magic != b"GGUF" or version < 2:
-        return None
-    for _ in range(count):
-        key = file.read(_length(file))
-        (kind,) = struct.unpack("<I", file.read(4))
-        if key == b"general.file_type":
-            return FILE_TYPES.get(int.from_bytes(file.read(_WIDTHS[kind]), "little"))
-        _skip(file, kind)
-    return None
+def _read(path: Path) -> Header:
+    with path.open("rb") as file:
+        reader = _Reader(file)
+        values, count = reader.begin()
+        tensors, end = reader.tensors(values, count)
+        size = os.fstat(file.fileno()).st_size
+    if size < end:
+        raise BadHeader(f"has {size} bytes of {end}")
+    return Header(values, tensors)
 
 
-def _skip(file: BinaryIO, kind: int) -> None:
-    if kind == _TEXT:
-        file.seek(_length(file), 1)
-    elif kind == _LIST:
-        (inner,) = struct.unpack("<I", file.read(4))
-        count = _length(file)
-        if inner in _WIDTHS:
-            file.seek(count * _WIDTHS[inner], 1)
-            return
+class _Reader:
+    """The bytes of a header from the front, as far as they are needed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._data = bytearray()
+        self._at = 0
+        self._steps = 0
+
+    def begin(self, until: str | None = None) -> tuple[dict[str, Value], int]:
+        """The short values, up to the key `until` where one is given; and how many tensors follow."""
+        if self._take(4) != b"GGUF":
+            raise BadHeader("does not begin with GGUF")
+        version = self._number("I")
+        if version not in (2, 3):
+            if int.from_bytes(version.to_bytes(4, "little"), "big") in (2, 3):
+                raise BadHeader("is written for big-endian machines")
+            raise BadHeader(f"is of version {version} of the format, and llama.cpp reads 2 and 3")
+        tensors, count = self._number("Q"), self._number("Q")
+        values: dict[str, Value] = {}
         for _ in range(count):
-            _skip(file, inner)
-    else:
-        file.seek(_WIDTHS[kind], 1)
+            self._step()
+            key = self._text()
+            value = self._value(self._number("I"), 0)
+            if key is not None and value is not None:
+                values[key] = value
+            if key is not None and key == until:
+                break
+        return values, tensors
+
+    def tensors(self, values: Mapping[str, Value], count: int) -> tuple[dict[str, Tensor], int]:
+        """All tensors, and the byte where the last one ends in the file."""
+        found: dict[str, Tensor] = {}
+        end = 0
+        for _ in range(count):
+            self._step()
+            name = self._text()
+            dimensions = self._number("I")
+            if name is None or not 1 <= dimensions <= 4:
+                raise BadHeader(f"has a tensor of {dimensions} dimensions")
+            numbers = math.prod(self._number("Q") for _ in range(dimensions))
+            kind, offset = self._number("I"), self._number("Q")
+            if kind not in BLOCKS:
+                raise BadHeader(f"has {name} in the unknown type {kind}")
+            block, size = BLOCKS[kind]
+            found[name] = Tensor(numbers, numbers // block * size)
+            end = max(end, offset + found[name].size)
+        alignment = values.get("general.alignment", 32)
+        if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
+            raise BadHeader(f"is aligned to {alignment} bytes")
+        return found, -(-self._at // alignment) * alignment + end
+
+    def _value(self, kind: int, depth: int) -> Value | None:
+        """A value, or None for one that is too long to keep."""
+        if kind == _TEXT:
+            return self._text()
+        if kind == _LIST:
+            return self._list(depth)
+        if kind not in _SCALARS:
+            raise BadHeader(f"has a value of the unknown type {kind}")
+        found: int | float | bool = struct.unpack(f"<{_SCALARS[kind]}", self._take(_width(kind)))[0]
+        return found
+
+    def _list(self, depth: int) -> Value | None:
+        kind, count = self._number("I"), self._number("Q")
+        if kind in _SCALARS:
+            data = self._take(count * _width(kind))
+            return list(struct.unpack(f"<{count}{_SCALARS[kind]}", data)) if count <= LONGEST_KEPT else None
+        if kind not in (_TEXT, _LIST):
+            raise BadHeader(f"has a list of the unknown type {kind}")
+        if depth == DEEPEST:
+            raise BadHeader(f"has lists within lists, more than {DEEPEST} deep")
+        skip: Callable[[], object] = self._text if kind == _TEXT else lambda: self._list(depth + 1)
+        for _ in range(count):
+            self._step()
+            skip()
+        return None
+
+    def _text(self) -> str | None:
+        """A text, or None for one that is too long to keep."""
+        length = self._number("Q")
+        data = self._take(length)
+        return data.decode("utf-8", "replace") if length <= LONGEST_KEPT else None
+
+    def _number(self, kind: str) -> int:
+        return int.from_bytes(self._take(struct.calcsize(f"<{kind}")), "little")
+
+    def _take(self, count: int) -> bytes:
+        end = self._at + count
+        if end > LONGEST_HEADER:
+            raise BadHeader(f"has a header of more than {LONGEST_HEADER} bytes")
+        while len(self._data) < end:
+            more = self._file.read(READ_AHEAD)
+            if not more:
+                raise BadHeader("ends within its header")
+            self._data += more
+        found = bytes(self._data[self._at : end])
+        self._at = end
+        return found
+
+    def _step(self) -> None:
+        self._steps += 1
+        if self._steps > MOST_STEPS:
+            raise BadHeader(f"has more than {MOST_STEPS} keys, texts and tensors")
 
 
-def _length(file: BinaryIO) -> int:
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length > _MOST:
-        raise ValueError("not a sound header")
-    return int(length)
+def _width(kind: int) -> int:
+    return struct.calcsize(f"<{_SCALARS[kind]}")

@@ -30,7 +30,7 @@ MOVED: dict[str, dict[str, dict[str, Any]]] = {
     NATIVE: {NATIVE: BROKEN},
 }
 SWAPPED = {CONTAINER: {"port": PORTS[NATIVE]}, NATIVE: {"port": PORTS[CONTAINER]}}
-SMALL = {"context": 256, "threads": 1, "memory": "1G", "overhead": "256M", "cpus": 1}
+SMALL = {"context": 256, "threads": 1, "memory": "1G", "overhead": "256M", "prompt_cache": 0, "cpus": 1}
 UNITS = {
     CONTAINER: (f"rig-container@{CONTAINER}.service", "/etc/rig/compose.yaml"),
     NATIVE: (f"rig-native@{NATIVE}.service", f"/etc/systemd/system/rig-native@{NATIVE}.service.d/engine.conf"),

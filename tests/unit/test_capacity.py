@@ -12,25 +12,26 @@ from hypothesis import strategies as some
 
 from rig.capacity import (
     Architecture,
+    Cached,
     Demand,
     Device,
+    Experts,
     Weights,
     all_in_ram,
     blocks_on_card,
+    cache,
     cache_bits,
+    cached,
     decode_ceiling,
     estimated_weights,
     first_token_seconds,
     kv_bytes,
-    kv_bytes_per_token,
     largest_at_once,
     largest_split,
     prefill_operations,
     room_for_cache,
-    sequences_that_fit,
     sets_that_fit,
     split,
-    tokens_that_fit,
     unknown_weights,
 )
 from rig.capacity.memory import CACHE_BITS
@@ -38,9 +39,9 @@ from rig.capacity.units import GB, GIB, KIB, MIB, TERA, in_words, size_at_least,
 from rig.settings.engines import LlamaEngine, VllmEngine
 from tests.unit.sample import examples
 
-LLAMA_8B = Architecture(32, 8, 128, hidden=4096, vocabulary=128256, tied=False, parameters=8_030_261_248)
-LLAMA_70B = Architecture(80, 8, 128, hidden=8192, vocabulary=128256, tied=False, parameters=70_553_706_496)
-QWEN_4B = Architecture(36, 8, 128, hidden=2560, vocabulary=151936, tied=True, parameters=4_022_468_096)
+LLAMA_8B = Architecture(32, cached(32, 8, 128), hidden=4096, vocabulary=128256, tied=False, parameters=8_030_261_248)
+LLAMA_70B = Architecture(80, cached(80, 8, 128), hidden=8192, vocabulary=128256, tied=False, parameters=70_553_706_496)
+QWEN_4B = Architecture(36, cached(36, 8, 128), hidden=2560, vocabulary=151936, tied=True, parameters=4_022_468_096)
 
 # Figures of the field: 0.513 GB a layer; 8.03 of 9.08 GB read for each token; the card's and the DIMMs' speeds.
 FILE_70B = 42_520_398_816
@@ -55,8 +56,8 @@ DEMAND_70B = Demand(FILE_70B, kv_bytes(LLAMA_70B, 8192, 1), GIB)
     ("architecture", "kib"), [(LLAMA_8B, 128), (LLAMA_70B, 320), (QWEN_4B, 144)], ids=["8B", "70B", "Qwen 4B"]
 )
 def test_a_token_takes_the_known_cache(architecture: Architecture, kib: int) -> None:
-    assert kv_bytes_per_token(architecture) == kib * KIB
-    assert kv_bytes_per_token(architecture, 8) == kib * KIB / 2
+    assert kv_bytes(architecture, 1, 1) == kib * KIB
+    assert kv_bytes(architecture, 1, 1, 8) == kib * KIB / 2
 
 
 def test_eight_sequences_of_8192_tokens_take_8_gib_for_llama_8b() -> None:
@@ -80,14 +81,14 @@ def test_beside_llama_8b_in_fp8_the_card_holds_the_known_tokens(
     left: float, tokens: int, half: int, eighth: int
 ) -> None:
     room = round(left * GIB)
-    assert tokens_that_fit(room, kv_bytes_per_token(LLAMA_8B)) == tokens
-    assert sequences_that_fit(room, kv_bytes_per_token(LLAMA_8B), 8192) == half
-    assert sequences_that_fit(room, kv_bytes_per_token(LLAMA_8B, 8), 8192) == eighth
+    assert cache(LLAMA_8B).tokens_in(room, 10**9) == tokens
+    assert room // cache(LLAMA_8B).of(8192) == half
+    assert room // cache(LLAMA_8B, 8).of(8192) == eighth
 
 
 def test_utilization_080_leaves_the_known_room_beside_llama_8b_in_fp8() -> None:
     for overhead, left in ((0.74, 3.2), (1.35, 2.6)):
-        room = room_for_cache(round(0.80 * CARD_MEMORY), WEIGHTS_8B_FP8.total, round(overhead * GIB))
+        room = room_for_cache(round(0.80 * CARD_MEMORY), WEIGHTS_8B_FP8.total + round(overhead * GIB))
         assert room / GIB == pytest.approx(left, abs=0.05)
 
 
@@ -212,12 +213,19 @@ def test_bytes_are_told_in_words(count: int, words: str) -> None:
 architectures = some.builds(
     Architecture,
     layers=some.integers(1, 128),
-    kv_heads=some.integers(1, 64),
-    head_dim=some.sampled_from([32, 64, 128, 256]),
+    cached=some.builds(
+        Cached,
+        full=some.integers(1, 10**6),
+        local=some.integers(0, 10**6),
+        window=some.integers(1, 10**5),
+        state=some.integers(0, 10**8),
+    ),
+    experts=some.none()
+    | some.builds(Experts, some.integers(8, 256), some.integers(1, 8), some.integers(10**8, 4 * 10**9)),
     hidden=some.integers(64, 16384),
     vocabulary=some.integers(256, 200_000),
     tied=some.booleans(),
-    parameters=some.integers(10**10, 10**12),
+    parameters=some.integers(2 * 10**10, 10**12),
 )
 sizes = some.integers(10**9, 10**12)
 tokens = some.integers(1, 10**6)
@@ -239,19 +247,16 @@ def test_more_tokens_sequences_or_bits_never_take_less(
     assert cache <= kv_bytes(architecture, tokens, sequences, more)
 
 
-@given(architectures, some.integers(0, 10**13), tokens, bits)
+@given(architectures, some.integers(0, 10**13), some.integers(1, 10**8), bits)
 @examples
-def test_the_sequences_that_fit_do_fit_and_one_more_does_not(
-    architecture: Architecture, left: int, tokens: int, kind: float
+def test_the_tokens_that_fit_do_fit_and_one_more_does_not(
+    architecture: Architecture, room: int, most: int, kind: float
 ) -> None:
-    fitting = sequences_that_fit(left, kv_bytes_per_token(architecture, kind), tokens)
-    assert kv_bytes(architecture, tokens, fitting, kind) <= left
-    assert kv_bytes(architecture, tokens, fitting + 1, kind) > left
-
-
-@given(some.integers(-(10**12), 0), tokens)
-def test_nothing_fits_where_nothing_is_left(left: int, tokens: int) -> None:
-    assert sequences_that_fit(left, 1, tokens) == 0
+    kept = cache(architecture, kind)
+    fitting = kept.tokens_in(room, most)
+    assert fitting <= most
+    assert fitting == 0 or kept.of(fitting) <= room
+    assert fitting == most or kept.of(fitting + 1) > room
 
 
 @given(sizes, architectures)

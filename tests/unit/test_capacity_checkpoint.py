@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from rig.capacity import Architecture, Weights, kv_bytes_per_token
+from rig.capacity import Architecture, Weights, cached, kv_bytes
 from rig.capacity.checkpoint import model, read_checkpoint, tensors
 from rig.capacity.model import NotAModel
 from tests.unit.sample import examples
@@ -75,8 +75,7 @@ def test_the_headers_give_architecture_and_the_size_of_each_part(tmp_path: Path)
     found = read_checkpoint(checkpoint(tmp_path / "x", shapes()))
     assert found.architecture == Architecture(
         layers=LAYERS,
-        kv_heads=KV_HEADS,
-        head_dim=WIDTH // HEADS,
+        cached=cached(LAYERS, KV_HEADS, WIDTH // HEADS),
         hidden=WIDTH,
         vocabulary=VOCABULARY,
         tied=False,
@@ -108,7 +107,7 @@ def test_the_shape_of_llama_3_1_8b_fp8_gives_the_known_figures() -> None:
     assert found.architecture is not None
     assert found.weights.total / 1e9 == pytest.approx(9.08, abs=0.005)
     assert found.weights.read_per_token / 1e9 == pytest.approx(8.03, abs=0.005)
-    assert kv_bytes_per_token(found.architecture) == 128 << 10
+    assert kv_bytes(found.architecture, 1, 1) == 128 << 10
     assert found.architecture.parameters / 1e9 == pytest.approx(8.03, abs=0.005)
 
 

@@ -8,7 +8,7 @@ import gguf
 import numpy
 import pytest
 
-from rig.capacity import Architecture, Weights, kv_bytes_per_token
+from rig.capacity import Architecture, Weights, cached, kv_bytes
 from rig.capacity.header import read_header
 from rig.capacity.model import NotAModel
 
@@ -25,6 +25,7 @@ def write_model(path: Path, *, tied: bool = False, head_dim: int | None = None, 
     writer.add_head_count_kv(KV_HEADS)
     if head_dim is not None:
         writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
     writer.add_tensor("token_embd.weight", numpy.zeros((VOCABULARY, WIDTH), HALF))
     if not tied:
         writer.add_tensor("output.weight", numpy.zeros((VOCABULARY, WIDTH), HALF))
@@ -43,8 +44,7 @@ def test_the_header_gives_architecture_and_the_size_of_each_part(tmp_path: Path)
     table, block, norm = VOCABULARY * WIDTH, WIDTH * WIDTH, WIDTH
     assert model.architecture == Architecture(
         layers=LAYERS,
-        kv_heads=KV_HEADS,
-        head_dim=WIDTH // HEADS,
+        cached=cached(LAYERS, KV_HEADS, WIDTH // HEADS),
         hidden=WIDTH,
         vocabulary=VOCABULARY,
         tied=False,
@@ -65,7 +65,7 @@ def test_a_model_without_a_head_of_its_own_reads_its_embedding_for_each_token(tm
 def test_a_head_has_the_length_that_the_file_says(tmp_path: Path) -> None:
     model = read_header(write_model(tmp_path / "x.gguf", head_dim=32))
     assert model.architecture is not None
-    assert kv_bytes_per_token(model.architecture) == 2 * LAYERS * KV_HEADS * 32 * 2
+    assert kv_bytes(model.architecture, 1, 1) == 2 * LAYERS * KV_HEADS * 32 * 2
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all, only some text in a file" * 9])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rig.capacity import CHECKPOINTS
 from rig.engines import llama
 from rig.settings.engines import ContainerEngine, NativeEngine
 from tests.unit.sample import settings
@@ -56,6 +57,15 @@ def test_the_server_does_not_shrink_its_context_by_itself_to_fit_in() -> None:
 def test_keys_and_values_are_kept_as_the_settings_say(kind: str) -> None:
     made = _arguments(kv_cache=kind)
     assert (_value(made, "--cache-type-k"), _value(made, "--cache-type-v")) == (kind, kind)
+
+
+@pytest.mark.parametrize(("wanted", "passed"), [("1G", "1024"), ("1536K", "2"), (0, "0")])
+def test_earlier_prompts_take_as_much_ram_as_the_settings_say(wanted: str | int, passed: str) -> None:
+    assert _value(_arguments(prompt_cache=wanted), "--cache-ram") == passed
+
+
+def test_as_many_states_to_go_back_to_are_kept_as_the_plan_counts() -> None:
+    assert _value(_arguments(), "--ctx-checkpoints") == str(CHECKPOINTS)
 
 
 def test_other_clients_prompts_are_not_shown() -> None:

@@ -183,7 +183,11 @@ def test_an_entry_that_is_another_ones_copy_is_refused_with_its_place() -> None:
 
 def test_the_shipped_settings_lack_only_what_could_not_be_looked_up(project: Project) -> None:
     tree = parse((project.root / "group_data" / "all.yml").read_text(), "all.yml")
-    assert [entry.name for entry in lock.entries(tree, [])] == ["qwen3-embedding-0.6b-q8", "llama-3.1-8b-fp8"]
+    assert [entry.name for entry in lock.entries(tree, [])] == [
+        "qwen3-embedding-0.6b-q8",
+        *("gpt-oss-20b", "qwen3-30b-a3b-q4", "gemma-3-12b-q4", "qwen3-14b-q4"),
+        "llama-3.1-8b-fp8",
+    ]
 
 
 # Another version

@@ -41,7 +41,8 @@ def test_without_a_machine_the_one_that_all_yml_describes_is_planned(project: Pr
     assert big["tokens_per_second"] == pytest.approx(3.37, abs=0.01)
     assert (big["limit"], big["context"], big["sequences"], big["sequences_that_fit"]) == (64 * GIB, 8192, 1, 3)
     small = engine(figures, "llama-8b")
-    assert small["gpu"] == {"weights": 0, "kv_cache": 0, "overhead": 0}
+    assert small["gpu"] == {"weights": 0, "kv_cache": 0, "overhead": 0, "prompts": 0}
+    assert small["ram"]["prompts"] == GIB
     assert small["tokens_per_second"] == pytest.approx(22.3, abs=0.1)
     assert figures["ram"] == {"taken": 80 * GIB, "there": 120 * GIB}
     assert figures["gpu"] == {"taken": sum(big["gpu"].values()), "there": 15882 * GIB // 1024}
@@ -102,7 +103,7 @@ def test_a_lab_is_planned_and_what_is_unknown_of_its_model_is_said(project: Proj
         encoding="utf-8",
     )
     found = engine(told(project, machine="rig-lab", RIG_LAB=".lab"), "llama-8b")
-    assert found["ram"] == {"weights": 1024, "kv_cache": None, "overhead": 256 * GIB // 1024}
+    assert found["ram"] == {"weights": 1024, "kv_cache": None, "overhead": 256 * GIB // 1024, "prompts": GIB // 16}
     assert (found["sequences_that_fit"], found["first_token_seconds"]) == (None, None)
     shown = project.run("rig", "plan", RIG_LAB=".lab").stdout
     assert "> 0.3 GiB" in shown
@@ -167,7 +168,7 @@ def test_in_a_pipe_the_plan_is_plain_and_at_most_100_columns_wide(project: Proje
     assert "\x1b" not in shown
     assert max(len(line) for line in shown.splitlines()) <= 100
     assert "80.0 GiB of 120.0 GiB, 40.0 GiB left" in shown
-    for part in ("llama-70b", "13.9 GiB", "30.2 GiB", "1 (3 fit)", "< 3.4", "> 14.9 s"):
+    for part in ("llama-70b", "13.9 GiB", "31.2 GiB", "1 (3 fit)", "< 3.4", "> 14.9 s"):
         assert part in shown
     assert "…" not in shown
 
@@ -193,7 +194,7 @@ def test_the_plan_of_the_documentation_follows_the_settings(project: Project) ->
     project.run("rig", "plan", "--into", "capacity.md", "--data", "machine.hardware.ram_bandwidth=57.6")
     written = page.read_text(encoding="utf-8")
     assert "57.6 GB/s" in written
-    assert "| llama-70b | 13.9 GiB | 25 of 80 | 30.2 GiB | 64.0 GiB | 8,192 | 1 (3 fit) | < 1.9 |" in written
+    assert "| llama-70b | 13.9 GiB | 25 of 80 | 31.2 GiB | 64.0 GiB | 8,192 | 1 (3 fit) | < 1.9 |" in written
 
 
 def test_a_page_that_is_no_text_is_left_alone(project: Project) -> None:

@@ -17,44 +17,45 @@ from tests.unit.sample import examples
 SHIPPED = Settings.model_validate(plain(read(ROOT / "group_data" / "all.yml", "all.yml")), strict=False)
 BIG, SMALL = "engines.llama-70b", "engines.llama-8b"
 ON_PROCESSOR = {f"{BIG}.gpu_layers": "0"}
-NEEDS_70B = "needs 43.1 GiB: 2.5 GiB of KV cache, 39.6 GiB of weights and 1.0 GiB of overhead"
+NEEDS_70B = "needs 44.1 GiB: 2.5 GiB of KV cache, 39.6 GiB of weights, 1.0 GiB of overhead and 1.0 GiB of prompt cache"
 
 # What is said by --data; the key that is told; the sentence.
 MISFITS = {
     "more sequences than memory": (
         {f"{SMALL}.sequences": "8", f"{SMALL}.memory": "8G"},
         f"{SMALL}.sequences",
-        "8 sequences of 8,192 tokens need 8.0 GiB of KV cache, 2.4 GiB are left of memory 8G after 4.6 GiB of "
-        "weights and 1.0 GiB of overhead; write 2, or 4 with kv_cache: q8_0, or memory: 14G",
+        "8 sequences of 8,192 tokens need 8.0 GiB of KV cache, 1.4 GiB are left of memory 8G after 4.6 GiB of "
+        "weights, 1.0 GiB of overhead and 1.0 GiB of prompt cache; write 1, or 2 with kv_cache: q8_0, or memory: 15G",
     ),
     "a longer context than memory": (
         {f"{SMALL}.context": "131072"},
         f"{SMALL}.context",
-        "1 sequence of 131,072 tokens needs 16.0 GiB of KV cache, 10.4 GiB are left of memory 16G after 4.6 GiB of "
-        "weights and 1.0 GiB of overhead; write 85248, or 131072 with kv_cache: q8_0, or memory: 22G",
+        "1 sequence of 131,072 tokens needs 16.0 GiB of KV cache, 9.4 GiB are left of memory 16G after 4.6 GiB of "
+        "weights, 1.0 GiB of overhead and 1.0 GiB of prompt cache; write 77056, or 131072 with kv_cache: q8_0, or "
+        "memory: 23G",
     ),
     "a longer context than any memory": (
         {f"{SMALL}.context": "13107200"},
         f"{SMALL}.context",
-        "1 sequence of 13,107,200 tokens needs 1,600.0 GiB of KV cache, 10.4 GiB are left of memory 16G after 4.6 "
-        "GiB of weights and 1.0 GiB of overhead; write 85248, or 160512 with kv_cache: q8_0",
+        "1 sequence of 13,107,200 tokens needs 1,600.0 GiB of KV cache, 9.4 GiB are left of memory 16G after 4.6 "
+        "GiB of weights, 1.0 GiB of overhead and 1.0 GiB of prompt cache; write 77056, or 145152 with kv_cache: q8_0",
     ),
     "less memory than weights": (
         {f"{BIG}.memory": "32G", **ON_PROCESSOR},
         f"{BIG}.memory",
-        f"is 32G, and the engine {NEEDS_70B}; write 44G",
+        f"is 32G, and the engine {NEEDS_70B}; write 45G",
     ),
     "overhead that takes it all": (
         {f"{SMALL}.overhead": "12G"},
         f"{SMALL}.memory",
-        "is 16G, and the engine needs 17.6 GiB: 1.0 GiB of KV cache, 4.6 GiB of weights and 12.0 GiB of overhead; "
-        "write 18G",
+        "is 16G, and the engine needs 18.6 GiB: 1.0 GiB of KV cache, 4.6 GiB of weights, 12.0 GiB of overhead and 1.0 "
+        "GiB of prompt cache; write 19G",
     ),
     "less memory than overhead, with all layers and their cache on the card": (
         {f"{BIG}.model": "llama-3.1-8b-q4", f"{BIG}.gpu_layers": "32", f"{BIG}.memory": "1G"},
         f"{BIG}.memory",
-        "is 1G, and the engine needs 1.3 GiB: 0.0 GiB of KV cache, 0.3 GiB of weights and 1.0 GiB of overhead; "
-        "write 2G",
+        "is 1G, and the engine needs 2.3 GiB: 0.0 GiB of KV cache, 0.3 GiB of weights, 1.0 GiB of overhead and 1.0 GiB "
+        "of prompt cache; write 3G",
     ),
     "a model larger than the machine": (
         {"machine.hardware.ram": "32G", **ON_PROCESSOR},
@@ -64,8 +65,8 @@ MISFITS = {
     "more cache than the machine": (
         {"machine.hardware.ram": "50G", **ON_PROCESSOR},
         f"{BIG}.context",
-        "1 sequence of 8,192 tokens needs 2.5 GiB of KV cache, 1.4 GiB are left of the machine's 42.0 GiB after "
-        "39.6 GiB of weights and 1.0 GiB of overhead; write 4352, or 8192 with kv_cache: q8_0",
+        "1 sequence of 8,192 tokens needs 2.5 GiB of KV cache, 0.4 GiB are left of the machine's 42.0 GiB after "
+        "39.6 GiB of weights, 1.0 GiB of overhead and 1.0 GiB of prompt cache; write 1280, or 2304 with kv_cache: q8_0",
     ),
     "more threads than cores": (
         {f"{BIG}.threads": "24"},
@@ -128,7 +129,7 @@ def test_a_misfit_of_one_machine_is_told_in_its_own_file(project: Project) -> No
     project.write("workstation.yml", "engines:\n  llama-8b:\n    memory: 5G\n")
     project.write("hosts.yml", WORKSTATION)
     (problem,) = project.problems()
-    assert problem.startswith(f"group_data/workstation.yml:3: {SMALL}.memory: is 5G, and the engine needs 6.6 GiB")
+    assert problem.startswith(f"group_data/workstation.yml:3: {SMALL}.memory: is 5G, and the engine needs 7.6 GiB")
 
 
 def test_layers_on_a_card_that_is_not_there_are_refused(project: Project) -> None:
@@ -218,7 +219,7 @@ def test_engines_that_are_off_need_not_fit(project: Project) -> None:
 
 
 def test_of_alternatives_only_the_largest_has_to_fit(project: Project) -> None:
-    data = {"machine.hardware.ram": "54G", f"{BIG}.memory": "44G"}
+    data = {"machine.hardware.ram": "54G", f"{BIG}.memory": "45G"}
     assert project.problems(**data) != []
     assert project.problems(**data, **{f"{SMALL}.alternatives": "card"}) == []
 
@@ -230,18 +231,28 @@ def test_the_projector_is_part_of_the_weights(project: Project) -> None:
 
 
 def test_a_cache_of_fewer_bits_fits_more(project: Project) -> None:
-    assert project.problems(**{f"{SMALL}.sequences": "16", f"{SMALL}.memory": "15G"}) != []
+    assert project.problems(**{f"{SMALL}.sequences": "16", f"{SMALL}.memory": "16G"}) != []
     project.change("all.yml", "    port: 8003", "    port: 8003\n    kv_cache: q8_0")
-    assert project.problems(**{f"{SMALL}.sequences": "16", f"{SMALL}.memory": "15G"}) == []
+    assert project.problems(**{f"{SMALL}.sequences": "16", f"{SMALL}.memory": "16G"}) == []
 
 
 def test_a_model_of_unknown_shape_is_judged_by_its_weights_alone(project: Project) -> None:
     text = project.path("all.yml").read_text(encoding="utf-8")
     shape = next(part for part in text.split("      shape:\n") if part.startswith("        layers: 32\n"))
     project.write("all.yml", text.replace("      shape:\n" + shape.partition("    qwen3-vl-4b-q4:")[0], "", 1))
-    assert project.problems(**{f"{SMALL}.memory": "6G"}) == []
-    (problem,) = project.problems(**{f"{SMALL}.memory": "5G"})
-    assert "needs 5.6 GiB besides its KV cache: 4.6 GiB of weights and 1.0 GiB of overhead; write 6G" in problem
+    assert project.problems(**{f"{SMALL}.memory": "7G"}) == []
+    (problem,) = project.problems(**{f"{SMALL}.memory": "6G"})
+    assert "needs 6.6 GiB besides its KV cache: 4.6 GiB of weights, 1.0 GiB of overhead and 1.0 GiB of " in problem
+    assert problem.endswith("prompt cache; write 7G")
+
+
+def test_what_is_kept_of_earlier_prompts_counts_and_can_be_switched_off(project: Project) -> None:
+    assert project.problems(**{f"{SMALL}.memory": "7G"}) != []
+    project.change("all.yml", "    port: 8003", "    port: 8003\n    prompt_cache: 0")
+    assert project.problems(**{f"{SMALL}.memory": "7G"}) == []
+    project.change("all.yml", "    prompt_cache: 0", "    prompt_cache: 8G")
+    (problem,) = project.problems(**{f"{SMALL}.memory": "14G"})
+    assert problem.endswith("8.0 GiB of prompt cache; write 3328, or 6400 with kv_cache: q8_0, or memory: 15G")
 
 
 def test_a_shape_that_contradicts_itself_is_refused(project: Project) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import click
 
@@ -12,7 +12,7 @@ from rig.capacity import Model
 from rig.capacity.checkpoint import read_checkpoint
 from rig.capacity.model import NotAModel
 from rig.operator.commands import report
-from rig.plan import figures, page, terminal
+from rig.plan import figures, fits, page, terminal
 from rig.settings import Settings, SettingsError, load_local, preview
 from rig.settings.active import ROOT
 
@@ -42,7 +42,10 @@ from rig.settings.active import ROOT
     metavar="PAGE",
     help="Write the tables into a Markdown page, such as docs/capacity.md, instead.",
 )
-def command(as_json: bool, files: tuple[Path, ...], prompt: int, data: tuple[str, ...], into: Path | None) -> None:
+@click.option("--fits", "only_fits", is_flag=True, help="List what of the catalogue fits the machine, fastest first.")
+def command(
+    as_json: bool, files: tuple[Path, ...], prompt: int, data: tuple[str, ...], into: Path | None, only_fits: bool
+) -> None:
     """Print what each engine takes and how fast it can be.
 
     Shows the memory that is left, which engines fit together, and the speed that the hardware allows: one table for
@@ -56,6 +59,15 @@ def command(as_json: bool, files: tuple[Path, ...], prompt: int, data: tuple[str
     except SettingsError as error:
         report.problems(error.problems, as_json)
         raise SystemExit(report.WRONG) from None
+    if only_fits:
+        found = {name: fits.fits(settings, prompt, _headers(settings, files)) for name, settings in hosts.items()}
+        if as_json:
+            machines = {name: [fit.as_json() for fit in listed] for name, listed in found.items()}
+            click.echo(json.dumps({"machines": machines, "problems": []}, indent=2))
+            return
+        for name, listed in found.items():
+            terminal.show_fits(name, hosts[name].machine.hardware, listed, terminal.console())
+        return
     plans = [figures.plan(name, settings, prompt, _headers(settings, files)) for name, settings in hosts.items()]
     if into is not None:
         _write_plans(into, plans)
@@ -81,7 +93,7 @@ def _planned(data: dict[str, str]) -> dict[str, Settings]:
 def _headers(settings: Settings, files: tuple[Path, ...]) -> dict[str, Model]:
     """What the files' headers say, by the catalogue names of the models that they are."""
     catalogue = settings.models.catalogue.items()
-    single = {name: model.chosen.file for name, model in catalogue if model.chosen.file is not None}
+    single = {name: PurePosixPath(model.chosen.file).name for name, model in catalogue if model.chosen.file is not None}
     # A folder has the name of the entry or of its repository; on a machine it is that of a version, below the entry's.
     whole = {name: {name, model.repository.split("/")[1]} for name, model in catalogue if model.files is not None}
     found: dict[str, Model] = {}
