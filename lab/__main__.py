@@ -7,7 +7,18 @@ import os
 import sys
 from pathlib import Path
 
-from lab.machine import NAME, Lab, LabFailed, authorise, build, default_directory, down, purge, running
+from lab.machine import (
+    NAME,
+    Lab,
+    LabFailed,
+    authorise,
+    build,
+    default_directory,
+    down,
+    fetch_real_model,
+    purge,
+    running,
+)
 from lab.spec import RELEASES
 
 
@@ -67,8 +78,14 @@ def _up(options: argparse.Namespace) -> int:
     if running(options.dir):
         print(f"The lab in {options.dir} stands.")
     else:
+        # Under emulation a real model takes minutes for a sentence.
+        chat = not options.vm
+        if chat:
+            fetch_real_model()
         authorise()
-        lab = Lab.boot(options.dir, options.release, vm=options.vm, secure_boot=options.secure_boot, gpu=options.gpu)
+        lab = Lab.boot(
+            options.dir, options.release, vm=options.vm, secure_boot=options.secure_boot, gpu=options.gpu, chat=chat
+        )
         lab.ssh("true")
         lab.keep()
     print(f"Log in: ssh -F {_relative(options.dir / 'ssh_config')} {NAME}")
@@ -100,6 +117,7 @@ def _ssh(options: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
+    fetch_real_model()
     authorise()
     build(options.release, options.vm)
     return 0

@@ -30,8 +30,7 @@ class Cache:
 
     def artefact(self, name: str, title: str, recipe: Sequence[str], make: Callable[[Path, Note], None]) -> Path:
         """The finished artefact; made beside its place and renamed, so that a killed build leaves nothing."""
-        digest = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
-        finished = self.directory / f"{name}-{digest}"
+        finished = self.place(name, recipe)
         if finished.exists():
             return finished
         with self._alone(name, title):
@@ -43,6 +42,11 @@ class Cache:
                 make(unfinished, note)
             unfinished.rename(finished)
         return finished
+
+    def place(self, name: str, recipe: Sequence[str]) -> Path:
+        """Where an artefact lies, once it is made."""
+        digest = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
+        return self.directory / f"{name}-{digest}"
 
     @contextmanager
     def _alone(self, name: str, title: str) -> Iterator[None]:

@@ -6,15 +6,34 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from lab.machine import CHECKOUT, NAME, Lab, LabFailed, authorise, default_directory, program, running
+from lab.machine import (
+    CHECKOUT,
+    NAME,
+    Lab,
+    LabFailed,
+    authorise,
+    default_directory,
+    fetch_real_model,
+    program,
+    running,
+)
+from lab.recipes import smollm2
 from rig.settings import SettingsError, load
 from rig.settings.secrets import key_variable
 
 STEPS = 6
-QUESTION = "Say something."
+QUESTION = "Which gas do plants take from the air?"
+COLUMNS = 100
+NONSENSE = (
+    "(The hand-made model has random weights, so this makes no sense. The real one could not be fetched; "
+    "script/demo --down, then script/demo, tries again.)"
+)
 
 # Runs on the machine as root, read from standard input: the key is in nobody's arguments and stays there.
 _ASK = """
@@ -23,11 +42,13 @@ lines = pathlib.Path("/etc/rig/keys.env").read_text().splitlines()
 keys = dict(line.split("=", 1) for line in lines if "=" in line)
 request = urllib.request.Request(
     "http://ADDRESS:PORT/v1/chat/completions",
-    json.dumps({"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 48}).encode(),
+    json.dumps(
+        {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 64, "temperature": 0, "seed": 1}
+    ).encode(),
     {"Content-Type": "application/json", "Authorization": "Bearer " + keys[VARIABLE]},
 )
-with urllib.request.urlopen(request, timeout=120) as answer:
-    print(json.dumps(json.load(answer)["choices"][0]["message"]["content"]))
+with urllib.request.urlopen(request, timeout=240) as answer:
+    print(answer.read().decode())
 """
 
 
@@ -81,8 +102,9 @@ def _lab() -> Lab:
         lab.start()
         print(f"  It stands: Debian {lab.release} at {lab.address}.")
         return lab
+    fetch_real_model()
     authorise()
-    lab = Lab.boot(directory)
+    lab = Lab.boot(directory, chat=True)
     print(f"  Debian {lab.release} at {lab.address}")
     return lab
 
@@ -106,7 +128,9 @@ def _tool(lab: Lab, louder: str, name: str, *arguments: str) -> None:
 
 def _ask(lab: Lab) -> None:
     settings = load(CHECKOUT, lab=lab.directory).hosts[NAME].settings
-    name, engine = next(iter(settings.enabled_engines.items()))
+    engines = settings.enabled_engines
+    name = next((name for name, engine in engines.items() if engine.model == smollm2.NAME), next(iter(engines)))
+    engine = engines[name]
     script = (
         _ASK.replace("ADDRESS", engine.address)
         .replace("PORT", str(engine.port))
@@ -119,9 +143,23 @@ def _ask(lab: Lab) -> None:
             f"{name} gave no answer ({''.join(done.stderr.strip().splitlines()[-1:])}). To look closer: "
             f".venv/bin/python -m lab up, then ssh -F {_shown(lab.ssh_config)} {NAME}"
         )
-    print(f"  You: {QUESTION}")
-    print(f"  {name}: {json.loads(done.stdout)!r}")
-    print("  (Its model has random weights: that it answers is the point.)")
+    print(conversation(engine.model, json.loads(done.stdout)))
+
+
+def conversation(model: str, answer: Mapping[str, Any]) -> str:
+    """Question and answer for a person, with the server's own figures; `answer`: a chat completion of llama.cpp."""
+    # A model may send anything, a terminal's control characters too.
+    words = " ".join(answer["choices"][0]["message"]["content"].split())
+    said = "".join(character if character.isprintable() else "?" for character in words)
+    timings = answer["timings"]
+    count, seconds, rate = timings["predicted_n"], timings["predicted_ms"] / 1000, timings["predicted_per_second"]
+    lines = [
+        f"You: {QUESTION}",
+        f"{model}: {said}",
+        f"({count} tokens in {seconds:.1f} s, {rate:.0f} tokens/s, by the server's own clock)",
+        *([] if model == smollm2.NAME else [NONSENSE]),
+    ]
+    return "\n".join(textwrap.fill(line, COLUMNS, initial_indent="  ", subsequent_indent="    ") for line in lines)
 
 
 _GO_ON = f"""

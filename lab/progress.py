@@ -27,6 +27,10 @@ class Reporter:
         yield lambda note: self._emit({"event": "note", "step": name, "note": note})
         self._emit({"event": "done", "step": name, "seconds": time.monotonic() - began})
 
+    def miss(self, message: str) -> None:
+        """The step that is running came to nothing, and the work goes on without it."""
+        self._emit({"event": "missing", "message": message})
+
     def fail(self, message: str) -> None:
         self._emit({"event": "failed", "message": message})
 
@@ -58,6 +62,10 @@ class Display:
             self._finish(self._paint("32", "ok"), event["step"], event["seconds"])
         elif kind == "tick":
             self.tick()
+        elif kind == "missing":
+            if self._step:
+                self._finish(self._paint("33", "skipped"), self._step, time.monotonic() - self._began)
+            self._line(f"    {event['message']}")
         elif kind == "failed" and self._step:
             self._finish(self._paint("31", "failed"), self._step, time.monotonic() - self._began)
 

@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CHOSEN = pytest.StashKey[Host]()
 SSH = pytest.StashKey[Path]()
 
+KNOWING = 100_000_000
+"""Parameters from which a language model knows what a school book says; smaller ones here are random numbers."""
+
 HOW = "name one machine: --hosts=ssh://NAME, as in group_data/hosts.yml, or --hosts=local://"
 
 # What a test can be repeated for: the name of its argument, and the names that the settings have for it.
@@ -32,6 +35,7 @@ EACH: dict[str, Callable[[Settings], Iterable[object]]] = {
     "container": lambda settings: _running_as(settings, ContainerEngine, VllmEngine),
     "computing": lambda settings: [name for name, engine in settings.enabled_engines.items() if engine.on_card],
     "service": lambda settings: _running_as(settings, NativeEngine),
+    "knowing": lambda settings: [name for name in settings.enabled_engines if _parameters(settings, name) >= KNOWING],
     "model": lambda settings: settings.needed_models,
     "consumer": lambda settings: settings.consumers,
     "user": lambda settings: settings.machine.users,
@@ -44,6 +48,12 @@ EACH: dict[str, Callable[[Settings], Iterable[object]]] = {
 
 def _running_as(settings: Settings, *kinds: type) -> list[str]:
     return [name for name, engine in settings.enabled_engines.items() if isinstance(engine, kinds)]
+
+
+def _parameters(settings: Settings, engine: str) -> int:
+    """Those of the model that an engine serves, as far as the catalogue knows them."""
+    shape = settings.models.catalogue[settings.engines[engine].model].shape
+    return 0 if shape is None else shape.parameters
 
 
 def _is_mount(settings: Settings, name: str) -> bool:
@@ -129,7 +139,7 @@ def machine(host: TestinfraHost) -> Machine:
 @pytest.fixture(autouse=True)
 def _only_engines_that_run(request: pytest.FixtureRequest, machine: Machine, settings: Settings) -> None:
     """An engine that is stopped because an alternative was chosen on the machine is as it should be."""
-    for argument in ("engine", "llama", "vllm", "container", "computing", "service"):
+    for argument in ("engine", "llama", "vllm", "container", "computing", "service", "knowing"):
         if argument in request.fixturenames:
             skip_stopped(machine, settings, request.getfixturevalue(argument))
 

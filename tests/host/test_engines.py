@@ -54,6 +54,21 @@ def test_engine_answers_whoever_has_its_key(machine: Machine, settings: Settings
     assert answer["usage"]["completion_tokens"] > 0
 
 
+QUESTION = {
+    "messages": [{"role": "user", "content": "Which gas do plants take from the air?"}],
+    **{"max_tokens": 48, "temperature": 0, "seed": 1},
+}
+
+
+def test_engine_of_a_real_model_knows_the_answer(machine: Machine, settings: Settings, knowing: str) -> None:
+    """Wrong weights, a wrong template or a broken kernel leave an engine healthy, and its answers without sense."""
+    code, text = _ask(machine, settings, knowing, "/v1/chat/completions", key_of=key_variable(knowing), body=QUESTION)
+    assert code == 200, text
+    message = json.loads(text)["choices"][0]["message"]
+    said = (message.get("reasoning_content") or "") + (message.get("content") or "")
+    assert re.search(r"carbon\s+dioxide|CO[2\u2082]", said, re.IGNORECASE), said
+
+
 def test_engine_serves_the_model_of_the_settings(machine: Machine, settings: Settings, engine: str) -> None:
     code, text = _ask(machine, settings, engine, "/v1/models", key_of=key_variable(engine))
     assert code == 200

@@ -46,15 +46,16 @@ class Machines:
         vm: bool = False,
         secure_boot: bool = False,
         converged: bool = False,
+        chat: bool = False,
     ) -> Lab:
         """A new machine of `release`; what it can be otherwise is described at `Lab.boot`.
 
         `converged`: the tool has been run against it, on another network, and everything it runs is running. Its keys
-        are those of all machines that start so.
+        are those of all machines that start so. With `chat` as well, the real model is still to be deployed.
         """
         origin = disk(release, gpu) if converged else None
         directory = self.directory(name)
-        lab = Lab.boot(directory, release=release, gpu=gpu, vm=vm, secure_boot=secure_boot, origin=origin)
+        lab = Lab.boot(directory, release=release, gpu=gpu, vm=vm, secure_boot=secure_boot, origin=origin, chat=chat)
         self._labs.append(lab)
         if converged:
             eventually(lambda: not_serving(lab), seconds=180)
@@ -88,6 +89,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cache() -> Path:
     """Everything that takes long to make, made; workers that come later wait for the first."""
     sweep()
+    machine.fetch_real_model()
     for release in RELEASES:
         machine.build(release)
     return machine.cache_directory()

@@ -25,7 +25,7 @@ PROGRAM = "/opt/rig/llama.cpp/*/build/bin/llama-server"
 @pytest.fixture(scope="module")
 def machine(machines: Machines) -> Lab:
     """A machine whose two engines are alternatives, for the tests of this module, in their order."""
-    lab = machines.boot(name="alternatives", converged=True)
+    lab = machines.boot(name="alternatives", converged=True, chat=True)
     path = lab.directory / "hosts.yml"
     hosts: dict[str, Any] = yaml.safe_load(path.read_text())
     for name in UNITS:

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.cache import Cache
+from lab.demo import NONSENSE
 from lab.machine import CHECKOUT, Lab, down, purge, running
+from lab.progress import Reporter
+from lab.recipes import smollm2
 from tests.lab.conftest import Machines
 
 
@@ -48,8 +52,20 @@ def told(done: subprocess.CompletedProcess[str]) -> str:
 def test_it_goes_from_nothing_to_an_answer_and_the_machine_keeps_running(directory: Path, first: str) -> None:
     assert re.findall(r"(?m)^\d/\d(?= )", first) == [f"{step}/6" for step in range(1, 7)]
     assert " passed" in first
-    assert re.search(r"(?m)^  You: .+\n  \S+: '.+'$", first)
+    assert re.search(r"(?m)^  You: .+\n  \S+: .+$", first)
     assert not Lab.attach(directory).leashed
+
+
+def test_the_answer_is_right_or_it_says_that_there_is_no_real_model(cache: Path, first: str) -> None:
+    said = " ".join(first.partition("Ask the deployed engine\n")[2].partition("6/6")[0].split())
+    assert "You: Which gas do plants take from the air? " in said
+    rate = re.search(r"\(\d+ tokens in [\d.]+ s, (\d+) tokens/s, by the server's own clock\)", said)
+    assert rate and int(rate[1]) > 0
+    if smollm2.found(Cache(cache, Reporter(lambda event: None))) is None:
+        assert NONSENSE in said
+    else:
+        assert re.search(r"smollm2-135m: [^(]*carbon dioxide", said), said
+        assert NONSENSE not in said
 
 
 def test_run_again_it_reuses_what_stands(directory: Path, first: str) -> None:

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ import requests
 import yaml
 
 from lab.machine import CHECKOUT, NAME, Lab
-from lab.recipes import checkpoint, model
+from lab.recipes import checkpoint, model, smollm2
 from lab.spec import HUB_PORT
 from rig.settings import load
 from rigd.models.manifest import File, Limits, Manifest, Model, dump
+from tests.lab.overrides import merged
 from tests.lab.runs import host_tests, run
 from tests.lab.traces import eventually
 
@@ -297,13 +298,18 @@ def test_the_backup_shares_its_blocks_where_the_file_system_can(machine: Lab, hu
 # Another version
 
 
-@contextmanager
-def _pinned(lab: Lab, **changes: Any) -> Iterator[None]:
+def _pinned(lab: Lab, **changes: Any) -> AbstractContextManager[None]:
     """The lab with other pins of its model, for as long as it takes."""
+    return _set(lab, {"models": {"catalogue": {"tiny": changes}}})
+
+
+@contextmanager
+def _set(lab: Lab, settings: dict[str, Any]) -> Iterator[None]:
+    """The lab with other settings, for as long as it takes."""
     path = lab.directory / "hosts.yml"
     before = path.read_text()
     hosts: dict[str, Any] = yaml.safe_load(before)
-    hosts["hosts"][NAME]["settings"]["models"]["catalogue"]["tiny"].update(changes)
+    hosts["hosts"][NAME]["settings"] = merged(hosts["hosts"][NAME]["settings"], settings)
     path.write_text(yaml.safe_dump(hosts))
     try:
         yield
@@ -363,6 +369,25 @@ def test_a_version_that_serves_nobody_leaves_the_one_before_it_to_go_back_to(mac
             assert host_tests(machine, "tests/host/test_models.py", "tests/host/test_engines.py").code == 0
             assert hub.bytes == {}
     assert run(machine).code == 0
+
+
+# Another model
+
+
+def test_an_engine_that_names_another_model_answers_with_that_one_and_the_other_engine_runs_on(
+    machine: Lab, hub: Hub
+) -> None:
+    """Comes last: it leaves the machine with that model."""
+    if smollm2.NAME not in load(CHECKOUT, lab=machine.directory).machine(NAME).settings.models.catalogue:
+        pytest.skip("pip gets no real model here, and the hand-made one answers nonsense")
+    source = smollm2.SOURCE
+    with _set(machine, {"engines": {smollm2.ENGINE: smollm2.SERVED}}):
+        changes = run(machine).changes
+        assert changes & RUNS == {"engines | Run llama-8b as a service"}
+        assert hub.bytes == {source.file: source.size}
+        assert _sha256(machine, f"/mnt/models/{smollm2.NAME}/*/{source.file}") == source.sha256
+        verdict = host_tests(machine, "tests/host/test_models.py", "tests/host/test_engines.py")
+        assert verdict.code == 0, verdict.output
 
 
 def _smaller(lab: Lab, path: str, size: int) -> list[str]:
