@@ -81,7 +81,7 @@ class Container:
 
     def cut(self) -> None:
         """What a pulled plug does: what the machine did not sync is lost."""
-        if self.alive:
+        if self._process is not None and self._process.poll() is None:
             # The cable first, so that nobody on the network hears from a machine that its disk is gone. The disk
             # before the processes: ext4 writes some files because whoever wrote them is ended.
             self._unplug()

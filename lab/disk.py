@@ -47,8 +47,10 @@ def mount(spec: Spec) -> None:
 
 
 def lose(spec: Spec) -> None:
-    """Take the disk away from the machine as a power cut does: from now on nothing is written, and what was not
-    synced is lost. What was synced comes back with the next mount."""
+    """Take the disk away from the machine, as a power cut does.
+
+    From now on nothing is written, and what was not synced is lost. What was synced comes back with the next mount.
+    """
     root = os.open(spec.root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.ioctl(root, _SHUTDOWN, _AT_ONCE)

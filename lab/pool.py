@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,8 +33,7 @@ def attach(cache: Path) -> None:
     file = cache / "disks.xfs"
     at = folder(cache)
     at.mkdir(parents=True, exist_ok=True)
-    with (cache / ".disks.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone(cache):
         if not file.exists():
             _make(file)
         # One loop device for all labs: the kernel then has one file system with many mounts. Two devices of the same
@@ -48,19 +46,31 @@ def attach(cache: Path) -> None:
 def copy(source: Path, owner: Path, cache: Path) -> None:
     """A copy of the disk `source` in the pool, with the link `owner` to it; in place when it is whole."""
     target = folder(cache) / owner.relative_to("/")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # The link first: a disk without one is anybody's to remove.
-    link = owner.with_name(f".{owner.name}.link")
-    link.unlink(missing_ok=True)
-    link.symlink_to(target)
-    link.rename(owner)
-    beside = _unfinished(target)
-    run("cp", "--sparse=always", "--reflink=auto", str(source), str(beside))
+    beside = target.with_name(f"{target.name}.part")
+    with _alone(cache):
+        # The link first: a disk without one is anybody's to remove.
+        link = owner.with_name(f".{owner.name}.link")
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        link.rename(owner)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+    try:
+        run("cp", "--sparse=always", "--reflink=auto", str(source), str(beside))
+    except LabError:
+        beside.unlink()
+        if not target.exists():
+            owner.unlink()
+        raise
     beside.rename(target)
 
 
-def _unfinished(disk: Path) -> Path:
-    return disk.with_name(f"{disk.name}.part")
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """What another lab removes, and what it makes, are never the same folder."""
+    with (cache / ".disks.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _make(file: Path) -> None:
@@ -76,20 +86,17 @@ def _device(file: Path) -> Iterator[str]:
     """The loop device of the file, which cannot vanish meanwhile; afterwards it goes with its last mount."""
     found = _find(file)
     if found is None:
-        name = subprocess.run(
-            ["losetup", "--find", "--show", str(file)], check=True, capture_output=True, text=True
-        ).stdout.strip()
-        try:
-            yield name
-        finally:
-            # A device in use is detached when it no longer is.
-            run("losetup", "--detach", name)
-    else:
-        name, held = found
-        try:
-            yield name
-        finally:
-            os.close(held)
+        run("losetup", "--find", str(file))
+        found = _find(file)
+    if found is None:
+        raise LabError(f"{file} has no loop device, though losetup gave it one")
+    name, held = found
+    try:
+        yield name
+    finally:
+        # A device in use is detached when it no longer is.
+        run("losetup", "--detach", name)
+        os.close(held)
 
 
 def _find(file: Path) -> tuple[str, int] | None:

@@ -88,7 +88,8 @@ class Supervisor:
         if not self.spec.disk.exists():
             origin = self.spec.origin or self.disk_image
             if not origin.exists():
-                raise LabError(f"the disk that {origin} leads to is gone; remove that link, and it is made again")
+                origin.unlink(missing_ok=True)
+                raise LabError(f"{origin} led to a disk that is gone; start again, and it is made again")
             with self.reporter.step(f"Copy a disk with Debian {self.spec.release}"):
                 pool.copy(origin, self.spec.disk, self.spec.cache)
         self.machine: Machine = (
@@ -312,6 +313,8 @@ class Supervisor:
                         raise LabError("a disk is copied while its machine is off; stop it first")
                     pool.copy(self.spec.disk, Path(request["to"]), self.spec.cache)
             case "restore":
+                if not Path(request["from"]).exists():
+                    raise LabError(f"there is no snapshot {request['from']}")
                 with self._lock:
                     self.machine.cut()
                     pool.copy(Path(request["from"]), self.spec.disk, self.spec.cache)

@@ -20,6 +20,11 @@ from pathlib import Path
 from lab import pool
 cache = Path(sys.argv[1])
 pool.attach(cache)
+def fails(source, owner):
+    try:
+        pool.copy(source, owner, cache)
+    except pool.LabError:
+        return True
 print("attached", flush=True)
 for line in sys.stdin:
     exec(line)
@@ -101,6 +106,16 @@ def test_two_that_mount_it_have_one_file_system_which_goes_with_the_last_of_them
     third = Holder(pool)
     third.do("assert Path(cache.parent / 'disk').read_bytes() == Path(cache.parent / 'image').read_bytes()")
     third.kill()
+
+
+def test_a_copy_that_fails_leaves_no_link_and_an_older_disk_in_place(pool: Path, tmp_path: Path) -> None:
+    holder = Holder(pool)
+    holder.copy(tmp_path / "image", tmp_path / "disk")
+    for name, there in (("disk", True), ("new", False)):
+        holder.do(f"assert fails(Path('/nowhere'), cache.parent / '{name}')")
+        assert (tmp_path / name).is_symlink() is there
+    holder.do("assert (cache.parent / 'disk').stat().st_size == 4 << 20")
+    holder.kill()
 
 
 def test_a_copy_of_a_disk_takes_no_space(pool: Path, tmp_path: Path) -> None:
