@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from rig.apt.sources import Repository
 from rig.settings.containers import Containers, Vendor
+from rig.settings.packages import CONFLICTING, VENDOR
 
-VENDOR = ["docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"]
+__all__ = ["CONFLICTING", "VENDOR"]
+
 DISTRIBUTION = {
     "debian": ["docker.io", "docker-cli", "docker-compose", "containerd", "runc"],
     "ubuntu": ["docker.io", "docker-compose-v2", "containerd", "runc"],
 }
 """The engine itself is the first of each."""
-CONFLICTING = ["docker.io", "docker-cli", "docker-compose", "podman-docker", "containerd", "runc"]
-"""Packages whose files the vendor's replace."""
 
 KEYRING = "/etc/apt/keyrings/docker.asc"
 SOURCES = "/etc/apt/sources.list.d/docker.sources"

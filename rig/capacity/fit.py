@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from itertools import combinations
 
 
 def largest_at_once(demands: Mapping[str, int], groups: Iterable[Collection[str]]) -> list[str]:
@@ -13,20 +12,74 @@ def largest_at_once(demands: Mapping[str, int], groups: Iterable[Collection[str]
 
 
 def sets_that_fit(
-    demands: Mapping[str, tuple[int, ...]], room: tuple[int, ...], groups: Collection[Collection[str]] = ()
+    demands: Mapping[str, tuple[int, ...]],
+    room: tuple[int, ...],
+    groups: Collection[Collection[str]] = (),
+    most: int | None = None,
 ) -> list[tuple[str, ...]]:
     """The largest sets of names that fit together: adding any other name would exceed one of the rooms.
 
     `demands`: bytes of each kind of memory, RAM and graphics card say, that a name takes; `room`: what there is of each
-    kind, in the same order; `groups`: names of which one runs at a time, so that no set has two of them. Tries every
-    set, which is a matter of milliseconds for the handful of engines that one machine has.
+    kind, in the same order; `groups`: names of which one runs at a time, so that no set has two of them; `most`: how
+    many sets are searched for; without it, all. The number of sets doubles with each name.
     """
-    found: list[tuple[str, ...]] = []
-    for count in range(len(demands), 0, -1):
-        for names in combinations(demands, count):
-            taken = (sum(demands[name][kind] for name in names) for kind in range(len(room)))
-            fits = all(bytes_taken <= there for bytes_taken, there in zip(taken, room, strict=True))
-            alone = all(len(set(group).intersection(names)) <= 1 for group in groups)
-            if fits and alone and not any(set(names) < set(larger) for larger in found):
-                found.append(names)
-    return found
+    search = _Search(demands, room, groups, most)
+    search.go_on(0, (), tuple(room), ())
+    order = {name: at for at, name in enumerate(demands)}
+    return sorted(search.found, key=lambda names: (-len(names), [order[name] for name in names]))
+
+
+LONGEST_SEARCH = 20_000
+"""Decisions after which a search for some sets ends with those that it has: about a second."""
+
+
+class _Search:
+    """Decides for one name after the other whether it is in the set, and leaves out no name without need."""
+
+    def __init__(
+        self,
+        demands: Mapping[str, tuple[int, ...]],
+        room: tuple[int, ...],
+        groups: Collection[Collection[str]],
+        most: int | None,
+    ) -> None:
+        self.demands = {name: taken for name, taken in demands.items() if _fits(taken, room)}
+        self.names = tuple(self.demands)
+        self.groups = [frozenset(group) for group in groups]
+        self.most = most
+        self.found: list[tuple[str, ...]] = []
+        self.steps = 0
+
+    def go_on(self, at: int, chosen: tuple[str, ...], left: tuple[int, ...], missed: tuple[str, ...]) -> None:
+        """Decide for the names from number `at` on; `left` of each room is left by the chosen ones."""
+        self.steps += 1
+        if self.most is not None and (len(self.found) >= self.most or self.steps > LONGEST_SEARCH):
+            return
+        if at == len(self.names):
+            if chosen and not any(self.addable(name, chosen, left) for name in missed):
+                self.found.append(chosen)
+            return
+        later = [name for name in self.names[at:] if self.addable(name, chosen, left)]
+        smallest = tuple(left[kind] - sum(self.demands[name][kind] for name in later) for kind in range(len(left)))
+        # Whatever is still chosen, one that was left out would fit: no set below here is as large as it can be.
+        rivals = {other for group in self.groups for other in group}
+        if any(_fits(self.demands[name], smallest) and name not in rivals for name in missed):
+            return
+        name = self.names[at]
+        if self.addable(name, chosen, left):
+            taken = self.demands[name]
+            rest = tuple(there - here for there, here in zip(left, taken, strict=True))
+            self.go_on(at + 1, (*chosen, name), rest, missed)
+            self.go_on(at + 1, chosen, left, (*missed, name))
+        else:
+            # What does not fit now does not fit later either.
+            self.go_on(at + 1, chosen, left, missed)
+
+    def addable(self, name: str, chosen: tuple[str, ...], left: tuple[int, ...]) -> bool:
+        """Whether a name fits beside the chosen ones, and is an alternative to none of them."""
+        alone = not any(name in group and not group.isdisjoint(chosen) for group in self.groups)
+        return alone and _fits(self.demands[name], left)
+
+
+def _fits(taken: tuple[int, ...], room: tuple[int, ...]) -> bool:
+    return all(here <= there for here, there in zip(taken, room, strict=True))

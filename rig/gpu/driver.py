@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rig.apt.sources import Repository
 from rig.gpu.cards import CannotDrive, Card, Modules, branch, modules
 from rig.settings import Settings
+from rig.settings.packages import DRIVERS
 
 FOLDERS = {
     ("debian", "12"): ("debian12", "3bf863cc.pub"),
@@ -30,9 +31,6 @@ TOOLKIT = (
     "libnvidia-container1",
 )
 """Packages of one source that are of use in one version only."""
-
-DRIVERS = ("nvidia-", "libnvidia-", "libcuda", "cuda-drivers")
-"""Starts of the names of the driver's packages, all of which have its version."""
 
 PINNED_NAMES = ("nvidia*", "cuda*", "libnv*", "libcuda*")
 """Names for which NVIDIA's repository is preferred; whatever else it holds does not replace the distribution's."""

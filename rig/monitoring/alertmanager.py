@@ -8,15 +8,13 @@ from typing import Any
 from urllib.parse import quote
 
 from rig.settings import Settings
-from rig.settings.monitoring import Email, Ntfy, Receiver
+from rig.settings.monitoring import NOBODY, Email, Ntfy, Receiver
 
 UNIT = "prometheus-alertmanager.service"
 SECRETS = "/etc/rig/receivers"
 """What the owner put there: a password or token for each receiver that needs one, in a file of its name."""
 CREDENTIALS = f"/run/credentials/{UNIT}"
 """Where systemd hands a copy of them to the program."""
-NOBODY = "nobody"
-"""A receiver that tells nobody: Alertmanager wants one for what no other takes."""
 TEST = "rig_test"
 """Label of an alert that is a test, with the name of the receiver that it is for."""
 SEVERITIES = ("info", "warning", "critical")

@@ -27,6 +27,12 @@ from rig.settings.machine import Gpu, Hardware
 PROMPT = 512
 """Tokens of the prompt whose first answer is estimated, unless another length is asked for."""
 
+SETS = 24
+"""Sets of engines that fit together, at most: more than anybody reads."""
+
+LONGEST_PROMPT = 100_000_000
+"""Tokens of the longest prompt: as many as the longest context of the settings."""
+
 NOTHING: Mapping[str, Model] = MappingProxyType({})
 
 
@@ -77,6 +83,8 @@ class Plan:
     gpu: Total | None
     disk: Total
     together: list[tuple[str, ...]]
+    more_together: bool = False
+    """There are other such sets, which are left out."""
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs: bytes, seconds, tokens/s; null where something is unknown."""
@@ -88,6 +96,7 @@ class Plan:
             "gpu": None if self.gpu is None else asdict(self.gpu),
             "disk": asdict(self.disk),
             "together": self.together,
+            "more_together": self.more_together,
         }
 
 
@@ -99,6 +108,12 @@ def plan(machine: str, settings: Settings, prompt: int = PROMPT, read: Mapping[s
     card = 0 if hardware.gpu is None else size_bytes(hardware.gpu.memory)
     limits = {engine.name: engine.limit for engine in engines if engine.enabled}
     on_card = {engine.name: engine.gpu.known for engine in engines if engine.enabled}
+    together = sets_that_fit(
+        {engine.name: (engine.limit, engine.gpu.known) for engine in engines},
+        (ram_for_engines(hardware), card),
+        list(alternatives(settings.engines).values()),
+        most=SETS + 1,
+    )
     return Plan(
         machine=machine,
         hardware=hardware,
@@ -110,11 +125,8 @@ def plan(machine: str, settings: Settings, prompt: int = PROMPT, read: Mapping[s
             sum(model.chosen.size for model in settings.needed_models.values()),
             None if hardware.disk is None else size_bytes(hardware.disk),
         ),
-        together=sets_that_fit(
-            {engine.name: (engine.limit, engine.gpu.known) for engine in engines},
-            (ram_for_engines(hardware), card),
-            list(alternatives(settings.engines).values()),
-        ),
+        together=together[:SETS],
+        more_together=len(together) > SETS,
     )
 
 

@@ -37,7 +37,7 @@ def _paragraphs(plan: Plan) -> list[str]:
     if plan.gpu is not None:
         lines += [f"- GPU memory: {in_words(plan.gpu.taken)} at most at once, of {_there(plan.gpu)}."]
     lines += [f"- Disk: {in_words(plan.disk.taken)} of models for the enabled engines, of {_there(plan.disk)}."]
-    return [*lines, f"- Fit together, also those that are off: {words.sets(plan.together)}."]
+    return [*lines, f"- Fit together, also those that are off: {words.sets(plan.together, plan.more_together)}."]
 
 
 def _there(total: Total) -> str:

@@ -71,7 +71,8 @@ def _engines(plan: Plan) -> Table:
 
 def _table(first: str, *others: str) -> Table:
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=True, header_style="bold")
-    table.add_column(first)
+    # A name that is cut off may be that of two engines; figures can be broken over two lines.
+    table.add_column(first, no_wrap=True, overflow="fold")
     for other in others:
         table.add_column(other, justify="right")
     return table
@@ -87,7 +88,7 @@ def _totals(plan: Plan, ascii_only: bool) -> RenderableType:
     if plan.gpu is not None:
         rows.add_row("GPU memory", *_bar(plan.gpu, ascii_only))
     rows.add_row("Models on disk", *_bar(plan.disk, ascii_only))
-    return Group("", rows, f"Fit together, also those that are off: {words.sets(plan.together)}")
+    return Group("", rows, f"Fit together, also those that are off: {words.sets(plan.together, plan.more_together)}")
 
 
 def _bar(total: Total, ascii_only: bool) -> tuple[Text, str]:

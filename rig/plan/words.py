@@ -82,9 +82,10 @@ def layers(engine: EnginePlan) -> str:
     return f"{engine.gpu_layers} of {UNKNOWN if engine.layers is None else engine.layers}"
 
 
-def sets(names: Iterable[tuple[str, ...]]) -> str:
-    """Sets of engines, one of which can run at a time."""
-    return "; or ".join(" + ".join(together) for together in names) or "none"
+def sets(names: Iterable[tuple[str, ...]], more: bool = False) -> str:
+    """Sets of engines, one of which can run at a time; `more`: there are others."""
+    written = [" + ".join(together) for together in names]
+    return "; or ".join([*written, *(["another set"] if more else [])]) or "none"
 
 
 def _size(size: str) -> str:

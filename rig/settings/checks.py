@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from rig.settings import daemon
 from rig.settings.backup import Backup
+from rig.settings.containers import Containers
 from rig.settings.engines import Containerised, Engine, LlamaEngine, NativeEngine, VllmEngine
 from rig.settings.firewall import Firewall
 from rig.settings.fitting import Finding, misfits
+from rig.settings.folders import KERNEL
 from rig.settings.machine import Hardware
-from rig.settings.models import Models, contradictions
-from rig.settings.monitoring import Email, Monitoring
-from rig.settings.storage import Storage
+from rig.settings.models import Model, Models, contradictions
+from rig.settings.monitoring import NOBODY, Email, Monitoring, Receiver
+from rig.settings.packages import CONFLICTING, DRIVERS, MONITORING_PACKAGES, VENDOR
+from rig.settings.storage import Folder, Storage
 from rig.settings.thermal import Thermal, misordered
 from rig.settings.tree import Node, plain
 from rig.settings.words import nearest_word
@@ -29,7 +33,11 @@ BACKUP = TypeAdapter(Backup)
 ENGINE: TypeAdapter[Engine] = TypeAdapter(Engine)
 FIREWALL = TypeAdapter(Firewall)
 HARDWARE = TypeAdapter(Hardware)
-MODELS = TypeAdapter(Models)
+CONTAINERS = TypeAdapter(Containers)
+MODEL = TypeAdapter(Model)
+RECEIVER: TypeAdapter[Receiver] = TypeAdapter(Receiver)
+LARGEST_CONTEXT = 2**31 - 1
+"""Tokens that llama-server can count (an int32_t: n_ctx of its common_params)."""
 MONITORING = TypeAdapter(Monitoring)
 STORAGE = TypeAdapter(Storage)
 
@@ -39,12 +47,18 @@ class _Sound:
     """The parts of the settings that are right in themselves; rules about wrong parts have to wait."""
 
     backup: Backup | None
+    containers: Containers | None
     engines: dict[str, Engine]
     firewall: Firewall | None
     hardware: Hardware | None
-    models: Models | None
+    catalogue: dict[str, Model]
+    names: frozenset[str]
+    """Models that the catalogue has, right or wrong in themselves."""
     monitoring: Monitoring | None
+    receivers: dict[str, Receiver]
     storage: Storage | None
+    users: frozenset[str]
+    packages: tuple[str, ...]
 
 
 def findings(tree: Node) -> Iterator[Finding]:
@@ -55,38 +69,61 @@ def findings(tree: Node) -> Iterator[Finding]:
     listeners = {} if sound.monitoring is None else sound.monitoring.listeners
     yield from _port_clashes(enabled, sound.firewall, listeners)
     yield from _name_clashes(enabled, listeners)
-    if sound.models is not None:
-        yield from _unknown_models(sound.engines, sound.models)
-        yield from _unpinned_models(enabled, sound.models)
+    yield from _unknown_models(sound.engines, sound.names)
+    yield from _unpinned_models(enabled, sound.catalogue)
+    yield from _too_many_tokens(sound.engines)
     yield from _lonely(enabled, _groups(tree))
     if sound.firewall is not None:
         yield from _opened_engines(enabled, sound.firewall)
         yield from _opened_in_vain(listeners, sound.firewall)
     if sound.monitoring is not None:
         yield from _thermal(sound.monitoring.thermal, enabled)
-        yield from _impossible_logins(sound.monitoring)
+    yield from _impossible_receivers(sound.receivers)
     if sound.hardware is not None:
-        yield from misfits(enabled, sound.models, sound.hardware)
+        yield from misfits(enabled, Models.model_construct(catalogue=sound.catalogue), sound.hardware)
+    if sound.containers is not None:
+        yield from ((("containers", "daemon", key), said) for key, said in daemon.problems(sound.containers.daemon))
+    yield from _removed_packages(sound)
     if sound.storage is not None and sound.backup is not None:
         yield from _backup_of_itself(sound.backup, sound.storage)
+    if sound.backup is not None:
+        yield from _endless_backup(sound.backup)
     if sound.storage is not None:
         yield from _shared_folder(sound.storage)
+        yield from _one_disk(sound.storage)
+        yield from _homes(sound.storage, sound.users)
+        yield from _closed_models(enabled, sound.storage.models)
 
 
 def _sound_parts(tree: Node) -> _Sound:
     """Each part that passes on its own, so that one wrong value does not hide the rules that others break."""
-    engines = tree.child("engines")
-    written = engines.value if engines is not None and isinstance(engines.value, dict) else {}
-    judged = {name: _sound(ENGINE, node) for name, node in written.items()}
+    packages = tree.at(("machine", "packages"))
+    listed = packages.value if packages is not None and isinstance(packages.value, list) else []
     return _Sound(
         backup=_sound(BACKUP, tree.child("backup")),
-        engines={name: engine for name, engine in judged.items() if engine is not None},
+        containers=_sound(CONTAINERS, tree.child("containers")),
+        engines=_sound_members(ENGINE, tree.child("engines")),
         firewall=_sound(FIREWALL, tree.child("firewall")),
         hardware=_sound(HARDWARE, tree.at(("machine", "hardware"))),
-        models=_sound(MODELS, tree.child("models")),
+        catalogue=_sound_members(MODEL, tree.at(("models", "catalogue"))),
+        names=frozenset(_members(tree.at(("models", "catalogue")))),
         monitoring=_sound(MONITORING, tree.child("monitoring")),
+        receivers=_sound_members(RECEIVER, tree.at(("monitoring", "receivers"))),
         storage=_sound(STORAGE, tree.child("storage")),
+        users=frozenset(_members(tree.at(("machine", "users")))),
+        packages=tuple(str(package.value) for package in listed),
     )
+
+
+def _members(node: Node | None) -> dict[str, Node]:
+    """What a mapping holds; nothing where there is none."""
+    return node.value if node is not None and isinstance(node.value, dict) else {}
+
+
+def _sound_members(kind: TypeAdapter[Part], node: Node | None) -> dict[str, Part]:
+    """Those members of a mapping that are right in themselves."""
+    judged = {name: _sound(kind, member) for name, member in _members(node).items()}
+    return {name: member for name, member in judged.items() if member is not None}
 
 
 def _sound(kind: TypeAdapter[Part], node: Node | None) -> Part | None:
@@ -107,6 +144,74 @@ def _shared_folder(storage: Storage) -> Iterator[Finding]:
         yield ("storage", "backup", "path"), sentence
 
 
+def _one_disk(storage: Storage) -> Iterator[Finding]:
+    """Models and backups on one disk, which would be lost together."""
+    models, backup = storage.models.mount, storage.backup.mount
+    if models is not None and backup is not None and models.source.lower() == backup.source.lower():
+        sentence = (
+            f"is {backup.source}, the disk of the models, which are lost with it; write another disk, or mount: null"
+        )
+        yield ("storage", "backup", "mount", "source"), sentence
+
+
+def _homes(storage: Storage, users: Collection[str]) -> Iterator[Finding]:
+    """Folders that are somebody's home, whose owner and permissions would change."""
+    for name, path in (("models", storage.models.path), ("backup", storage.backup.path)):
+        user = next((user for user in users if path == f"/home/{user}"), None)
+        if user is not None:
+            sentence = f"{path} is the home of {user}, who could not log in any more; write a folder inside it"
+            yield ("storage", name, "path"), sentence
+
+
+def _closed_models(engines: Mapping[str, Engine], folder: Folder) -> Iterator[Finding]:
+    """Permissions of the models' folder that keep native engines out: each runs as a user of its own."""
+    native = next((name for name, engine in engines.items() if isinstance(engine, NativeEngine)), None)
+    if native is not None and not int(folder.mode[-1]) & 1:
+        remedy = f"write {folder.mode[:-1]}{int(folder.mode[-1]) | 5} in quotes"
+        sentence = f"{folder.mode} keeps out engine {native}, which runs as a user of its own; {remedy}"
+        yield ("storage", "models", "mode"), sentence
+
+
+def _endless_backup(backup: Backup) -> Iterator[Finding]:
+    """Folders that the kernel makes up while they are read."""
+    for number, path in enumerate(backup.paths):
+        folder = next((folder for folder in KERNEL if _overlap(folder, path)), None)
+        if folder is not None and PurePosixPath(path).is_relative_to(folder):
+            sentence = f"{path} lies in {folder}, which is in memory only and made up while it is read; remove it"
+            yield ("backup", "paths", number), sentence
+
+
+def _too_many_tokens(engines: Mapping[str, Engine]) -> Iterator[Finding]:
+    """Contexts that llama-server cannot count: it is given those of all sequences as one number of 32 bits."""
+    for name, engine in engines.items():
+        if isinstance(engine, LlamaEngine) and engine.total_context > LARGEST_CONTEXT:
+            sentence = (
+                f"{engine.context} tokens x {engine.sequences} sequences are more than the {LARGEST_CONTEXT} that "
+                f"llama-server can count; write {LARGEST_CONTEXT // engine.sequences} or less"
+            )
+            yield ("engines", name, "context"), sentence
+
+
+def _removed_packages(sound: _Sound) -> Iterator[Finding]:
+    """Packages that the deploy itself removes, or takes from elsewhere: they would come and go at every run."""
+    gone: dict[str, str] = {}
+    if sound.containers is not None:
+        vendor = sound.containers.source == "vendor"
+        reason = f"containers.source: {sound.containers.source} "
+        gone |= dict.fromkeys(CONFLICTING if vendor else VENDOR, f"{reason}removes it")
+        gone |= dict.fromkeys(VENDOR if vendor else (), f"{reason}installs it by itself")
+    if sound.monitoring is not None and not sound.monitoring.enabled:
+        gone |= dict.fromkeys(MONITORING_PACKAGES, "monitoring.enabled: false removes it")
+    for number, package in enumerate(sound.packages):
+        if package in gone:
+            yield ("machine", "packages", number), f"is '{package}', and {gone[package]}; remove it here"
+        elif package.startswith(DRIVERS):
+            yield (
+                ("machine", "packages", number),
+                f"is '{package}', and gpu installs the driver by itself; remove it here",
+            )
+
+
 def _overlap(one: str, other: str) -> bool:
     """Whether one of two paths is the other, or lies in it."""
     return PurePosixPath(one).is_relative_to(other) or PurePosixPath(other).is_relative_to(one)
@@ -118,7 +223,7 @@ def _backup_of_itself(backup: Backup, storage: Storage) -> Iterator[Finding]:
     for number, path in enumerate(backup.paths):
         if _overlap(folder, path):
             sentence = f"{path} and the backup in {folder} hold each other; write folders that are apart from it"
-            yield ("backup", "paths", str(number)), sentence
+            yield ("backup", "paths", number), sentence
 
 
 def _thermal(thermal: Thermal, engines: Mapping[str, Engine]) -> Iterator[Finding]:
@@ -166,14 +271,14 @@ def _name_clashes(engines: Mapping[str, Engine], listeners: Mapping[str, int]) -
         yield ("engines", "grafana"), sentence
 
 
-def _unknown_models(engines: Mapping[str, Engine], models: Models) -> Iterator[Finding]:
+def _unknown_models(engines: Mapping[str, Engine], models: Collection[str]) -> Iterator[Finding]:
     """Engines whose model or projector the catalogue does not have."""
     for name, engine in engines.items():
         projector = engine.projector if isinstance(engine, LlamaEngine) else None
         for key, wanted in (("model", engine.model), ("projector", projector)):
-            if wanted is None or wanted in models.catalogue:
+            if wanted is None or wanted in models:
                 continue
-            meant = nearest_word(wanted, models.catalogue)
+            meant = nearest_word(wanted, models)
             remedy = f"write '{meant}'" if meant else "add it there or write one of its names"
             yield ("engines", name, key), f"'{wanted}' is not in models.catalogue; {remedy}"
 
@@ -199,14 +304,14 @@ def _lonely(engines: Mapping[str, Engine], groups: list[object]) -> Iterator[Fin
             )
 
 
-def _unpinned_models(engines: Mapping[str, Engine], models: Models) -> Iterator[Finding]:
+def _unpinned_models(engines: Mapping[str, Engine], models: Mapping[str, Model]) -> Iterator[Finding]:
     """Entries of the catalogue that contradict themselves, and files that an enabled engine needs and nobody knows."""
-    for name, model in models.catalogue.items():
+    for name, model in models.items():
         for path, sentence in contradictions(name, model):
             yield ("models", "catalogue", name, *path), sentence
     for engine, entry in engines.items():
         for name in entry.model_names:
-            found = models.catalogue.get(name)
+            found = models.get(name)
             if found is not None and found.chosen.files == ():
                 sentence = f"are not known yet, and engine {engine} needs them; run python -m rig lock {name}"
                 yield ("models", "catalogue", name, "files"), sentence
@@ -231,9 +336,12 @@ def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterat
             yield ("firewall", "allow", rule, "port"), sentence
 
 
-def _impossible_logins(monitoring: Monitoring) -> Iterator[Finding]:
-    """Logins at mail servers without a password, or with one that everybody on the way could read."""
-    for name, receiver in monitoring.receivers.items():
+def _impossible_receivers(receivers: Mapping[str, Receiver]) -> Iterator[Finding]:
+    """Receivers whose name is taken, and logins without a password, or with one that everybody could read."""
+    for name, receiver in receivers.items():
+        if name == NOBODY:
+            sentence = "is the name of the receiver that hears of nothing; give the receiver another name"
+            yield ("monitoring", "receivers", name), sentence
         if not isinstance(receiver, Email) or receiver.user is None:
             continue
         if not receiver.secret:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
-from rig.settings.types import Section, Shape, Url
+from rig.settings import daemon as daemon_json
+from rig.settings.types import Section, Shape, Text, Url
 
 Fingerprint = Annotated[
     str, Shape(r"[0-9A-F]{40}", "a key fingerprint", "its 40 upper-case hexadecimal digits without spaces")
@@ -15,7 +16,7 @@ Fingerprint = Annotated[
 EngineVersion = Annotated[
     str,
     Shape(
-        r"([0-9]+:)?[0-9]+([.+~-][0-9A-Za-z]+)*",
+        r"(?=.{1,100}$)([0-9]+:)?[0-9]+([.+~-][0-9A-Za-z]+)*",
         "a version of the container engine",
         'the first of its numbers or all of them, in quotes, such as "29.1" or "26.1.5+dfsg1-9"',
     ),
@@ -50,6 +51,6 @@ class Containers(Section):
         description="Version of the container engine, or how it begins, in quotes; null for the one that is there."
     )
     vendor: Vendor = Field(description="The vendor's apt repository; used when `source` is vendor.")
-    daemon: dict[str, JsonValue] = Field(
+    daemon: dict[Text, Annotated[JsonValue, AfterValidator(daemon_json.visible)]] = Field(
         description="Keys merged into /etc/docker/daemon.json; other keys of that file stay as they are."
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rig.settings.problems import Problem, SettingsError
 from rig.settings.schema import Schema, known_keys, types_at
 from rig.settings.tree import Node, is_text, merge, parse_scalar
-from rig.settings.words import nearest_word
+from rig.settings.words import either, nearest_word
 
 SOURCE = "--data"
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", type(None): "null", str: "string"}
@@ -35,7 +35,7 @@ def lay_on(settings: Node, dotted: str, text: str, schema: Schema) -> Node:
         raise SettingsError([Problem(SOURCE, None, dotted, "is not UTF-8 text; write it as such")])
     path = _split(settings, dotted, schema)
     if path is None:
-        raise SettingsError([Problem(SOURCE, None, dotted, _unknown(settings, dotted))])
+        raise SettingsError([Problem(SOURCE, None, dotted, _unknown(settings, dotted, schema))])
     replaced = settings.at(path)
     if replaced is not None and isinstance(replaced.value, dict | list):
         sentence = f"holds several values and {SOURCE} gives one; write it in group_data"
@@ -61,8 +61,22 @@ def _split(settings: Node, dotted: str, schema: Schema, above: tuple[str, ...] =
     return None
 
 
-def _unknown(settings: Node, dotted: str) -> str:
-    """The sentence for a path that leads nowhere."""
+def _unknown(settings: Node, dotted: str, schema: Schema) -> str:
+    """The sentence for a path that leads nowhere: what is like it beside where it leaves the known ones."""
+    steps = dotted.split(".")
+    for count in range(len(steps) - 1, 0, -1):
+        known = ".".join(steps[:count])
+        above = _split(settings, known, schema)
+        if above is None:
+            continue
+        here = settings.at(above)
+        written = here.value if here is not None and isinstance(here.value, dict) else {}
+        beside = [*{**known_keys(schema, settings, above), **written}]
+        rest = ".".join(steps[count:])
+        meant = nearest_word(rest, beside) or nearest_word(steps[count], beside)
+        if meant is not None:
+            return f"unknown key; write {known}.{meant}"
+        return f"unknown key; write {either(beside)} below {known}" if beside else f"unknown key; write {known} alone"
     meant = nearest_word(dotted, _dotted_paths(settings)) or "a path such as machine.timezone"
     return f"unknown key; write {meant}"
 

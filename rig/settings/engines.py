@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from rig.capacity.units import size_bytes
+from rig.settings.arguments import refuse_first, refuse_llama, refuse_vllm
 from rig.settings.problems import show
-from rig.settings.types import CatalogueName, LoopbackAddress, Name, Section, Sha256, Shape, Size, Url
+from rig.settings.types import CatalogueName, LoopbackAddress, Name, Section, Sha256, Shape, Size, Url, sized
 
 LLAMA_OWN = {
     "-m": "model",
@@ -38,6 +39,10 @@ LLAMA_OWN = {
     "-ctxcp": "what the plan counts",
     "--ctx-checkpoints": "what the plan counts",
     "--swa-checkpoints": "what the plan counts",
+    "--fit": "what fits, which is computed beforehand",
+    "-fit": "what fits, which is computed beforehand",
+    "--metrics": "the monitoring, which needs it",
+    "--no-slots": "the rule that nobody sees the prompts of others",
     "--api-key": "the key that secrets generates",
     "--api-key-file": "the key that secrets generates",
 }
@@ -50,40 +55,20 @@ VLLM_OWN = {
     "--port": "port",
     "--max-model-len": "context",
     "--max-num-seqs": "sequences",
+    "--model-tag": "model",
     "--gpu-memory-utilization": "gpu_utilization",
     "--kv-cache-dtype": "kv_cache",
     "--api-key": "the key that secrets generates",
 }
 """The same for vLLM."""
 
-VLLM_NEVER = {
-    "--quantization": "the checkpoint says how it is quantized, and vLLM stops where the two differ",
-    "-q": "the checkpoint says how it is quantized, and vLLM stops where the two differ",
-    "--download-dir": "models are fetched and verified by rig-models, and the engine reaches no hub",
-    "--trust-remote-code": "it would run programs that came with a model",
-}
-"""Arguments of vLLM that are refused, and why."""
-
-
-def _option(value: str) -> str:
-    """An argument without its value, which is not shown: it may be a key."""
-    return value.partition("=")[0]
-
 
 def _free_llama_argument(value: str) -> str:
-    if (option := _option(value)) in LLAMA_OWN:
-        raise ValueError(f"{show(option)} is already passed, from {LLAMA_OWN[option]}; remove it here")
-    return value
+    return refuse_llama(value, LLAMA_OWN)
 
 
 def _free_vllm_argument(value: str) -> str:
-    # vLLM takes underscores for dashes.
-    option = _option(value).replace("_", "-")
-    if option in VLLM_OWN:
-        raise ValueError(f"{show(option)} is already passed, from {VLLM_OWN[option]}; remove it here")
-    if option in VLLM_NEVER:
-        raise ValueError(f"{show(option)} must not be passed: {VLLM_NEVER[option]}; remove it here")
-    return value
+    return refuse_vllm(value, VLLM_OWN)
 
 
 def _tar(value: str) -> str:
@@ -96,7 +81,8 @@ def _tar(value: str) -> str:
 Image = Annotated[
     str,
     Shape(
-        r"[a-z0-9][A-Za-z0-9.:/_-]*@sha256:[0-9a-f]{64}",
+        r"(?=.{1,400}$)[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+        r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?@sha256:[0-9a-f]{64}",
         "an image with its digest",
         "repository:tag@sha256:<64 hexadecimal digits>",
     ),
@@ -104,12 +90,12 @@ Image = Annotated[
 RelativePath = Annotated[
     str,
     Shape(
-        r"(?!(.*/)?\.{1,2}(/|$))[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*",
+        r"(?!(.*/)?\.{1,2}(/|$))(?=.{1,500}$)[A-Za-z0-9._+-]{1,200}(/[A-Za-z0-9._+-]{1,200})*",
         "a path inside the archive",
         "one such as llama-b11146/llama-server",
     ),
 ]
-Word = Annotated[str, Shape(r"[^\s\"'\\$%]+", "an argument", "it without spaces, quotes, backslashes, $ and %")]
+Word = Annotated[str, Shape(r"[^\s\"'\\$%]{1,1000}", "an argument", "it without spaces, quotes, backslashes, $ and %")]
 LlamaArgument = Annotated[Word, AfterValidator(_free_llama_argument)]
 VllmArgument = Annotated[Word, AfterValidator(_free_vllm_argument)]
 
@@ -143,12 +129,16 @@ class CommonEngine(Section):
         default=8192, ge=256, le=100_000_000, description="Longest context of one sequence, in tokens."
     )
     sequences: int = Field(default=1, ge=1, le=256, description="Requests served at the same time, a number.")
-    memory: Size = Field(default="16G", description="RAM it may take before it is killed, as a size such as 16G.")
+    memory: Annotated[Size, sized("64M", "1000T", "no server fits into it")] = Field(
+        default="16G", description="RAM it may take before it is killed, as a size such as 16G."
+    )
     overhead: Size = Field(
         default="1G",
         description="Memory for computing, beside weights and context, as a size such as 1G; an assumption.",
     )
-    cpus: float = Field(default=12, gt=0, description="Processors it may keep busy, a number such as 12 or 1.5.")
+    cpus: float = Field(
+        default=12, ge=0.1, le=1024, description="Processors it may keep busy, a number such as 12 or 1.5."
+    )
     health_timeout: int = Field(
         default=900, ge=1, le=86_400, description="Seconds it may take from start to healthy, a day at most."
     )
@@ -179,7 +169,7 @@ class LlamaEngine(CommonEngine):
         default="1G",
         description="RAM for earlier prompts, as a size such as 1G, so as not to compute them again; 0: none.",
     )
-    arguments: tuple[LlamaArgument, ...] = Field(
+    arguments: Annotated[tuple[LlamaArgument, ...], AfterValidator(refuse_first)] = Field(
         default=(), description="Further arguments of the server, one word each, as its --help lists them."
     )
 
@@ -245,14 +235,14 @@ class VllmEngine(CommonEngine):
     )
     gpu_utilization: float = Field(
         default=0.80,
-        gt=0,
+        ge=0.05,
         le=1,
         description="Part of the graphics card's memory that it takes for itself at its start, 0 to 1.",
     )
     kv_cache: Literal["auto", "fp8"] = Field(
         default="auto", description="Kind of the numbers in the KV cache: auto (16 bits, as the model's) or fp8 (8)."
     )
-    arguments: tuple[VllmArgument, ...] = Field(
+    arguments: Annotated[tuple[VllmArgument, ...], AfterValidator(refuse_first)] = Field(
         default=(), description="Further arguments of the server, one word each, as its --help lists them."
     )
 

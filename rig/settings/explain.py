@@ -6,29 +6,92 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rig.settings.problems import Problem, show
-from rig.settings.schema import Schema, known_keys
-from rig.settings.tree import Node, Step
+from rig.settings.schema import Schema, known_keys, variants_at
+from rig.settings.tree import Node, Step, replaced
 from rig.settings.words import either, nearest_word
 
 Details = dict[str, Any]
+WHOLE = r"0|-?[1-9][0-9]{0,17}"
+"""A whole number as text."""
+Validate = Callable[[Node], list[ErrorDetails]]
+"""Gives what the validator finds wrong with a tree; nothing where it is right."""
 
 
-def explain(error: ValidationError, root: Node, schema: Schema) -> Iterator[Problem]:
-    """A problem for each finding of the validator, placed where the offending value was written."""
-    for found in error.errors(include_url=False):
-        path = _path_in(root, found)
-        node = root.nearest(path)
-        if found["type"] == "extra_forbidden":
-            yield root.problem(path, _unknown_key(path, known_keys(schema, root, path[:-1])))
-        elif found["type"] == "missing":
-            description = known_keys(schema, root, path[:-1]).get(str(path[-1]), "")
-            yield root.problem(path, f"is missing; add it: {description}".rstrip(": "))
+def explain(validate: Validate, root: Node, schema: Schema) -> Iterator[Problem]:
+    """A problem for each finding of the validator, placed where the offending value was written.
+
+    The remedies are tried: where one would be refused as well, the second reason is given instead of the first, and
+    what was hidden behind the first is reported with it.
+    """
+    first = {_path_in(root, found): found for found in validate(root)}
+    mended = root
+    for path, found in first.items():
+        remedy = _remedy(found, path, root, schema)
+        if remedy is not None:
+            mended = replaced(mended, path, remedy)
+    second = {} if mended is root else {_path_in(mended, found): found for found in validate(mended)}
+    for path, found in first.items():
+        if path in second and second[path]["type"] != found["type"]:
+            yield from _problem(second[path], path, root, mended, schema)
         else:
-            yield root.problem(path, _sentence(found, node))
+            yield from _problem(found, path, root, root, schema)
+    for path, found in second.items():
+        if path not in first:
+            yield from _problem(found, path, root, mended, schema)
+
+
+def _problem(found: ErrorDetails, path: tuple[Step, ...], root: Node, seen: Node, schema: Schema) -> Iterator[Problem]:
+    """The problem of a finding about the tree `seen`, placed in `root`; none of what was reported already."""
+    if root.nearest(path).broken:
+        return
+    node = seen.nearest(path)
+    if found["type"] == "extra_forbidden":
+        yield root.problem(path, _unknown_key(path, known_keys(schema, seen, path[:-1])))
+    elif found["type"] == "missing":
+        description = known_keys(schema, seen, path[:-1]).get(str(path[-1]), "")
+        yield root.problem(path, f"is missing; add it: {description}".rstrip(": "))
+    elif found["type"] == "union_tag_not_found":
+        yield root.problem(path, f"is missing; write {either(_tags(found, path, seen, schema))}")
+    elif found["type"] == "too_short" and isinstance(node.value, list) and node.value:
+        # The validator counts the right ones only; each wrong one has a problem of its own.
+        return
+    else:
+        yield root.problem(path, _sentence(found, node))
+
+
+def _remedy(found: ErrorDetails, path: tuple[Step, ...], root: Node, schema: Schema) -> str | int | None:
+    """The value that the sentence for a finding says to write; None where it leaves a choice."""
+    node, kind = root.nearest(path), found["type"]
+    if node.broken:
+        return None
+    if kind == "string_type" and isinstance(node.value, int | float):
+        return node.text
+    if kind in ("int_type", "int_from_float") and isinstance(node.value, str):
+        return int(node.value) if re.fullmatch(WHOLE, node.value) else None
+    if kind == "union_tag_invalid":
+        return nearest_word(str(found.get("ctx", {})["tag"]), _tags(found, path, root, schema))
+    if kind == "union_tag_not_found":
+        return _likely_tag(found, path, root, schema)
+    return None
+
+
+def _tags(found: ErrorDetails, path: tuple[Step, ...], root: Node, schema: Schema) -> list[str]:
+    """What the key may be that decides which kind of mapping it is."""
+    untagged = replaced(root, path, None)
+    variants = variants_at(schema, untagged, path[:-1])
+    return [str(variant["properties"][path[-1]]["const"]) for variant in variants]
+
+
+def _likely_tag(found: ErrorDetails, path: tuple[Step, ...], root: Node, schema: Schema) -> str | None:
+    """The first kind that has all the keys which are written; None where none has."""
+    node = root.nearest(path)
+    written = set(node.value) if isinstance(node.value, dict) else set()
+    variants = variants_at(schema, root, path[:-1])
+    fitting = [variant for variant in variants if written <= set(variant["properties"])]
+    return str(fitting[0]["properties"][path[-1]]["const"]) if fitting else None
 
 
 def _path_in(root: Node, found: ErrorDetails) -> tuple[Step, ...]:
@@ -82,7 +145,7 @@ def _not_text(value: object, details: Details, node: Node) -> str:
 
 
 def _not_whole(value: object, details: Details, node: Node) -> str:
-    if isinstance(value, str) and re.fullmatch(r"0|-?[1-9][0-9]*", value):
+    if isinstance(value, str) and re.fullmatch(WHOLE, value):
         return f'must be a number, and "{value}" in quotes is text; write {value}'
     return f"must be a whole number, {_not(value)}; write digits only"
 
@@ -109,10 +172,6 @@ def _not_listed(value: object, details: Details, node: Node) -> str:
     return f"must be {either(allowed)}, {_not(value)}; write {either([meant] if meant else allowed)}"
 
 
-def _tag_missing(value: object, details: Details, node: Node) -> str:
-    return "is missing; write 'container', 'native' or 'vllm'"
-
-
 def _tag_unknown(value: object, details: Details, node: Node) -> str:
     allowed = re.findall(r"'([^']*)'", str(details["expected_tags"]))
     meant = nearest_word(str(details["tag"]), allowed)
@@ -121,6 +180,10 @@ def _tag_unknown(value: object, details: Details, node: Node) -> str:
 
 def _too_few(value: object, details: Details, node: Node) -> str:
     return f"is empty; write at least {details['min_length']} entry"
+
+
+def _too_long(value: object, details: Details, node: Node) -> str:
+    return f"has {len(str(value))} letters; write {details['max_length']} at most"
 
 
 def _bound(words: str, limit: str) -> Callable[[object, Details, Node], str]:
@@ -153,9 +216,9 @@ SENTENCES: dict[str, Callable[[object, Details, Node], str]] = {
     "model_attributes_type": _not_mapping,
     "tuple_type": _not_list,
     "literal_error": _not_listed,
-    "union_tag_not_found": _tag_missing,
     "union_tag_invalid": _tag_unknown,
     "too_short": _too_few,
+    "string_too_long": _too_long,
     "greater_than": _bound("more than", "gt"),
     "greater_than_equal": _bound("at least", "ge"),
     "less_than_equal": _bound("at most", "le"),

@@ -66,15 +66,20 @@ class _Wish:
 
 def misfits(engines: Mapping[str, Engine], models: Models | None, hardware: Hardware) -> Iterator[Finding]:
     """Every enabled engine, and every sum of them, that asks for more than there is."""
+    if ram_for_engines(hardware) == 0:
+        sentence = f"{hardware.ram_reserve} leaves nothing of the {hardware.ram} of machine.hardware.ram; write less"
+        yield ("machine", "hardware", "ram_reserve"), sentence
+        return
     wishes = {} if models is None else _wishes(engines, models, hardware)
     impossible = dict(_impossible(wishes))
     short = {name: finding for name, wish in wishes.items() if name not in impossible and (finding := _shortage(wish))}
     for name, (key, sentence) in (impossible | short).items():
         yield ("engines", name, key), sentence
     yield from _too_many_threads(engines, hardware)
-    if not short and not impossible:
-        yield from _too_much_together(engines, wishes, hardware)
-        yield from _too_much_on_card(engines, wishes, hardware)
+    # Those that do not fit alone have to change first; where the others are too much already, that is known now.
+    fitting = {name: engine for name, engine in engines.items() if name not in short and name not in impossible}
+    yield from _too_much_together(fitting, wishes, hardware)
+    yield from _too_much_on_card(fitting, {name: wishes[name] for name in fitting if name in wishes}, hardware)
     if models is not None:
         yield from _too_small_disk(engines, models, hardware)
 
@@ -136,7 +141,10 @@ def _vllm_shortage(wish: _Wish, engine: VllmEngine) -> Advice:
         return "gpu_utilization", f"{granted}, and {needs}; write {enough:.2f}"
     if fixed < card * UTILIZATION and engine.gpu_utilization < UTILIZATION:
         return "gpu_utilization", f"{granted}, and {needs}; write {UTILIZATION:.2f} and a shorter context"
-    return "model", f"{needs}, and the graphics card has {in_words(card)}; write a smaller model"
+    return (
+        "model",
+        f"{needs}, and the graphics card has {in_words(card)}; write a smaller model, or correct machine.hardware.gpu",
+    )
 
 
 def _card_shortage(wish: _Wish) -> Advice:
@@ -175,8 +183,15 @@ def _ram_shortage(wish: _Wish) -> Advice:
         return key, f"{arithmetic} after {_fixed(need)}; write {_either(offers)}"
     if larger is not None:
         return "memory", f"is {engine.memory}, and the engine needs {_whole(need)}; write {larger}"
-    room = ram_for_engines(wish.hardware)
-    return "model", f"needs {_whole(need)}, and the machine has {in_words(room)} for engines; write a smaller model"
+    return (
+        "model",
+        f"needs {_whole(need)}, and {_room(wish.hardware)}; write a smaller model, or correct machine.hardware.ram",
+    )
+
+
+def _room(hardware: Hardware) -> str:
+    room = in_words(ram_for_engines(hardware))
+    return f"the machine has {room} for engines ({hardware.ram} less {hardware.ram_reserve})"
 
 
 def _card(wish: _Wish) -> int:
@@ -302,7 +317,7 @@ def _too_much_together(
         yield (
             ("engines", goer, "enabled"),
             f"{arithmetic}; write false here or at another of them, or make them alternatives (alternatives: NAME at "
-            "each), of which one runs at a time",
+            "each), of which one runs at a time; or correct machine.hardware.ram",
         )
 
 

@@ -12,20 +12,25 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from rig.settings.problems import show
 from rig.settings.root import Settings
-from rig.settings.types import Port, Section, Shape, UserName
+from rig.settings.types import HOST, Port, Section, Shape, UserName, one_line
 
 LOCAL = "@local"
 LAB_GROUPS = ("lab", "lab-gpu", "lab-vm")
 RESERVED_GROUPS = ("all", "hosts")
+DEVICE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}"
+"""The name of a network interface, behind the % of an address that is valid on one network only."""
 
 
 def _address(value: str) -> str:
     """An IP address, a host name, or @local."""
-    if value == LOCAL or _is_ip(value):
+    if value == LOCAL:
+        return value
+    one_line(value)
+    bare, zone, device = value.partition("%")
+    if _is_ip(bare) and (not zone or ("." not in bare and re.fullmatch(DEVICE, device))):
         return value
     labels = value.split(".")
-    named = all(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", label) for label in labels)
-    if named and not labels[-1].isdigit():
+    if re.fullmatch(HOST, value) and len(value) <= 253 and not labels[-1].isdigit():
         return value
     raise ValueError(f'{show(value)} is not an address; write an IP address, a host name, or "{LOCAL}"')
 
@@ -66,11 +71,16 @@ HostName = Annotated[
 ]
 GroupName = Annotated[
     str,
-    Shape(r"[a-z][a-z0-9_-]*", "a group name", "lower-case letters, digits, - and _ only"),
+    Shape(r"[a-z][a-z0-9_-]{0,62}", "a group name", "lower-case letters, digits, - and _ only, 63 at most"),
     AfterValidator(_group),
 ]
 FilePath = Annotated[
-    str, Shape(r"[^\s]+", "a path", "one without spaces, such as ~/.ssh/id_ed25519"), AfterValidator(_home)
+    str,
+    # It is shown in commands to be copied.
+    Shape(
+        r"[\w~./+-][\w~./@:,=+-]{0,999}", "a path", "one such as ~/.ssh/id_ed25519, without spaces and signs of a shell"
+    ),
+    AfterValidator(_home),
 ]
 
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, reduce
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from rig.settings.checks import findings
 from rig.settings.data import lay_on
 from rig.settings.explain import explain
-from rig.settings.hosts import LAB_GROUPS, LOCAL, Host, HostEntry, HostsFile, given_path, lab_is_running
+from rig.settings.hosts import LAB_GROUPS, LOCAL, GroupName, Host, HostEntry, HostsFile, given_path, lab_is_running
 from rig.settings.problems import NoMachine, Problem, SettingsError
 from rig.settings.root import Settings
 from rig.settings.schema import Schema
-from rig.settings.tree import Node, Step, merge, plain, read
+from rig.settings.tree import Node, Step, merge, plain, read_what_can_be
 from rig.settings.words import either, nearest_word
 
 Model = TypeVar("Model", bound=BaseModel)
 
+GROUP: TypeAdapter[str] = TypeAdapter(GroupName)
 NO_DATA: Mapping[str, str] = MappingProxyType({})
 
 
@@ -103,6 +105,8 @@ class _Files:
         self.is_lab = lab is not None
         self.hosts_path = (lab or root / "group_data") / "hosts.yml"
         self.problems: list[Problem] = []
+        self.unread = False
+        """Something in a file could not be read, so that nobody knows what is missing."""
         self.groups: dict[str, Node | None] = {}
         self.base = self.read(root / "group_data" / "all.yml")
         self.hosts = self.read(self.hosts_path)
@@ -110,11 +114,14 @@ class _Files:
     def read(self, path: Path) -> Node | None:
         """A file's content, or None after its problems have been noted."""
         shown = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+        root: Node | None
         try:
-            return read(path, str(shown))
+            root, problems = read_what_can_be(path, str(shown))
         except SettingsError as error:
-            self.problems.extend(error.problems)
-            return None
+            root, problems = None, list(error.problems)
+        self.problems.extend(problems)
+        self.unread |= bool(problems)
+        return root
 
     def inventory(self, data: Mapping[str, str]) -> Inventory:
         """Every machine, or every problem."""
@@ -167,9 +174,7 @@ class _Files:
     def host(self, name: str, entry: Node, data: Mapping[str, str]) -> Host | None:
         """One machine with its settings, or None after its problems have been noted."""
         layers = [self.base, *self.group_layers(name, entry), *_own_layer(entry)]
-        if any(layer is None for layer in layers):
-            return None
-        settings = self.settings([layer for layer in layers if layer is not None], data, name)
+        settings = self.settings(layers, data, name)
         try:
             said = HostEntry.model_validate_json(json.dumps(plain(entry)))
         except ValidationError:
@@ -195,7 +200,7 @@ class _Files:
         for index, member in enumerate(members):
             group = member.value
             place: tuple[Step, ...] = ("hosts", host, "groups", index)
-            if not isinstance(group, str) or self.hosts is None:
+            if not isinstance(group, str) or self.hosts is None or not _is_group(group):
                 continue
             if group in LAB_GROUPS and not self.is_lab:
                 sentence = f"'{group}' is a group of the lab alone; write another one"
@@ -203,6 +208,7 @@ class _Files:
                 continue
             if not (self.root / "group_data" / f"{group}.yml").exists():
                 self.problems.append(self.hosts.problem(place, self.no_group(group)))
+                yield None
                 continue
             if group not in self.groups:
                 self.groups[group] = self.read(self.root / "group_data" / f"{group}.yml")
@@ -214,9 +220,16 @@ class _Files:
         meant = nearest_word(group, known)
         return f"there is no group_data/{group}.yml; create it" + (f", or write '{meant}'" if meant else "")
 
-    def settings(self, layers: Iterable[Node], data: Mapping[str, str], host: str = LOCAL) -> Settings | None:
-        """Layers laid over each other and checked, or None after the problems have been noted."""
-        merged = reduce(merge, layers)
+    def settings(self, layers: Sequence[Node | None], data: Mapping[str, str], host: str = LOCAL) -> Settings | None:
+        """Layers laid over each other and checked, or None after the problems have been noted.
+
+        Where a layer could not be read, whose problem has been noted, each value of the others is checked by itself:
+        the lost one may have what is missing, or what does not go together.
+        """
+        known = [layer for layer in layers if layer is not None]
+        if not known:
+            return None
+        merged = reduce(merge, known)
         for path, text in data.items():
             try:
                 merged = lay_on(merged, path, text, settings_schema())
@@ -224,9 +237,13 @@ class _Files:
                 self.problems.extend(error.problems)
         found: list[Problem] = []
         settings = _validated(Settings, merged, settings_schema(), found)
-        found.extend(merged.problem(place, sentence) for place, sentence in findings(merged))
+        if self.unread or len(known) < len(layers):
+            found = [problem for problem in found if not problem.message.startswith("is missing; add it")]
+        if len(known) == len(layers):
+            rules = ((place, sentence) for place, sentence in findings(merged) if not merged.nearest(place).broken)
+            found.extend(merged.problem(place, sentence) for place, sentence in rules)
         self.problems.extend(self.as_written(problem, host) for problem in found)
-        return None if found else settings
+        return None if found or self.unread or len(known) < len(layers) else settings
 
     def as_written(self, problem: Problem, host: str) -> Problem:
         """A problem with the path it has in its file: a machine's own settings stand further in there."""
@@ -237,11 +254,28 @@ class _Files:
 
 def _validated(model: type[Model], root: Node, schema: Schema, problems: list[Problem]) -> Model | None:
     """The checked model, or None after its problems have been noted."""
+
+    def wrong(tree: Node) -> list[ErrorDetails]:
+        try:
+            model.model_validate_json(json.dumps(plain(tree)))
+        except ValidationError as error:
+            return error.errors(include_url=False)
+        return []
+
     try:
         return model.model_validate_json(json.dumps(plain(root)))
-    except ValidationError as error:
-        problems.extend(explain(error, root, schema))
+    except ValidationError:
+        problems.extend(explain(wrong, root, schema))
         return None
+
+
+def _is_group(name: str) -> bool:
+    """Whether it can be the name of a group, and so of a file; where it cannot, the check of the entry says so."""
+    try:
+        GROUP.validate_python(name)
+    except ValidationError:
+        return False
+    return True
 
 
 def _text_at(node: Node, key: str) -> str | None:

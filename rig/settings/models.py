@@ -9,13 +9,18 @@ from pydantic import AfterValidator, Field
 
 from rig.capacity import Architecture, Cached, Experts, estimated_weights, unknown_weights
 from rig.capacity import Model as KnownModel
-from rig.settings.types import CatalogueName, Section, Sha256, Shape, Size, Url
+from rig.settings.types import CatalogueName, Section, Sha256, Shape, Size, Url, sized
 from rigd.models.gguf import parts
 
 Repository = Annotated[
     str,
-    Shape(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+", "a repository of the hub", "owner/name"),
+    Shape(
+        r"(?!.*/\.{1,2}$)[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9._-]{1,96}", "a repository of the hub", "owner/name"
+    ),
 ]
+LARGEST = 10**15
+"""Bytes of a model, and numbers that it consists of, at most: a thousand times those of the largest there is."""
+
 Revision = Annotated[
     str,
     Shape(
@@ -29,7 +34,7 @@ Revision = Annotated[
 InnerPath = Annotated[
     str,
     Shape(
-        r"(?!(.*/)?\.{1,2}(/|$))[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*",
+        r"(?!(.*/)?\.{1,2}(/|$))(?=.{1,500}$)[A-Za-z0-9._+-]{1,200}(/[A-Za-z0-9._+-]{1,200})*",
         "a path inside the repository",
         "one such as tokenizer.json, without '..'",
     ),
@@ -41,7 +46,9 @@ class ExpertsShape(Section):
 
     count: int = Field(ge=1, le=10_000, description="Experts in a layer (num_experts, num_local_experts), a number.")
     active: int = Field(ge=1, le=10_000, description="Those that a token uses (num_experts_per_tok), a number.")
-    parameters: int = Field(ge=1, description="Numbers that all experts of all layers consist of, a number.")
+    parameters: int = Field(
+        ge=1, le=LARGEST, description="Numbers that all experts of all layers consist of, a number."
+    )
     bits: float | None = Field(
         default=None,
         gt=0,
@@ -53,13 +60,13 @@ class ExpertsShape(Section):
 class WindowShape(Section):
     """Layers that look back over a few tokens only."""
 
-    tokens: int = Field(ge=1, description="Tokens that they look back over (sliding_window), a number.")
+    tokens: int = Field(ge=1, le=100_000_000, description="Tokens that they look back over (sliding_window), a number.")
     layers: int = Field(ge=1, le=1000, description="Layers that do so (sliding_attention in layer_types), a number.")
     kv_heads: int | None = Field(
-        default=None, ge=1, description="Their heads of keys and values, where they have others than the rest."
+        default=None, ge=1, le=4096, description="Their heads of keys and values, where they have others than the rest."
     )
     head_dim: int | None = Field(
-        default=None, ge=1, description="Numbers in one of their heads, where it has others than the rest."
+        default=None, ge=1, le=65536, description="Numbers in one of their heads, where it has others than the rest."
     )
 
 
@@ -67,14 +74,14 @@ class ModelShape(Section):
     """How a language model is built: what the plan needs to know before the file is there."""
 
     layers: int = Field(ge=1, le=1000, description="Repeated blocks (num_hidden_layers), a number.")
-    kv_heads: int = Field(ge=1, description="Heads of keys and values (num_key_value_heads), a number.")
-    head_dim: int = Field(ge=1, description="Numbers in one head (head_dim), a number.")
-    hidden: int = Field(ge=1, description="Numbers in a token's state (hidden_size), a number.")
-    vocabulary: int = Field(ge=1, description="Tokens it knows (vocab_size), a number.")
+    kv_heads: int = Field(ge=1, le=4096, description="Heads of keys and values (num_key_value_heads), a number.")
+    head_dim: int = Field(ge=1, le=65536, description="Numbers in one head (head_dim), a number.")
+    hidden: int = Field(ge=1, le=1_000_000, description="Numbers in a token's state (hidden_size), a number.")
+    vocabulary: int = Field(ge=1, le=100_000_000, description="Tokens it knows (vocab_size), a number.")
     tied: bool = Field(
         description="Whether one table is input embedding and output head (tie_word_embeddings), true or false."
     )
-    parameters: int = Field(ge=1, description="Numbers that it consists of, a number such as 8030261248.")
+    parameters: int = Field(ge=1, le=LARGEST, description="Numbers that it consists of, a number such as 8030261248.")
     table_bits: float | None = Field(
         default=None,
         ge=1,
@@ -91,11 +98,15 @@ class ModelShape(Section):
         default=None, ge=0, le=1000, description="Layers that have attention, of a hybrid; null: all layers."
     )
     state: int = Field(
-        default=0, ge=0, description="Numbers that a hybrid's other layers keep for a sequence, all together."
+        default=0,
+        ge=0,
+        le=LARGEST,
+        description="Numbers that a hybrid's other layers keep for a sequence, all together.",
     )
     latent: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000,
         description="Numbers that a layer keeps of a token instead of heads (kv_lora_rank + qk_rope_head_dim).",
     )
 
@@ -167,7 +178,7 @@ class ModelFile(Section):
     """One file of a model."""
 
     file: InnerPath = Field(description="Path of the file in the repository.")
-    size: int = Field(ge=0, description="Size of the file in bytes.")
+    size: int = Field(ge=0, le=LARGEST, description="Size of the file in bytes.")
     sha256: Sha256 = Field(description="SHA-256 of the file, 64 hexadecimal digits.")
 
 
@@ -179,7 +190,9 @@ class Pin(Section):
         default=None,
         description="Path of its one file, or of the first of its parts, in the repository; null for a whole one.",
     )
-    size: int = Field(ge=1, description="Size of all its files together, in bytes; an estimate while files is [].")
+    size: int = Field(
+        ge=1, le=LARGEST, description="Size of all its files together, in bytes; an estimate while files is []."
+    )
     sha256: Sha256 | None = Field(default=None, description="SHA-256 of its one file, 64 hexadecimal digits.")
     files: tuple[ModelFile, ...] | None = Field(
         default=None,
@@ -294,7 +307,7 @@ class Download(Section):
     """How the hub is asked."""
 
     parallel: int = Field(ge=1, le=16, description="Files that are fetched at the same time, a number.")
-    rate: Size | None = Field(
+    rate: Annotated[Size, sized("100K", "1T", "a model would take months")] | None = Field(
         description="Bytes a second of all files together, as a size such as 20M; null for no limit."
     )
     attempts: int = Field(

@@ -4,65 +4,83 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rig.settings.engines import Image
+from rig.settings.problems import show
 from rig.settings.thermal import Thermal
-from rig.settings.types import AbsolutePath, Name, Section, Shape, Size, Url
+from rig.settings.types import HOST, AbsolutePath, Duration, Name, Section, Shape, Size, Url, lasting, seconds_of, sized
 
 LocalPort = Annotated[int, Field(ge=1024, le=65535)]
 """A port on 127.0.0.1: nothing of the monitoring faces a network."""
-Duration = Annotated[
-    str,
-    Shape(r"[1-9][0-9]{0,7}[smhdw]", "a duration", "a whole number below 100000000 with s, m, h, d or w, such as 15s"),
-]
 
-Mailbox = Annotated[
-    str, Shape(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+", "a mail address", "one such as owner@example.org")
-]
+
+def _port_exists(value: str) -> str:
+    """A server whose port is one that there is."""
+    if int(value.rpartition(":")[2]) > 65535:
+        raise ValueError(f"{show(value)} has no usable port; write one of 1 to 65535, such as 587")
+    return value
+
+
+ForYears = Annotated[Duration, lasting("1h", "3650d")]
+"""Ten years at most: Prometheus counts nanoseconds in 63 bits, and an alert that waits longer is none."""
+ForADay = Annotated[Duration, lasting("1s", "1d")]
+"""A day at most."""
+
+Mailbox = Annotated[str, Shape(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+", "a mail address", "one such as owner@example.org")]
 HostAndPort = Annotated[
-    str, Shape(r"[A-Za-z0-9.-]+:[1-9][0-9]{0,4}", "a server with its port", "one such as mail.example.org:587")
+    str,
+    Shape(rf"{HOST}:[1-9][0-9]{{0,4}}", "a server with its port", "one such as mail.example.org:587"),
+    AfterValidator(_port_exists),
 ]
 Account = Annotated[str, Shape(r"[A-Za-z0-9._+@-]+", "a name to log in with", "it without spaces or quotes")]
+NOBODY = "nobody"
+"""A receiver that hears of nothing: Alertmanager wants one for what no other takes."""
 Severity = Literal["info", "warning", "critical"]
 
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def seconds(duration: str) -> int:
-    """A duration of the settings in seconds."""
-    return int(duration[:-1]) * SECONDS[duration[-1]]
+seconds = seconds_of
+"""A duration of the settings in seconds."""
 
 
 class NodeExporter(Section):
     """The program that shows the machine's own figures."""
 
     port: LocalPort = Field(description="TCP port it listens on at 127.0.0.1, 1024 to 65535.")
-    memory: Size = Field(description="Memory it may take before it is killed, as a size such as 128M.")
+    memory: Annotated[Size, sized("32M", "1T", "it takes about 20M")] = Field(
+        description="Memory it may take before it is killed, as a size such as 128M."
+    )
 
 
 class Prometheus(Section):
     """The program that collects all figures and keeps them."""
 
     port: LocalPort = Field(description="TCP port it listens on at 127.0.0.1, 1024 to 65535.")
-    memory: Size = Field(description="Memory it may take before it is killed, as a size such as 1G.")
-    retention_time: Duration = Field(description="Age after which figures go, as a duration such as 90d.")
-    retention_size: Size = Field(description="Disk space that figures may take, as a size such as 4G.")
+    memory: Annotated[Size, sized("128M", "1T", "it takes about 100M")] = Field(
+        description="Memory it may take before it is killed, as a size such as 1G."
+    )
+    retention_time: Annotated[Duration, lasting("1d", "3650d", "Prometheus counts no further than some centuries")] = (
+        Field(description="Age after which figures go, as a duration such as 90d.")
+    )
+    retention_size: Annotated[Size, sized("128M", "1000T", "a day takes about 10M")] = Field(
+        description="Disk space that figures may take, as a size such as 4G."
+    )
 
 
 class Alertmanager(Section):
     """The program that tells alerts to receivers."""
 
     port: LocalPort = Field(description="TCP port it listens on at 127.0.0.1, 1024 to 65535.")
-    memory: Size = Field(description="Memory it may take before it is killed, as a size such as 128M.")
-    group_wait: Duration = Field(
+    memory: Annotated[Size, sized("64M", "1T", "it takes about 30M")] = Field(
+        description="Memory it may take before it is killed, as a size such as 128M."
+    )
+    group_wait: ForADay = Field(
         description="How long a first alert waits for others of its kind, as a duration such as 30s."
     )
-    group_interval: Duration = Field(
+    group_interval: ForADay = Field(
         description="How long after a message others of its kind wait, as a duration such as 5m."
     )
-    repeat_interval: Duration = Field(
-        description="After which time what still holds is told again, as a duration such as 1d."
+    repeat_interval: Annotated[Duration, lasting("1m", "5d", "Alertmanager forgets after 5 days what it has sent")] = (
+        Field(description="After which time what still holds is told again, as a duration such as 1d.")
     )
 
 
@@ -99,9 +117,7 @@ class Email(CommonReceiver):
     to: Mailbox = Field(description="Who gets it, a mail address.")
     sender: Mailbox = Field(description="Whom it comes from, a mail address.")
     server: HostAndPort = Field(description="Mail server that takes it, as host:port.")
-    user: Account | None = Field(
-        default=None, description="Name to log in with at the mail server; null for no login."
-    )
+    user: Account | None = Field(default=None, description="Name to log in with at the mail server; null for no login.")
     tls: bool = Field(default=True, description="Whether the mail server must offer TLS, true or false.")
 
 
@@ -111,18 +127,22 @@ Receiver = Annotated[Webhook | Ntfy | Email, Field(discriminator="kind")]
 class Alerts(Section):
     """When the owner is told of something."""
 
-    pending: Duration = Field(
+    pending: ForADay = Field(
         description="How long what may pass by itself must last before it is told, as a duration such as 5m."
     )
-    engine_down: Duration = Field(description="How long an engine may be gone, as a duration such as 2m.")
-    queue: int = Field(ge=1, description="Requests that may wait at an engine for as long as `pending`, a number.")
-    backup_age: Duration = Field(
+    engine_down: ForADay = Field(description="How long an engine may be gone, as a duration such as 2m.")
+    queue: int = Field(
+        ge=1, le=1_000_000, description="Requests that may wait at an engine for as long as `pending`, a number."
+    )
+    backup_age: ForYears = Field(
         description="How long ago the last backup that succeeded may be, as a duration such as 8d."
     )
-    certificate_end: Duration = Field(
+    certificate_end: ForYears = Field(
         description="How long before the end of a certificate it is told, as a duration such as 14d."
     )
-    reboot_pending: Duration = Field(description="How long a reboot may be due, as a duration such as 1d.")
+    reboot_pending: Annotated[Duration, lasting("1m", "365d")] = Field(
+        description="How long a reboot may be due, as a duration such as 1d."
+    )
 
 
 class Grafana(Section):
@@ -131,17 +151,19 @@ class Grafana(Section):
     enabled: bool = Field(description="Whether there are dashboards, true or false.")
     image: Image = Field(description="Container image with tag and digest, repository:tag@sha256:....")
     port: LocalPort = Field(description="TCP port it listens on at 127.0.0.1, 1024 to 65535.")
-    memory: Size = Field(description="Memory it may take before it is killed, as a size such as 512M.")
+    memory: Annotated[Size, sized("128M", "1T", "it takes about 150M")] = Field(
+        description="Memory it may take before it is killed, as a size such as 512M."
+    )
 
 
 class Monitoring(Section):
     """What is measured; everything listens on loopback only."""
 
     enabled: bool = Field(description="Whether the machine is monitored, true or false.")
-    scrape_interval: Duration = Field(
-        description="How often every program is asked for its figures, as a duration such as 15s."
-    )
-    state_interval: Duration = Field(
+    scrape_interval: Annotated[
+        Duration, lasting("1s", "4m", "Prometheus looks back 5 minutes: alerts would find nothing in between")
+    ] = Field(description="How often every program is asked for its figures, as a duration such as 15s.")
+    state_interval: Annotated[Duration, lasting("1s", "1d")] = Field(
         description="How often rig-metrics looks at what no program shows, as a duration such as 1m."
     )
     certificates: tuple[AbsolutePath, ...] = Field(

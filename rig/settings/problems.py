@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 LONGEST_SHOWN = 60
+UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Cs")
+"""Categories of Unicode whose characters end a line, or cannot be seen: control and format characters, separators of
+lines and paragraphs, and halves of characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Problem:
     @property
     def sentence(self) -> str:
         """The key, what is wrong with it, and what to write."""
-        return f"{self.path}: {self.message}" if self.path else self.message
+        return _in_one_line(f"{self.path}: {self.message}" if self.path else self.message)
 
     def __str__(self) -> str:
         return f"{self.place}: {self.sentence}"
@@ -49,6 +52,11 @@ class NoMachine(SettingsError):
 
     def __init__(self, sentence: str, source: str = "group_data/hosts.yml") -> None:
         super().__init__([Problem(source, None, "", sentence)])
+
+
+def _in_one_line(text: str) -> str:
+    """Text in which what cannot be seen is spelt out: a key may hold a line break, or move the cursor of a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def show(value: object) -> str:

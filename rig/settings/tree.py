@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rig.settings.problems import Problem, SettingsError, show
+from rig.settings.problems import UNSEEN, Problem, SettingsError, show
 
 Scalar = str | int | float | bool | None
 Step = str | int
@@ -27,12 +28,16 @@ LARGEST = 2**63
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A YAML value with the file and line of its key; `text` is a scalar as it was typed."""
+    """A YAML value with the file and line of its key; `text` is a scalar as it was typed.
+
+    ``broken``: it could not be read, which has been reported, so that nothing else is to be said of it.
+    """
 
     value: Scalar | dict[str, Node] | list[Node]
     file: str
     line: int | None = None
     text: str | None = None
+    broken: bool = False
 
     def child(self, step: Step) -> Node | None:
         """The value one step down, or None when there is none."""
@@ -81,33 +86,71 @@ def merge(base: Node, over: Node) -> Node:
     return Node(merged, base.file, base.line)
 
 
+def replaced(root: Node, path: Sequence[Step], value: Scalar) -> Node:
+    """The same tree with another scalar at `path`, whose last step may be new to a mapping."""
+    if not path:
+        return Node(value, root.file, root.line, None if value is None else str(value))
+    step, below = path[0], path[1:]
+    if isinstance(root.value, list) and isinstance(step, int):
+        items = [replaced(item, below, value) if at == step else item for at, item in enumerate(root.value)]
+        return Node(items, root.file, root.line)
+    members = dict(root.value) if isinstance(root.value, dict) else {}
+    members[str(step)] = replaced(members.get(str(step), Node(None, root.file, root.line)), below, value)
+    return Node(members, root.file, root.line)
+
+
 def read(path: Path, shown: str) -> Node:
     """The mapping in a YAML file; `shown` is the name problems call it by. Raises SettingsError."""
+    root, problems = read_what_can_be(path, shown)
+    if problems:
+        raise SettingsError(problems)
+    return root
+
+
+def read_what_can_be(path: Path, shown: str) -> tuple[Node, list[Problem]]:
+    """The mapping in a YAML file, with broken nodes where something cannot be read, and what is wrong with these.
+
+    Raises SettingsError where nothing can be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        written = path.read_bytes()
+        text = written.decode("utf-8")
     except FileNotFoundError:
         raise SettingsError([Problem(shown, None, "", "the file is missing; create it or restore it")]) from None
-    except UnicodeDecodeError:
-        raise SettingsError([Problem(shown, None, "", "is not UTF-8 text; save it as UTF-8")]) from None
+    except UnicodeDecodeError as error:
+        line = written.count(b"\n", 0, error.start) + 1
+        sentence = f"has the byte 0x{written[error.start]:02x}, which is not UTF-8 text; save the file as UTF-8"
+        raise SettingsError([Problem(shown, line, "", sentence)]) from None
     except OSError as error:
         sentence = f"cannot be read ({error.strerror}); make it readable"
         raise SettingsError([Problem(shown, None, "", sentence)]) from None
-    return parse(text, shown)
+    return parse_what_can_be(text, shown)
 
 
 def parse(text: str, shown: str) -> Node:
     """The mapping in a YAML text, with positions. Raises SettingsError with every problem of the file."""
+    root, problems = parse_what_can_be(text, shown)
+    if problems:
+        raise SettingsError(problems)
+    return root
+
+
+def parse_what_can_be(text: str, shown: str) -> tuple[Node, list[Problem]]:
+    """The same with broken nodes, and what is wrong with these. Raises SettingsError where nothing can be read."""
+    forbidden = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    if forbidden is not None:
+        line = text.count("\n", 0, forbidden.start()) + 1
+        sentence = f"has the character U+{ord(forbidden[0]):04X}, which YAML does not allow; remove it"
+        raise SettingsError([Problem(shown, line, "", sentence)])
     try:
         reader = _Reader(text, shown)
         root = reader.document()
     except yaml.YAMLError as error:
         raise SettingsError([_syntax_problem(error, shown)]) from None
-    if reader.problems:
-        raise SettingsError(reader.problems)
     if not isinstance(root.value, dict):
         sentence = f"must be a mapping, not {show(plain(root))}; write lines of the form 'key: value'"
-        raise SettingsError([Problem(shown, root.line, "", sentence)])
-    return root
+        raise SettingsError([*reader.problems, Problem(shown, root.line, "", sentence)])
+    return root, reader.problems
 
 
 def parse_scalar(text: str, shown: str) -> Node:
@@ -155,7 +198,8 @@ class _Reader:
 
     def document(self) -> Node:
         root = self.loader.get_single_node()
-        if root is None:
+        # Comments alone, also below the three dashes that some editors begin a file with.
+        if root is None or (isinstance(root, yaml.ScalarNode) and root.value == ""):
             return Node({}, self.shown, 1)
         return self.convert(root, root.start_mark.line + 1, ())
 
@@ -163,7 +207,7 @@ class _Reader:
         if node.tag not in KNOWN_TAGS[type(node)]:
             tag = node.tag.replace(OWN_TAGS, "!!")
             self.complain(line, path, f"the tag {tag} is not supported; remove it")
-            return Node(None, self.shown, line)
+            return Node(None, self.shown, line, broken=True)
         if isinstance(node, yaml.MappingNode):
             return Node(self.mapping(node, path), self.shown, line)
         if isinstance(node, yaml.SequenceNode):
@@ -171,7 +215,9 @@ class _Reader:
                 self.convert(item, item.start_mark.line + 1, (*path, index)) for index, item in enumerate(node.value)
             ]
             return Node(items, self.shown, line)
-        return Node(self.scalar(node, line, path), self.shown, line, node.value)
+        known = len(self.problems)
+        value = self.scalar(node, line, path)
+        return Node(value, self.shown, line, node.value, broken=len(self.problems) > known)
 
     def mapping(self, node: yaml.MappingNode, path: tuple[Step, ...]) -> dict[str, Node]:
         members: dict[str, Node] = {}
@@ -193,6 +239,10 @@ class _Reader:
             return None
         if not is_text(node.value):
             self.complain(line, path, f"the key {show(node.value)} {NO_TEXT}")
+            return None
+        unseen = next((c for c in node.value if unicodedata.category(c) in UNSEEN), None)
+        if unseen is not None:
+            self.complain(line, path, f"the key {show(node.value)} holds U+{ord(unseen):04X}; write visible letters")
             return None
         if node.tag != f"{OWN_TAGS}str":
             self.complain(line, (*path, node.value), f'YAML does not read this key as text; write "{node.value}"')
@@ -233,11 +283,14 @@ def is_text(value: str) -> bool:
 def _syntax_problem(error: yaml.YAMLError, shown: str) -> Problem:
     """What the YAML parser stumbled over, in a sentence."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return Problem(shown, None, "", "holds characters that YAML does not allow; save it as plain UTF-8 text")
+        return Problem(shown, None, "", "is not YAML; write lines of the form 'key: value'")
     line = error.problem_mark.line + 1
     reason = error.problem or "unknown"
     if r"'\t'" in reason:
         return Problem(shown, line, "", "a tab stands where YAML wants spaces; replace it by spaces")
+    if "another document" in reason or "<document start>" in reason:
+        sentence = "a second YAML document begins here, which nothing reads; remove the line '---' or '...' before it"
+        return Problem(shown, line, "", sentence)
     if "levels" in reason:
         return Problem(shown, line, "", f"{reason}; write it with fewer")
     if "alias" in reason:

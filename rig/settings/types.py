@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from rig.settings.problems import show
+from rig.capacity.units import size_bytes
+from rig.settings.problems import UNSEEN, show
+
+
+def one_line(value: str) -> str:
+    """Text as it is seen: whatever else a program might take for the end of a line or of a text is refused."""
+    for character in value:
+        if unicodedata.category(character) in UNSEEN:
+            name = "a line break" if character in "\n\r" else f"the invisible character U+{ord(character):04X}"
+            raise ValueError(f"{show(value)} holds {name}; write it in one line, of visible characters")
+    return value
 
 
 class Section(BaseModel):
@@ -28,6 +40,7 @@ class Shape:
     write: str
 
     def check(self, value: str) -> str:
+        one_line(value)
         if re.fullmatch(self.pattern, value):
             return value
         wrong = "is empty" if value == "" else f"{show(value)} is not {self.what}"
@@ -42,6 +55,9 @@ class Shape:
 
 def _network(value: str) -> str:
     """A network in its canonical spelling; a single address is a network of one."""
+    if "%" in value:
+        sentence = f"{show(value)} names a network interface, which the packet filter does not take"
+        raise ValueError(f"{sentence}; write {show(value.partition('%')[0])}")
     try:
         return str(ipaddress.ip_network(value))
     except ValueError:
@@ -64,6 +80,59 @@ def _loopback(value: str) -> str:
     return value
 
 
+def _web_address(value: str) -> str:
+    """A web address with a host, and a port that there is."""
+    try:
+        parts = urlsplit(value)
+        sound = bool(parts.hostname) and parts.port != 0
+        if ":" in (parts.hostname or ""):
+            ipaddress.IPv6Address(parts.hostname or "")
+        elif not re.fullmatch(HOST, parts.hostname or ""):
+            sound = False
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError(f"{show(value)} has no usable host or port; write one such as https://example.org:8443/path")
+    return value
+
+
+def seconds_of(duration: str) -> int:
+    """A duration of the settings, such as 15s, in seconds."""
+    return int(duration[:-1]) * SECONDS[duration[-1]]
+
+
+def sized(least: str, most: str, reason: str) -> AfterValidator:
+    """A size within limits; `reason`: why there is a least one, as a sentence without its full stop."""
+
+    def check(value: str) -> str:
+        if size_bytes(value) < size_bytes(least):
+            raise ValueError(f"is {value}, and {reason}; write {least} or more")
+        if size_bytes(value) > size_bytes(most):
+            raise ValueError(f"is {value}, which no machine has; write {most} or less")
+        return value
+
+    return AfterValidator(check)
+
+
+def lasting(least: str, most: str, reason: str = "nobody waits for so long") -> AfterValidator:
+    """A duration within limits; `reason`: why there is a longest one, as a sentence without its full stop."""
+
+    def check(value: str) -> str:
+        if seconds_of(value) < seconds_of(least):
+            raise ValueError(f"is {value}, which is too short; write {least} or more")
+        if seconds_of(value) > seconds_of(most):
+            raise ValueError(f"is {value}, and {reason}; write {most} or less")
+        return value
+
+    return AfterValidator(check)
+
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+HOST = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+"""A host name, or an IPv4 address."""
+
+Text = Annotated[str, AfterValidator(one_line)]
+"""Text of any kind, in one line."""
 Size = Annotated[
     str,
     # Below 2 to the power of 63 bytes, as the kernel counts them.
@@ -73,6 +142,10 @@ Size = Annotated[
         "a whole number below 1000000T with K, M, G or T, such as 64G",
     ),
 ]
+Duration = Annotated[
+    str,
+    Shape(r"[1-9][0-9]{0,7}[smhdw]", "a duration", "a whole number below 100000000 with s, m, h, d or w, such as 15s"),
+]
 Mode = Annotated[
     str,
     Shape(r"[0-7]{3,4}", "a file mode", 'three or four octal digits in quotes, such as "0755"'),
@@ -81,7 +154,7 @@ Mode = Annotated[
 AbsolutePath = Annotated[
     str,
     Shape(
-        r"(?!.*/\.{1,2}(/|$))(/[A-Za-z0-9._@+-]+)+",
+        r"(?!.*/\.{1,2}(/|$))(?=.{1,1000}$)(/[A-Za-z0-9._@+-]{1,200})+",
         "an absolute path",
         "one such as /mnt/models, with neither spaces nor '..' nor a slash at the end",
     ),
@@ -94,8 +167,8 @@ Url = Annotated[
         "a web address",
         "one such as https://example.org/path, without a slash at the end",
     ),
+    AfterValidator(_web_address),
 ]
-PackageName = Annotated[str, Shape(r"[a-z0-9][a-z0-9+.-]+", "a package name", "one such as htop")]
 UserName = Annotated[
     str, Shape(r"[a-z_][a-z0-9_-]{0,31}", "a user or group name", "lower-case letters, digits, - and _ only")
 ]
@@ -111,6 +184,6 @@ CatalogueName = Annotated[
     str,
     Shape(r"[a-z0-9][a-z0-9.-]{0,62}[a-z0-9]", "a usable name", "lower-case letters, digits, . and - only"),
 ]
-Network = Annotated[str, AfterValidator(_network)]
-LoopbackAddress = Annotated[str, AfterValidator(_loopback)]
+Network = Annotated[Text, AfterValidator(_network)]
+LoopbackAddress = Annotated[Text, AfterValidator(_loopback)]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -17,6 +17,7 @@ HASH = "32df3baccb556f9840059b2528b2dee4d3d516b24afdfb9d0c56ff5f63e3a664"
 SHORT_IMAGE = "ghcr.io/ggml-org/llama.cpp:server-cuda-b11206"
 IMAGE = f"{SHORT_IMAGE}@sha256:3e7673cce183a55f97a1bc3c80817f3c61452483c13bc088a6766388af4775fe"
 SIZE = "a whole number below 1000000T with K, M, G or T, such as 64G"
+SECOND = "a second YAML document begins here, which nothing reads; remove the line '---' or '...' before it"
 LINES = "write lines of the form 'key: value' below it, or {} for none"
 
 # What stands in all.yml; what a person writes there; the key; what is wrong, and what to write.
@@ -41,7 +42,7 @@ MISTAKES = {
         "  timezone: Etc/UTC",
         "  timezone: 3",
         "machine.timezone",
-        'is the number 3, because 3 stands without quotes; write "3"',
+        "'3' is not a known time zone; write one such as Europe/Berlin",
     ),
     "yes for text": (
         '    group: root\n    mode: "0755"',
@@ -71,7 +72,7 @@ MISTAKES = {
         "    cpus: 12",
         "    cpus: 0",
         "engines.llama-70b.cpus",
-        "must be more than 0, not 0; write such a number",
+        "must be at least 0.1, not 0; write such a number",
     ),
     "text for processors": (
         "    cpus: 12",
@@ -480,7 +481,10 @@ def test_a_missing_file_is_told(project: Project) -> None:
         ("a: .nan\n", ":1: a: must be a finite number; write one"),
         ("yes: 1\n", ':1: yes: YAML does not read this key as text; write "yes"'),
         ("? [a]\n: 1\n", ":1: a key must be a single word; write 'key: value'"),
-        ("\x00", ": holds characters that YAML does not allow; save it as plain UTF-8 text"),
+        ("a: 1\n\x00", ":2: has the character U+0000, which YAML does not allow; remove it"),
+        ("a: 1\n\nb: \x7f\n", ":3: has the character U+007F, which YAML does not allow; remove it"),
+        ("a: 1\n---\nb: 1\n", f":2: {SECOND}"),
+        ("a: 1\n...\nb: 1\n", f":3: {SECOND}"),
     ],
 )
 def test_a_file_that_is_no_yaml_mapping_is_told(project: Project, text: str, sentence: str) -> None:
@@ -488,9 +492,12 @@ def test_a_file_that_is_no_yaml_mapping_is_told(project: Project, text: str, sen
     assert project.problems() == [f"group_data/all.yml{sentence}"]
 
 
-def test_a_file_that_is_no_text_is_told(project: Project) -> None:
+def test_a_file_that_is_no_text_is_told_with_its_line(project: Project) -> None:
+    sentence = "which is not UTF-8 text; save the file as UTF-8"
     project.path("all.yml").write_bytes(b"\xff\xfe\x00m")
-    assert project.problems() == ["group_data/all.yml: is not UTF-8 text; save it as UTF-8"]
+    assert project.problems() == [f"group_data/all.yml:1: has the byte 0xff, {sentence}"]
+    project.path("all.yml").write_bytes("a: 1\n# Größe\n".encode() + "b: ü\n".encode("latin-1"))
+    assert project.problems() == [f"group_data/all.yml:3: has the byte 0xfc, {sentence}"]
 
 
 def test_a_file_that_is_a_folder_is_told(project: Project) -> None:

@@ -60,7 +60,8 @@ MISFITS = {
     "a model larger than the machine": (
         {"machine.hardware.ram": "32G", **ON_PROCESSOR},
         f"{BIG}.model",
-        f"{NEEDS_70B}, and the machine has 24.0 GiB for engines; write a smaller model",
+        f"{NEEDS_70B}, and the machine has 24.0 GiB for engines (32G less 8G); write a smaller model, "
+        "or correct machine.hardware.ram",
     ),
     "more cache than the machine": (
         {"machine.hardware.ram": "50G", **ON_PROCESSOR},
@@ -84,7 +85,7 @@ MISFITS = {
         f"{BIG}.enabled",
         "64.0 GiB of llama-70b + 16.0 GiB of llama-8b are more than the 46.0 GiB for engines "
         "(54G of RAM less 8G of ram_reserve); write false here or at another of them, or make them alternatives "
-        "(alternatives: NAME at each), of which one runs at a time",
+        "(alternatives: NAME at each), of which one runs at a time; or correct machine.hardware.ram",
     ),
     "more layers than the card": (
         {f"{BIG}.gpu_layers": "30"},

@@ -92,7 +92,7 @@ def test_settings_cannot_be_changed_once_read(project: Project) -> None:
         ("models.catalogue.llama-3.3-70b-q4.file", "1.10", "1.10"),
         ("models.catalogue.llama-3.3-70b-q4.sha256", "1" * 64, "1" * 64),
         ("engines.llama-70b.enabled", "false", False),
-        ("storage.models.mode", "0750", "0750"),
+        ("storage.models.mode", "0751", "0751"),
     ],
 )
 def test_data_is_taken_as_the_type_that_its_key_wants(project: Project, path: str, text: str, read: object) -> None:
@@ -109,7 +109,10 @@ def test_data_is_taken_as_the_type_that_its_key_wants(project: Project, path: st
     ("path", "text", "sentence"),
     [
         ("machine.timezon", "x", "unknown key; write machine.timezone"),
-        ("engines.llama-8b.image", "x", "unknown key; write engines.llama-70b.image"),
+        ("engines.llama-8b.threds", "4", "unknown key; write engines.llama-8b.threads"),
+        ("machine.timezone.name", "x", "unknown key; write machine.timezone alone"),
+        ("engines.lama-8b.threads", "4", "unknown key; write engines.llama-8b"),
+        ("machine.hardware.gpu.bandwith", "1", "unknown key; write machine.hardware.gpu.bandwidth"),
         ("zzz", "x", "unknown key; write a path such as machine.timezone"),
         ("engines.llama-70b.port", "x", "must be a whole number, not 'x'; write digits only"),
         ("engines.llama-70b.port", "22", "must be at least 1024, not 22; write such a number"),

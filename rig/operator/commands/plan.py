@@ -29,7 +29,7 @@ from rig.settings.active import ROOT
 )
 @click.option(
     "--prompt",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=figures.LONGEST_PROMPT),
     default=figures.PROMPT,
     show_default=True,
     metavar="TOKENS",
@@ -63,7 +63,7 @@ def command(
         found = {name: fits.fits(settings, prompt, _headers(settings, files)) for name, settings in hosts.items()}
         if as_json:
             machines = {name: [fit.as_json() for fit in listed] for name, listed in found.items()}
-            click.echo(json.dumps({"machines": machines, "problems": []}, indent=2))
+            click.echo(json.dumps({"machines": machines, "problems": []}, indent=2, allow_nan=False))
             return
         for name, listed in found.items():
             terminal.show_fits(name, hosts[name].machine.hardware, listed, terminal.console())
@@ -72,7 +72,8 @@ def command(
     if into is not None:
         _write_plans(into, plans)
     elif as_json:
-        click.echo(json.dumps({"machines": {made.machine: made.as_json() for made in plans}, "problems": []}, indent=2))
+        document = {"machines": {made.machine: made.as_json() for made in plans}, "problems": []}
+        click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
         console = terminal.console()
         for made in plans:
