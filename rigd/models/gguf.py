@@ -6,7 +6,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -37,13 +37,12 @@ PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 LONGEST_HEADER = 1 << 27
 """Bytes. The largest vocabularies of 2026 take some 30 MB."""
-MOST_STEPS = 1 << 22
+MOST_STEPS = 1 << 21
 """Keys, texts of lists and tensors together; a vocabulary of 262,144 with its merges takes some 800,000."""
 DEEPEST = 4
 """Lists within lists. No known model has any."""
 LONGEST_KEPT = 4096
 """Characters of a text, or members of a list, that are worth keeping: a vocabulary is not."""
-READ_AHEAD = 1 << 22
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
 
@@ -83,8 +82,8 @@ def parts(path: str) -> tuple[str, ...]:
 def read(path: Path) -> Header:
     """The header of a model's file, or of all its parts, of which `path` is the first.
 
-    Takes 128 MiB and a few seconds at most, whatever the bytes are. Raises BadHeader, and OSError when a file cannot be
-    read.
+    Takes a few seconds and megabytes at most, whatever the bytes are. Raises BadHeader, and OSError when a file cannot
+    be read.
     """
     names = parts(path.name)
     if not names:
@@ -140,7 +139,6 @@ class _Reader:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._data = bytearray()
         self._at = 0
         self._steps = 0
 
@@ -201,39 +199,48 @@ class _Reader:
     def _list(self, depth: int) -> Value | None:
         kind, count = self._number("I"), self._number("Q")
         if kind in _SCALARS:
-            data = self._take(count * _width(kind))
-            return list(struct.unpack(f"<{count}{_SCALARS[kind]}", data)) if count <= LONGEST_KEPT else None
+            if count > LONGEST_KEPT:
+                self._skip(count * _width(kind))
+                return None
+            return list(struct.unpack(f"<{count}{_SCALARS[kind]}", self._take(count * _width(kind))))
         if kind not in (_TEXT, _LIST):
             raise BadHeader(f"has a list of the unknown type {kind}")
         if depth == DEEPEST:
             raise BadHeader(f"has lists within lists, more than {DEEPEST} deep")
-        skip: Callable[[], object] = self._text if kind == _TEXT else lambda: self._list(depth + 1)
         for _ in range(count):
             self._step()
-            skip()
+            if kind == _TEXT:
+                self._skip(self._number("Q"))
+            else:
+                self._list(depth + 1)
         return None
 
     def _text(self) -> str | None:
         """A text, or None for one that is too long to keep."""
         length = self._number("Q")
-        data = self._take(length)
-        return data.decode("utf-8", "replace") if length <= LONGEST_KEPT else None
+        if length > LONGEST_KEPT:
+            self._skip(length)
+            return None
+        return self._take(length).decode("utf-8", "replace")
 
     def _number(self, kind: str) -> int:
-        return int.from_bytes(self._take(struct.calcsize(f"<{kind}")), "little")
+        return int.from_bytes(self._take(4 if kind == "I" else 8), "little")
 
     def _take(self, count: int) -> bytes:
-        end = self._at + count
-        if end > LONGEST_HEADER:
-            raise BadHeader(f"has a header of more than {LONGEST_HEADER} bytes")
-        while len(self._data) < end:
-            more = self._file.read(READ_AHEAD)
-            if not more:
-                raise BadHeader("ends within its header")
-            self._data += more
-        found = bytes(self._data[self._at : end])
-        self._at = end
+        self._move(count)
+        found = self._file.read(count)
+        if len(found) < count:
+            raise BadHeader("ends within its header")
         return found
+
+    def _skip(self, count: int) -> None:
+        self._move(count)
+        self._file.seek(count, os.SEEK_CUR)
+
+    def _move(self, count: int) -> None:
+        self._at += count
+        if self._at > LONGEST_HEADER:
+            raise BadHeader(f"has a header of more than {LONGEST_HEADER} bytes")
 
     def _step(self) -> None:
         self._steps += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from rig.capacity import Architecture, Weights, cached, kv_bytes
+from rig.capacity import Architecture, Model, Weights, cached, kv_bytes
 from rig.capacity.checkpoint import model, read_checkpoint, tensors
 from rig.capacity.model import NotAModel
 from tests.unit.sample import examples
 
 LAYERS, WIDTH, HEADS, KV_HEADS, VOCABULARY = 3, 64, 4, 2, 96
-BYTES = {"F8_E4M3": 1, "BF16": 2, "F32": 4, "I32": 4}
+BYTES = {"F8_E4M3": 1, "BF16": 2, "F32": 4, "I32": 4, "U8": 1, "I8": 1}
 CONFIG = {
     "hidden_size": WIDTH,
     "num_hidden_layers": LAYERS,
@@ -247,3 +248,118 @@ def test_sizes_and_numbers_are_those_that_were_written(entries: Shapes) -> None:
     assert {name: tensor.numbers for name, tensor in found.items()} == {
         name: math.prod(shape) for name, (_, shape) in entries.items()
     }
+
+
+# What config.json and tensors may look like
+
+
+def _read(config: dict[str, Any], entries: Shapes) -> Model:
+    return model(CONFIG | config, tensors(*header(entries)))
+
+
+def test_a_model_that_has_no_text_part_may_say_so() -> None:
+    assert _read({"text_config": None}, shapes()) == _read({}, shapes())
+
+
+def test_heads_of_keys_may_be_a_list_or_left_out() -> None:
+    def full(config: dict[str, Any]) -> int:
+        found = _read(config, shapes()).architecture
+        assert found is not None
+        return found.cached.full
+
+    assert full({"num_key_value_heads": [1, 2, 3]}) == 6 * 2 * 16
+    assert full({"num_key_value_heads": None}) == LAYERS * HEADS * 2 * 16
+    with pytest.raises(ValueError, match="num_key_value_heads has 2 entries for 3 layers"):
+        full({"num_key_value_heads": [1, 2]})
+
+
+def test_what_guesses_further_tokens_takes_memory_and_no_time() -> None:
+    more = {
+        f"model.layers.{LAYERS}.embed_tokens.weight": ("BF16", (VOCABULARY, WIDTH)),
+        f"model.layers.{LAYERS}.shared_head.lm_head.weight": ("BF16", (VOCABULARY, WIDTH)),
+        "mtp.embed_tokens.weight": ("BF16", (VOCABULARY, WIDTH)),
+    }
+    plain, guessing = _read({}, shapes()), _read({}, shapes() | more)
+    assert guessing.architecture == plain.architecture
+    assert guessing.weights.total == plain.weights.total + 3 * TABLE * 2
+    assert guessing.weights.read_per_token == plain.weights.read_per_token
+
+
+@pytest.mark.parametrize(
+    ("entries", "config"),
+    [
+        (
+            {
+                "weight": ("U8", (WIDTH, WIDTH // 2)),
+                "weight_scale": ("F8_E4M3", (WIDTH, WIDTH // 16)),
+                "weight_scale_2": ("F32", (1,)),
+                "input_scale": ("F32", (1,)),
+            },
+            {"quant_method": "modelopt", "quant_algo": "NVFP4"},
+        ),
+        (
+            {
+                "weight_packed": ("U8", (WIDTH, WIDTH // 2)),
+                "weight_scale": ("F8_E4M3", (WIDTH, WIDTH // 16)),
+                "weight_global_scale": ("F32", (1,)),
+            },
+            {"config_groups": {"group_0": {"weights": {"num_bits": 4}}}},
+        ),
+        (
+            {"weight_blocks": ("U8", (WIDTH, 2, WIDTH // 4)), "weight_scales": ("U8", (WIDTH, 2))},
+            {"quant_method": "mxfp4"},
+        ),
+        (
+            {
+                "weight": ("U8", (WIDTH * WIDTH // 2, 1)),
+                "weight.absmax": ("U8", (64,)),
+                "weight.quant_map": ("F32", (16,)),
+                "weight.nested_absmax": ("F32", (1,)),
+                "weight.nested_quant_map": ("F32", (256,)),
+                "weight.quant_state.bitsandbytes__nf4": ("U8", (90,)),
+            },
+            {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        ),
+        (
+            {"weight": ("I8", (WIDTH, WIDTH)), "SCB": ("F32", (WIDTH,)), "weight_format": ("U8", (1,))},
+            {"quant_method": "bitsandbytes", "load_in_8bit": True},
+        ),
+    ],
+    ids=["NVFP4", "NVFP4 of compressed-tensors", "MXFP4", "bitsandbytes of 4 bits", "bitsandbytes of 8 bits"],
+)
+def test_every_way_to_quantize_counts_the_same_parameters(entries: Shapes, config: dict[str, Any]) -> None:
+    tables = {name: shape for name, shape in shapes().items() if "layers" not in name}
+    blocks = {f"model.layers.0.mlp.down_proj.{name}": shape for name, shape in entries.items()}
+    found = _read({"quantization_config": config}, tables | blocks).architecture
+    assert found is not None
+    assert found.parameters == 2 * TABLE + WIDTH + BLOCK
+
+
+@pytest.mark.parametrize("strange", [[], "none", 7, {"config_groups": []}, {"config_groups": {"a": None}}, {"bits": "4"}])
+def test_a_strange_word_on_quantization_is_no_reason_to_fail(strange: object) -> None:
+    assert _read({"quantization_config": strange}, shapes()) == _read({}, shapes())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("config.json", "[" * 200_000, "nested too deep"),
+        ("config.json", "[]", "config.json holds no object"),
+        ("config.json", json.dumps(CONFIG | {"num_hidden_layers": 10**9}), "num_hidden_layers is 1000000000"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "../../etc/passwd"}}', "names '../../etc/passwd'"),
+        ("model.safetensors.index.json", '{"weight_map": []}', "is not a complete checkpoint"),
+    ],
+)
+def test_a_file_that_cannot_be_is_told_in_a_sentence(tmp_path: Path, name: str, content: str, sentence: str) -> None:
+    folder = checkpoint(tmp_path / "x", shapes())
+    (folder / name).write_text(content)
+    with pytest.raises(NotAModel, match=re.escape(sentence)):
+        read_checkpoint(folder)
+
+
+def test_a_header_that_is_nested_too_deep_is_told_in_a_sentence(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "x", shapes())
+    text = b'{"a":' * 100_000
+    (folder / "model-00001-of-00002.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(NotAModel, match="nested too deep"):
+        read_checkpoint(folder)

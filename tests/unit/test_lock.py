@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -149,6 +150,111 @@ def test_a_gated_repository_is_told_with_its_licence_and_locked_with_a_token(
     assert done.returncode == 0
     assert SHA in _written(project)
     assert "hf_secret" not in done.stdout + done.stderr + _written(project)
+
+
+def _entry(text: str, name: str = "first") -> lock.Entry:
+    (entry,) = lock.entries(parse(text, "all.yml"), [name])
+    return entry
+
+
+def _refusing(status: int, headers: dict[str, str], times: int) -> Any:
+    """A hub that answers so as often, and then as it should."""
+    real = lab.hub.Handler._resolve
+    left = [None] * times
+
+    def _resolve(self: lab.hub.Handler, *asked: str) -> None:
+        if not left:
+            real(self, *asked)
+            return
+        left.pop()
+        self.send_response(status)
+        for header, value in headers.items():
+            self.send_header(header, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    return _resolve
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_hub_is_left_alone_as_long_as_it_says_and_then_pinned_from(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("rig.models.lock.time.sleep", waits.append)
+    monkeypatch.setattr(lab.hub.Handler, "_resolve", _refusing(status, {"RateLimit": '"api";r=0;t=55'}, 2))
+    assert lock.ask(hub.address, _entry(TEXT), None, None) == PIN
+    assert waits == [55, 55]
+
+
+@pytest.mark.parametrize(("headers", "waited"), [({"Retry-After": "3600"}, 0), ({"Retry-After": "9"}, 27)])
+def test_a_hub_that_stays_busy_is_told_with_the_time_to_come_back(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], waited: float
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("rig.models.lock.time.sleep", waits.append)
+    monkeypatch.setattr(lab.hub.Handler, "_resolve", _refusing(429, headers, 99))
+    wanted = headers["Retry-After"]
+    with pytest.raises(CannotLock, match=rf"is busy \(429\); run this again in {wanted} s or later"):
+        lock.ask(hub.address, _entry(TEXT), None, None)
+    assert sum(waits) == waited
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_renamed_repository_is_told_with_its_new_name(hub: Hub, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    where = {"Location": f"/new/name/resolve/{REVISION}/model.gguf"}
+    monkeypatch.setattr(lab.hub.Handler, "_resolve", _refusing(status, where, 99))
+    with pytest.raises(CannotLock, match=f"{REPOSITORY} is called new/name now; write that as its repository"):
+        lock.ask(hub.address, _entry(TEXT), None, None)
+
+
+def test_a_repository_that_does_not_exist_is_not_taken_for_a_gated_one(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab.hub.Handler, "_resolve", _refusing(401, {"X-Error-Code": "RepoNotFound"}, 99))
+    with pytest.raises(CannotLock, match=f"the hub has no repository {REPOSITORY}, or it is private") as refused:
+        lock.ask(hub.address, _entry(TEXT), None, None)
+    assert "licence" not in str(refused.value)
+
+
+PARTS = f"""models:
+  hub: HUB
+  catalogue:
+    big:
+      repository: {REPOSITORY}
+      revision: main
+      file: Q4_K_M/big-00001-of-00003.gguf
+      size: 9000 # about
+      files: []
+      shape: null
+"""
+
+
+@pytest.mark.parametrize("text", [PARTS, PARTS.replace("      files: []\n", "")], ids=["files: []", "no files"])
+def test_all_parts_of_a_model_are_pinned_as_one(project: Project, hub: Hub, tmp_path: Path, text: str) -> None:
+    names = [f"Q4_K_M/big-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    for name in names:
+        (tmp_path / "part").mkdir(exist_ok=True)
+        path = tmp_path / "part" / Path(name).name
+        path.write_bytes(name.encode())
+        hub.publish(path, name)
+    done = _lock(project, hub, "--yes", text=text)
+    assert done.returncode == 0, done.stderr
+    entry = yaml.safe_load(_written(project))["models"]["catalogue"]["big"]
+    assert entry["files"] == [
+        {"file": name, "size": len(name), "sha256": hashlib.sha256(name.encode()).hexdigest()} for name in names
+    ]
+    assert (entry["revision"], entry["size"], entry["file"]) == (REVISION, sum(map(len, names)), names[0])
+    assert hub.sent == 0
+    assert "all is pinned" in _lock(project, hub, "--yes", text=_written(project)).stdout
+
+
+def test_a_part_that_the_hub_lacks_is_named(project: Project, hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "part").write_bytes(b"first")
+    hub.publish(tmp_path / "part", "Q4_K_M/big-00001-of-00003.gguf")
+    done = _lock(project, hub, "--yes", text=PARTS)
+    assert done.returncode == 1
+    assert "answers 404 for Q4_K_M/big-00002-of-00003.gguf" in done.stderr
 
 
 def test_an_entry_on_one_line_is_pinned_on_its_line() -> None:
