@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+from requests.auth import AuthBase
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
@@ -272,7 +273,7 @@ class _Asked:
                 answer = requests.request(
                     method,
                     url,
-                    headers={"Authorization": f"Bearer {self.token}"} if self.token else {},
+                    auth=_Token(self.token),
                     timeout=TIMEOUT,
                     allow_redirects=follow,
                 )
@@ -285,6 +286,18 @@ class _Asked:
                 break
             time.sleep(wanted)
         raise CannotAsk(f"{self.hub} is busy ({answer.status_code}); run this again in {wanted:.0f} s or later")
+
+
+class _Token(AuthBase):
+    """The owner's token, or none; requests would otherwise let a password of ~/.netrc take its place."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
 
 
 def needed(path: str) -> bool:

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 
@@ -38,6 +38,11 @@ class Done:
         return os.strerror(errno.ENOSPC).lower() in self.errors.lower()
 
 
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a program gets of our own environment: the paths by which it finds others, and its home."""
+    return {name: value for name, value in environment.items() if name in ("PATH", "HOME", "TMPDIR")}
+
+
 def run(
     words: Sequence[str],
     environment: dict[str, str] | None = None,
@@ -59,7 +64,8 @@ def run(
             stdout=output,
             stderr=errors,
             pass_fds=descriptors,
-            env={**os.environ, "LC_ALL": "C", **(environment or {})},
+            # Not what a login has besides: a RESTIC_ variable of /etc/environment would be an option of each call.
+            env={**inherited(os.environ), "LC_ALL": "C", **(environment or {})},
         )
         try:
             while True:

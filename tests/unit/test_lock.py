@@ -146,7 +146,10 @@ def test_a_gated_repository_is_told_with_its_licence_and_locked_with_a_token(
     done = _lock(project, hub, "--yes")
     assert done.returncode == 1
     assert f"accept its licence at {hub.address}/{REPOSITORY}, and set HF_TOKEN" in done.stderr
-    done = _lock(project, hub, "--yes", HF_TOKEN="hf_secret")
+    # Which requests would otherwise send in its place.
+    netrc = project.root / "netrc"
+    netrc.write_text("default login owner password other\n")
+    done = _lock(project, hub, "--yes", HF_TOKEN="hf_secret", NETRC=str(netrc))
     assert done.returncode == 0
     assert SHA in _written(project)
     assert "hf_secret" not in done.stdout + done.stderr + _written(project)

@@ -514,6 +514,16 @@ def test_no_program_gets_the_password_as_an_argument_or_in_its_environment(machi
     assert PASSWORD not in text
 
 
+def test_what_every_login_has_of_restic_is_none_of_the_backups_business(machine: Machine) -> None:
+    """As /etc/environment may have it for an owner's own repository."""
+    machine.add("tiny", tiny=b"model")
+    own = {"RESTIC_REPOSITORY": "/nowhere", "RESTIC_PASSWORD_COMMAND": "false", "RESTIC_CACERT": "/nowhere"}
+    own |= {"RESTIC_COMPRESSION": "none of these", "RESTIC_READ_CONCURRENCY": "x", "XDG_CACHE_HOME": "/proc"}
+    for words in (["run"], ["verify"]):
+        done = machine.run(*words, env={**os.environ, **own})
+        assert done.returncode == 0, done.stderr
+
+
 # Brought back
 
 

@@ -1,0 +1,122 @@
+"""A machine that somebody used before: what can be lived with is, and what cannot be is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+
+import pytest
+import requests
+import yaml
+
+from lab.machine import Lab
+from tests.lab.conftest import Machines
+from tests.lab.traces import eventually
+
+RING = "/usr/share/keyrings/owners-docker.asc"
+LOCK = "/run/rig-deploy.lock"
+
+
+@pytest.fixture(scope="module")
+def used(machines: Machines) -> Iterator[Lab]:
+    """An owner's docker.list with a ring of its own, the most common daemon.json, and a root who shares no files."""
+    lab = machines.boot(name="used")
+    source = f"deb [arch=amd64 signed-by={RING}] {_vendor(lab)['repository']}/debian/ {lab.release} stable"
+    lab.sudo(
+        f"mkdir -p /etc/apt/sources.list.d /etc/docker; echo '{source}' >/etc/apt/sources.list.d/docker.list; "
+        "echo 'Defaults umask=077, umask_override' >/etc/sudoers.d/owner; "
+        "sed -i 's/^UMASK.*/UMASK 077/' /etc/login.defs"
+    )
+    daemon = {"log-driver": "json-file", "log-opts": {"max-size": "10m", "max-file": "3"}, "userland-proxy": False}
+    lab.sudo(f"echo '{json.dumps(daemon)}' >/etc/docker/daemon.json")
+    yield lab
+    machines.end(lab)
+
+
+def _vendor(lab: Lab) -> dict[str, str]:
+    """The container engine's repository, as the lab has it."""
+    (host,) = yaml.safe_load((lab.directory / "hosts.yml").read_text())["hosts"].values()
+    vendor: dict[str, str] = host["settings"]["containers"]["vendor"]
+    return vendor
+
+
+def test_an_owners_entry_with_a_ring_that_is_not_there_is_refused_before_anything_is_written(used: Lab) -> None:
+    done = used.deploy("-y")
+    assert done.returncode == 1
+    assert "/etc/apt/sources.list.d/docker.list:1 names http" in done.stderr
+    assert f"signed by {RING}, which is not there" in done.stderr
+    assert "docker.sources" not in used.sudo("ls /etc/apt/sources.list.d").stdout
+
+
+def test_with_the_pinned_key_in_the_owners_ring_the_machine_is_deployed_to(used: Lab) -> None:
+    vendor = _vendor(used)
+    key = requests.get(f"{vendor.get('keys', vendor['repository'])}/debian/gpg", timeout=30).text
+    used.sudo(f"echo '{key}' >{RING}; chmod 644 {RING}")
+    done = used.deploy("-y")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert f"Signed-By: {RING}" in used.sudo("cat /etc/apt/sources.list.d/docker.sources").stdout
+    assert used.sudo("apt-get update 2>&1 | grep -c '^E:'", check=False).stdout.strip() == "0"
+    daemon = json.loads(used.sudo("cat /etc/docker/daemon.json").stdout)
+    assert daemon["log-driver"] == "journald"
+    assert "log-opts" not in daemon
+    assert daemon["userland-proxy"] is False
+
+
+def test_a_root_who_shares_no_files_leaves_ours_as_readable_as_on_any_machine(used: Lab, deployed: Lab) -> None:
+    look = (
+        "find /opt/rig /etc/rig /var/lib/rig /etc/systemd/system/rig-* /etc/apt/sources.list.d /etc/docker /mnt/models "
+        "-printf '%p %y %m\\n' | grep -v __pycache__ | sed 's|/rigd/[0-9a-f]*|/rigd/X|' | sort"
+    )
+    mine, normal = (set(lab.sudo(look).stdout.splitlines()) for lab in (used, deployed))
+    narrower = {line.split()[0]: line for line in mine - normal}
+    assert {line for line in normal if line.split()[0] in narrower} == set()
+
+
+def test_a_second_run_without_dockers_proxy_changes_nothing(used: Lab) -> None:
+    """dockerd holds the published port itself."""
+    done = used.deploy("-y")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"Grand total +\d+ +- +- ", done.stderr), done.stderr[-3000:]
+
+
+def test_a_second_run_beside_the_first_is_refused_with_who_has_the_machine(used: Lab) -> None:
+    first = used.deploying("-y")
+    try:
+        eventually(lambda: used.sudo(f"flock -n {LOCK} true", check=False).returncode != 0, seconds=60)
+        second = used.deploy("-y")
+        assert second.returncode == 1
+        assert "is being deployed to, and nothing was changed" in second.stderr
+        assert re.search(r"the lock is held by \S+@\S+ since 20", second.stderr)
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait(timeout=60)
+    # The kernel gave it back with the connection.
+    eventually(lambda: used.sudo(f"flock -n {LOCK} true", check=False).returncode == 0, seconds=30)
+
+
+def test_one_machine_that_is_refused_ends_the_run_for_no_other(used: Lab) -> None:
+    """One machine under two names: one of the two has the lock, and the other is refused."""
+    document = yaml.safe_load((used.directory / "hosts.yml").read_text())
+    ((name, entry),) = document["hosts"].items()
+    document["hosts"] = {name: entry, "other": entry}
+    (used.directory / "hosts.yml").write_text(yaml.safe_dump(document))
+    try:
+        done = used.deploy("-y")
+    finally:
+        del document["hosts"]["other"]
+        (used.directory / "hosts.yml").write_text(yaml.safe_dump(document))
+    assert done.returncode == 1
+    assert done.stderr.count("is being deployed to, and nothing was changed") == 1
+    assert re.search(r"Grand total +\d+ ", done.stderr), done.stderr[-3000:]
+
+
+def test_a_login_shell_that_prints_is_refused(used: Lab) -> None:
+    used.ssh("sed -i '1i echo hello' ~/.bashrc 2>/dev/null || echo 'echo hello' >~/.bashrc")
+    try:
+        done = used.deploy("--dry")
+        assert done.returncode == 1
+        assert "prints 'hello' with every command" in done.stderr
+    finally:
+        used.ssh("sed -i '/^echo hello$/d' ~/.bashrc")
