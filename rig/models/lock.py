@@ -97,7 +97,6 @@ class Entry:
         known = bool(files.value) if files is not None else not self.whole
         return known and all(shape.fullmatch(self.said(key) or "") for key, shape in shapes.items())
 
-
     @property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each file of the current version, by name; none while one of them, revision or size is not known.
@@ -264,7 +263,6 @@ class _Asked:
                 "are these three right?"
             )
         return answer
-
 
     def _answer(self, method: str, url: str, follow: bool) -> requests.Response:
         """An answer that is final: a hub that is busy is left alone as long as it says, for a minute at most."""
