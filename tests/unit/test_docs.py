@@ -24,7 +24,7 @@ LINK = re.compile(r"\]\(([^)#]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 BLOCK = re.compile(r"(?:^ {4}.*\n|^\n(?= {4}))+", re.MULTILINE)
 COMMAND = re.compile(
-    r"(?:^|[\s/(])(python -m (?:rig|lab|benchmarks)[.\w]*(?: [a-z]+\b)?|script/[a-z]+|pyinfra|pytest)(?=\s|$)"
+    r"(?:^|[\s/(])(python -m (?:lab|benchmarks)[.\w]*(?: [a-z]+\b)?|rig [a-z]+\b|script/[a-z]+|pyinfra|pytest)(?=\s|$)"
     r"([^\n|&;#,]*)"
 )
 FOLDERS = ("benchmarks", "docs", "files", "group_data", "lab", "rig", "script", "tasks", "templates", "tests")
@@ -95,6 +95,8 @@ def help_of(command: str) -> str:
     words = command.split()
     if words[0].startswith("script/"):
         line = [str(ROOT / words[0])]
+    elif words[0] == "rig":
+        line = [sys.executable, "-m", *words]
     elif words[0] == "python":
         line = [sys.executable, *words[1:]]
     else:
