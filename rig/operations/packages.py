@@ -30,7 +30,7 @@ UPDATE = (
 @operation()
 def present(packages: list[str]) -> Commands:
     """All of ``packages`` are installed; their versions are left to the distribution and its security updates."""
-    there: frozenset[str] = host.get_fact(Installed, packages=tuple(packages))
+    there: frozenset[str] = host.get_fact(Installed, packages=tuple(packages), provided=True)
     missing = sorted(set(packages) - there)
     if missing:
         yield f"sh -c {shlex.quote(UPDATE)}"

@@ -18,6 +18,7 @@ import pytest
 from lab.machine import NAME, Lab
 from lab.spec import HUB_PORT
 from tests.lab.overrides import altered
+from tests.lab.traces import eventually
 
 ENGINES = {"llama-70b": 8002, "llama-8b": 8003}
 OPEN, CLOSED = 9500, 9501
@@ -248,6 +249,8 @@ def test_the_distributions_filter_which_flushes_everything_does_not_leave_us_wit
             assert rules(lab) == ours, verb
             loaded = "table inet filter" in lab.console("nft list tables").stdout
             assert loaded == (verb != "stop"), "it did not do its own work"
+            if verb != "stop":
+                eventually(lambda: "chain DOCKER" in lab.console("nft list ruleset").stdout, seconds=60)
     finally:
         # What was flushed of Docker's and of the owner's is laid again.
         lab.console("systemctl stop nftables.service; systemctl restart docker.service rig-firewall.service")

@@ -52,7 +52,7 @@ def test_an_owners_entry_with_a_ring_that_is_not_there_is_refused_before_anythin
 
 def test_with_the_pinned_key_in_the_owners_ring_the_machine_is_deployed_to(used: Lab) -> None:
     vendor = _vendor(used)
-    key = requests.get(f"{vendor.get('keys', vendor['repository'])}/debian/gpg", timeout=30).text
+    key = requests.get(f"{vendor['key_source']}/debian/gpg", timeout=30).text
     used.sudo(f"echo '{key}' >{RING}; chmod 644 {RING}")
     done = used.deploy("-y")
     assert done.returncode == 0, done.stderr[-4000:]

@@ -40,3 +40,19 @@ def test_a_package_on_hold_is_installed(here: Here) -> None:
 
 def test_a_package_of_the_driver_on_hold_is_installed(here: Here) -> None:
     assert here.get_fact(DriverFact).packages == dict.fromkeys(THERE, "1.0-1")
+
+
+@pytest.mark.parametrize(
+    "line", ["Provides: dnsutils", "Provides: a (= 1.0), dnsutils (= 1:9.20), b", "Provides: b,dnsutils"]
+)
+def test_a_name_that_an_installed_package_provides_is_there_where_it_may_be(
+    here: Here, tmp_path: Path, line: str
+) -> None:
+    """And is none of those that would be removed: containerd.io provides runc."""
+    about = "Maintainer: x\nArchitecture: amd64\nVersion: 1.0-1\nDescription: x\n"
+    with (tmp_path / "status").open("a") as status:
+        status.write(f"\nPackage: bind9-dnsutils\nStatus: install ok installed\n{line}\n{about}")
+        status.write(f"\nPackage: gone\nStatus: deinstall ok config-files\nProvides: gone-too\n{about}")
+    names = ("dnsutils", "utils", "gone-too", "nvidia-plain")
+    assert here.get_fact(Installed, packages=names, provided=True) == {"dnsutils", "nvidia-plain"}
+    assert here.get_fact(Installed, packages=names) == {"nvidia-plain"}
