@@ -213,6 +213,14 @@ def _machine(settings: Settings) -> Iterator[Alert]:
         "Reboot the machine when nobody needs it.",
     )
     yield Alert(
+        "GpuModuleMissing",
+        "rig_gpu_module_missing == 1",
+        pending,
+        "warning",
+        "The kernel of the next boot has no module for the graphics card.",
+        "Do not reboot before a deploy, which builds it; dkms status shows why it was not built.",
+    )
+    yield Alert(
         "UnitFailed",
         'node_systemd_unit_state{state="failed",name!~"rig-models-scrub.service|rig-(container|native)@.+"} == 1',
         pending,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -51,6 +52,11 @@ def gauges(config: Config, tell: Callable[[str], None], root: Path = Path("/")) 
             lambda: (Sample(reboot_pending(root, os.uname().release), {}),),
         ),
         (
+            "rig_gpu_module_missing",
+            "1 when the kernel of the next boot has no module for the graphics card, and the running one has.",
+            lambda: _module_missing(root, os.uname().release),
+        ),
+        (
             "rig_certificate_end_timestamp_seconds",
             "When a certificate ends, seconds since the epoch; 0 when it cannot be read.",
             lambda: (Sample(certificate_end(path, ask), {"path": path}) for path in config.certificates),
@@ -66,8 +72,31 @@ def reboot_pending(root: Path, running: str) -> bool:
     """Whether a package asked for a reboot, or the kernel that the next boot takes is another one than ``running``."""
     if (root / "run/reboot-required").exists():
         return True
-    link = root / "vmlinuz"
-    return link.is_symlink() and os.path.basename(os.readlink(link)) != f"vmlinuz-{running}"  # noqa: PTH115, PTH119
+    return (following := next_kernel(root)) is not None and following != running
+
+
+def next_kernel(root: Path) -> str | None:
+    """Release of the kernel that the next boot takes; None where no link says so."""
+    for link in (root / "vmlinuz", root / "boot/vmlinuz"):
+        if link.is_symlink():
+            return os.path.basename(os.readlink(link)).removeprefix("vmlinuz-")  # noqa: PTH115, PTH119
+    return None
+
+
+def has_module(root: Path, kernel: str) -> bool:
+    """Whether a kernel has NVIDIA's module, by the list that depmod makes after every installation."""
+    try:
+        listed = (root / "lib/modules" / kernel / "modules.dep").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return False
+    return re.search(r"(?m)^(?:\S*/)?nvidia\.ko\S*:", listed) is not None
+
+
+def _module_missing(root: Path, running: str) -> Iterator[Sample]:
+    """Nothing is said where the running kernel has none either: there is no card, or nobody drives it."""
+    following = next_kernel(root)
+    if following is not None and has_module(root, running):
+        yield Sample(following != running and not has_module(root, following), {})
 
 
 def certificate_end(path: str, ask: Programs) -> float:

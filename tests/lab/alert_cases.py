@@ -229,6 +229,13 @@ CASES = (
     ),
     Case("RebootPending", {"rig_reboot_pending": "1x1430 0 1x100"}, "24h"),
     Case(
+        "GpuModuleMissing",
+        {"rig_gpu_module_missing": "1x10"},
+        "6m",
+        (({}, "The kernel of the next boot has no module for the graphics card."),),
+    ),
+    Case("GpuModuleMissing", {"rig_gpu_module_missing": "0x10"}, "9m"),
+    Case(
         "UnitFailed",
         {'node_systemd_unit_state{name="rig-x.service",state="failed"}': "1x10"},
         "5m",

@@ -238,6 +238,30 @@ def test_an_engine_is_wanted_when_its_unit_starts_at_boot(programs: Callable[[st
     assert next(made).samples == (Sample(1, {"engine": "one"}), Sample(0, {"engine": "two"}))
 
 
+@pytest.mark.parametrize(
+    ("following", "modules", "missing"),
+    [
+        ("6.12.2", {"6.12.1": True, "6.12.2": False}, (Sample(True, {}),)),
+        ("6.12.2", {"6.12.1": True, "6.12.2": True}, (Sample(False, {}),)),
+        ("6.12.2", {"6.12.1": True}, (Sample(True, {}),)),
+        ("6.12.1", {"6.12.1": True}, (Sample(False, {}),)),
+        ("6.12.2", {"6.12.1": False, "6.12.2": False}, ()),
+        (None, {"6.12.1": True}, ()),
+    ],
+)
+def test_a_next_kernel_without_the_cards_module_is_told_before_the_reboot(
+    tmp_path: Path, following: str | None, modules: dict[str, bool], missing: tuple[Sample, ...]
+) -> None:
+    if following is not None:
+        (tmp_path / "vmlinuz").symlink_to(f"boot/vmlinuz-{following}")
+    for kernel, there in modules.items():
+        (tmp_path / "lib/modules" / kernel).mkdir(parents=True)
+        own = "updates/dkms/nvidia.ko.xz: kernel/drivers/video/x.ko\n" if there else ""
+        text = f"kernel/drivers/nvidia-uvm.ko:\n{own}kernel/fs/ext4.ko: updates/dkms/nvidia.ko.xz\n"
+        (tmp_path / "lib/modules" / kernel / "modules.dep").write_text(text)
+    assert tuple(look._module_missing(tmp_path, "6.12.1")) == missing
+
+
 EVERY_FIGURE = {
     "rig_engine_wanted",
     "rig_engine_loading",
@@ -245,7 +269,7 @@ EVERY_FIGURE = {
     "rig_model_changed",
     "rig_reboot_pending",
 }
-"""Of a machine without certificates."""
+"""Of a machine without certificates and without a card."""
 
 
 @pytest.mark.parametrize("hanging", ["systemctl", "nvidia-smi", "docker"])
