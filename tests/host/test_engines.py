@@ -123,7 +123,8 @@ def test_engine_that_computes_on_the_card_has_a_process_there(machine: Machine, 
     first = int(machine.run(f"docker inspect --format '{{{{.State.Pid}}}}' rig-{computing}"))
     group = machine.run(f"sed -n 's/^0:://p' /proc/{first}/cgroup")
     processes = machine.lines(f"find /sys/fs/cgroup{group} -name cgroup.procs -exec cat {{}} +")
-    on_card = machine.lines("nvidia-smi --query-compute-apps=pid --format=csv,noheader")
+    # Other lines are remarks, with which it ends with another code.
+    on_card = machine.lines("nvidia-smi --query-compute-apps=pid --format=csv,noheader | grep -xE '[0-9]+' || true")
     assert set(processes) & set(on_card), f"the card's processes are {on_card}, and the engine's {processes}"
 
 

@@ -35,7 +35,8 @@ def test_card_is_on_the_bus(cards: list[str]) -> None:
 
 
 def test_driver_answers_and_is_of_the_branch_of_the_settings(machine: Machine, settings: Settings) -> None:
-    versions = machine.lines("nvidia-smi --query-gpu=driver_version --format=csv,noheader")
+    # Other lines are remarks, with which it ends with another code.
+    versions = machine.lines("nvidia-smi --query-gpu=driver_version --format=csv,noheader | grep -xE '[0-9.]+' || true")
     assert versions
     wanted = settings.gpu.driver.version
     assert [version for version in versions if version != wanted and not version.startswith(f"{wanted}.")] == []

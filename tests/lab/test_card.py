@@ -139,6 +139,24 @@ def test_an_engine_does_not_start_without_the_card(machine: Lab) -> None:
     assert run(machine).changes == set()
 
 
+def test_a_card_that_is_described_after_docker_has_started_is_the_engines(machine: Lab) -> None:
+    """As on a machine whose driver comes up slowly: Docker has looked for devices before there were any."""
+    refresh = "nvidia-cdi-refresh.service nvidia-cdi-refresh.path"
+    machine.sudo(f"systemctl stop {UNIT}; systemctl mask --runtime --now {refresh}")
+    machine.sudo(f"mv {SPECIFICATION} /run/kept.yaml; systemctl restart docker.service")
+    try:
+        machine.sudo(f"systemctl start --no-block {UNIT}")
+        waits = f"systemctl show --property=ActiveState,ControlPID --value {UNIT}"
+        eventually(lambda: machine.sudo(waits).stdout.split()[0] != "activating", seconds=30)
+    finally:
+        machine.sudo(f"mv /run/kept.yaml {SPECIFICATION}; systemctl unmask --runtime {refresh}")
+    eventually(lambda: machine.sudo(f"systemctl is-active {UNIT}", check=False).stdout != "active\n", seconds=120)
+    assert machine.sudo(f"docker exec rig-{VLLM} nvidia-smi -L").stdout.startswith("GPU 0: ")
+    machine.sudo("systemctl start nvidia-cdi-refresh.path")
+    assert run(machine).code == 0
+    assert run(machine).changes == set()
+
+
 def not_tried_again(lab: Lab) -> bool:
     return lab.sudo(f"journalctl --output=cat --unit={UNIT}").stdout.count("there is no graphics card") < 2
 

@@ -250,7 +250,7 @@ def test_the_distributions_filter_which_flushes_everything_does_not_leave_us_wit
             loaded = "table inet filter" in lab.console("nft list tables").stdout
             assert loaded == (verb != "stop"), "it did not do its own work"
             if verb != "stop":
-                eventually(lambda: "chain DOCKER" in lab.console("nft list ruleset").stdout, seconds=60)
+                eventually(lambda: "chain DOCKER" not in lab.console("nft list ruleset").stdout, seconds=60)
     finally:
         # What was flushed of Docker's and of the owner's is laid again.
         lab.console("systemctl stop nftables.service; systemctl restart docker.service rig-firewall.service")

@@ -84,7 +84,7 @@ def test_a_second_run_without_dockers_proxy_changes_nothing(used: Lab) -> None:
 def test_a_second_run_beside_the_first_is_refused_with_who_has_the_machine(used: Lab) -> None:
     first = used.deploying("-y")
     try:
-        eventually(lambda: used.sudo(f"flock -n {LOCK} true", check=False).returncode != 0, seconds=60)
+        eventually(lambda: _is_free(used), seconds=60)
         second = used.deploy("-y")
         assert second.returncode == 1
         assert "is being deployed to, and nothing was changed" in second.stderr
@@ -93,7 +93,11 @@ def test_a_second_run_beside_the_first_is_refused_with_who_has_the_machine(used:
         first.send_signal(signal.SIGKILL)
         first.wait(timeout=60)
     # The kernel gave it back with the connection.
-    eventually(lambda: used.sudo(f"flock -n {LOCK} true", check=False).returncode == 0, seconds=30)
+    eventually(lambda: not _is_free(used), seconds=30)
+
+
+def _is_free(lab: Lab) -> bool:
+    return lab.sudo(f"flock -n {LOCK} true", check=False).returncode == 0
 
 
 def test_one_machine_that_is_refused_ends_the_run_for_no_other(used: Lab) -> None:
