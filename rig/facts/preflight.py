@@ -87,6 +87,7 @@ class MachineFact(FactBase[Machine]):
             mounts={path: Mounted(*what) for path, *what in fields.get("mount", [])},
             disks=dict(fields.get("disk", [])),
             sizes={path: int(size) for path, size in fields.get("file", [])},
+            absent=frozenset(path for (path,) in fields.get("absent", [])),
             listeners=tuple(_listener(values) for values in fields.get("listener", [])),
             published={name.lstrip("/"): frozenset(map(int, ports)) for name, *ports in fields.get("container", [])},
             docker="docker" in fields,
@@ -133,6 +134,7 @@ for file in @FILES@; do
   for at in "$file" "$file.part"; do
     [ -f "$at" ] && printf "file\t%s\t%s\n" "$file" "$(stat -c %s "$at")" && break
   done
+  [ -f "$file" ] || printf "absent\t%s\n" "$file"
 done
 ss -Hltnp | while read -r _ _ _ address _ users; do
   pid=${users#*pid=}; pid=${pid%%,*}

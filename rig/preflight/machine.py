@@ -69,6 +69,8 @@ class Machine:
     """Those of the asked paths that are mount points now, and what is mounted there."""
     sizes: Mapping[str, int]
     """Bytes already there under each asked file, its unfinished download included."""
+    absent: frozenset[str] = frozenset()
+    """Those of the asked files that are not there."""
     disks: Mapping[str, str] = field(default_factory=dict)
     """The device that each asked link to one leads to; the link itself where it leads nowhere."""
     listeners: tuple[Listener, ...] = ()

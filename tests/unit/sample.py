@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import hashlib
 import json
@@ -27,6 +28,17 @@ from tests.unit.project import ROOT
 DIGEST = "sha256:" + "d" * 64
 IMAGE = f"example.org/llama:server@{DIGEST}"
 ARCHIVE = {"url": "http://example.org/llama.tar.gz", "sha256": "a" * 64, "binary": "bin/llama-server"}
+
+
+
+def public_key(kind: str, *parts: bytes) -> str:
+    """A public key as a .pub file has it, without a comment: its parts behind their lengths."""
+    blob = b"".join(len(part).to_bytes(4) + part for part in (kind.encode(), *parts))
+    return f"{kind} {base64.b64encode(blob).decode()}"
+
+
+ED25519 = public_key("ssh-ed25519", b"\1" * 32)
+RSA = public_key("ssh-rsa", b"\1\0\1", b"\0" + b"\xff" * 256)
 
 examples = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """For tests on invented examples: a busy machine is no reason to fail."""

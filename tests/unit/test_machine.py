@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import random
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from pyinfra.api import FactBase
 from rig.facts.machine import Homes, TimeZone
 from rig.operations import machine
 from rig.settings.machine import User
-from tests.unit.sample import Here, needs, needs_root, tree
+from tests.unit.sample import Here, needs, needs_root, public_key, tree
 
 pytestmark = [needs_root, needs("runuser")]
 
@@ -44,8 +43,8 @@ def _let_in(folder: Path, *keys: str) -> int:
 
 def test_an_rsa_key_of_4096_bits_logs_in_whatever_its_letters_are(folder: Path) -> None:
     """One in six has no slash in 256 letters, and with that is too long for the name of a file."""
-    letters = base64.b64encode(random.Random(1).randbytes(535)).decode().replace("/", "+")
-    key = f"ssh-rsa {letters} owner@example"
+    modulus = b"\0\x80" + random.Random(1).randbytes(511)
+    key = f"{public_key('ssh-rsa', bytes([1, 0, 1]), modulus).replace('/', '+')} owner@example"
     assert User(authorized_keys=(key,)).authorized_keys == (key,)
     _let_in(folder, key, ED25519)
     assert (folder / "authorized_keys").read_text() == f"{key}\n{ED25519}\n"

@@ -21,7 +21,7 @@ from rig.preflight.problems import (
     problems,
 )
 from rig.settings.firewall import Ssh
-from tests.unit.sample import IMAGE, Here, folder, settings
+from tests.unit.sample import ED25519, IMAGE, RSA, Here, folder, settings
 
 GIB = 1 << 30
 OWNER = Login(uid=1000, user="owner", sudo=True, source="192.168.1.5", port=22)
@@ -305,12 +305,12 @@ def test_nobody_is_locked_out_by_another_port() -> None:
     assert login_problems(replace(OWNER, source=None, port=None), sudo_password=False, ssh=ssh) == []
 
 
-MINE, OTHER = f"ssh-ed25519 {'A' * 68} me@laptop", f"ssh-rsa {'B' * 340}= other"
+MINE, OTHER = f"{ED25519} me@laptop", f"{RSA} other"
 
 
 @pytest.mark.parametrize(
     ("listed", "fine"),
-    [(None, True), ([MINE], True), ([OTHER, f"ssh-ed25519 {'A' * 68}"], True), ([OTHER], False), ([], False)],
+    [(None, True), ([MINE], True), ([OTHER, ED25519], True), ([OTHER], False), ([], False)],
 )
 def test_nobody_is_locked_out_by_a_list_without_a_key_that_logs_in(listed: list[str] | None, fine: bool) -> None:
     users = settings({"machine/users": {"owner": {"authorized_keys": listed}}}).machine.users
