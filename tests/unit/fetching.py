@@ -127,13 +127,18 @@ class Place:
 
     def publish(self, name: str, **contents: bytes) -> None:
         """A model of the manifest, whose files the hub has."""
-        files = []
         (self.root / "hub").mkdir(exist_ok=True)
+        paths = {f"{stem}.gguf": self.root / "hub" / f"{name}-{stem}.gguf" for stem in contents}
         for stem, content in contents.items():
-            file = f"{stem}.gguf"
-            path = self.root / "hub" / f"{name}-{file}"
-            path.write_bytes(content)
+            paths[f"{stem}.gguf"].write_bytes(content)
+        self.publish_files(name, paths)
+
+    def publish_files(self, name: str, paths: dict[str, Path]) -> None:
+        """The same with files that are there, by their paths in the repository."""
+        files = []
+        for file, path in paths.items():
             self.hub.publish(path, file)
+            content = path.read_bytes()
             files.append(File(file, len(content), hashlib.sha256(content).hexdigest()))
         model = Model(name, REPOSITORY, REVISION, tuple(files), ("engine",))
         self.change(models=(*self.manifest.models, model))

@@ -335,7 +335,9 @@ def test_every_way_to_quantize_counts_the_same_parameters(entries: Shapes, confi
     assert found.parameters == 2 * TABLE + WIDTH + BLOCK
 
 
-@pytest.mark.parametrize("strange", [[], "none", 7, {"config_groups": []}, {"config_groups": {"a": None}}, {"bits": "4"}])
+@pytest.mark.parametrize(
+    "strange", [[], "none", 7, {"config_groups": []}, {"config_groups": {"a": None}}, {"bits": "4"}]
+)
 def test_a_strange_word_on_quantization_is_no_reason_to_fail(strange: object) -> None:
     assert _read({"quantization_config": strange}, shapes()) == _read({}, shapes())
 

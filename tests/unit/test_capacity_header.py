@@ -143,14 +143,14 @@ def test_heads_that_cannot_be_are_told(heads: object) -> None:
     ],
 )
 def test_layers_keep_a_window_where_llama_cpp_lets_them(family: str, pattern: object, local: int) -> None:
-    keys = {} if pattern is None else {"attention__sliding_window_pattern": pattern}
+    keys: dict[str, Any] = {} if pattern is None else {"attention__sliding_window_pattern": pattern}
     found = _read(family, attention__sliding_window=512, **keys).cached
     assert (found.full, found.local) == ((6 - local) * 64, local * 64)
     assert found.window == (512 if local else 0)
 
 
 def test_windows_may_have_heads_of_their_own_length() -> None:
-    keys = {"attention__key_length_swa": 8, "attention__value_length_swa": 8}
+    keys: dict[str, Any] = {"attention__key_length_swa": 8, "attention__value_length_swa": 8}
     found = _read("gemma4", attention__sliding_window=512, attention__sliding_window_pattern=6, **keys).cached
     assert found == Cached(full=64, local=5 * 2 * 16, window=512)
 
@@ -160,7 +160,7 @@ def test_layers_that_share_their_cache_with_others_keep_nothing() -> None:
 
 
 def test_a_hybrid_keeps_a_state_in_its_other_layers() -> None:
-    keys = {"ssm__inner_size": 128, "ssm__state_size": 16, "ssm__conv_kernel": 4, "ssm__group_count": 1}
+    keys: dict[str, Any] = {"ssm__inner_size": 128, "ssm__state_size": 16, "ssm__conv_kernel": 4, "ssm__group_count": 1}
     found = _read("granitehybrid", ("ssm_in",), **keys)
     assert found.cached == Cached(full=0, state=6 * (128 * 16 + 3 * (128 + 32)))
     both = _read("falcon-h1", ("ssm_in", "attn_k"), **keys)
@@ -168,7 +168,7 @@ def test_a_hybrid_keeps_a_state_in_its_other_layers() -> None:
 
 
 def test_a_latent_takes_the_place_of_all_heads() -> None:
-    keys = {"attention__key_length_mla": 24, "attention__kv_lora_rank": 48, "rope__dimension_count": 8}
+    keys: dict[str, Any] = {"attention__key_length_mla": 24, "attention__kv_lora_rank": 48, "rope__dimension_count": 8}
     assert _read("deepseek2", **keys).cached == Cached(full=6 * 56)
 
 
@@ -176,17 +176,18 @@ def test_only_the_chosen_experts_are_read() -> None:
     blocks = ("attn_k", "ffn_up_exps", "ffn_down_exps", "ffn_up_shexp")
     found = _read("qwen3moe", blocks, expert_count=8, expert_used_count=2)
     assert found.experts == Experts(8, 2, 6 * 2 * 500)
-    values = {"general.architecture": "x", "x.block_count": 1, "x.embedding_length": 64, "x.attention.head_count": 4}
-    values |= {"x.expert_count": 8, "x.expert_used_count": 2}
+    values: dict[str, Any] = {"general.architecture": "x", "x.block_count": 1, "x.embedding_length": 64}
+    values |= {"x.attention.head_count": 4, "x.expert_count": 8, "x.expert_used_count": 2}
     tensors = {"token_embd.weight": Tensor(64, 64), "blk.0.ffn_up_exps.weight": Tensor(800, 800)}
     assert model_of(Header(values, tensors)).weights.read_per_token == 64 + 200
 
 
 def test_layers_that_guess_further_tokens_take_memory_and_no_time() -> None:
-    values = {"general.architecture": "x", "x.block_count": 2, "x.embedding_length": 64, "x.attention.head_count": 4}
+    values: dict[str, Any] = {"general.architecture": "x", "x.block_count": 2, "x.embedding_length": 64}
+    values |= {"x.attention.head_count": 4, "x.nextn_predict_layers": 1}
     tensors = {name: Tensor(100, 100) for name in ("token_embd.weight", "blk.0.attn_k.weight", "blk.1.attn_k.weight")}
     tensors["token_embd.weight"] = Tensor(64, 64)
-    found = model_of(Header(values | {"x.nextn_predict_layers": 1}, tensors))
+    found = model_of(Header(values, tensors))
     assert found.architecture is not None
     assert (found.architecture.layers, found.architecture.parameters) == (1, 164)
     assert (found.weights.total, found.weights.read_per_token) == (264, 164)

@@ -218,3 +218,45 @@ def test_help_says_what_the_plan_shows(project: Project) -> None:
     assert "Print what each engine takes and how fast it can be." in project.run("rig", "--help").stdout
     for option in ("--json", "--file", "--prompt", "--data", "--into"):
         assert option in project.run("rig", "plan", "--help").stdout
+
+
+# What of the catalogue fits
+
+
+def test_what_fits_is_listed_the_fastest_first(project: Project) -> None:
+    done = project.run("rig", "plan", "--fits", "--json")
+    (listed,) = json.loads(done.stdout)["machines"].values()
+    speeds = [fit["tokens_per_second"] for fit in listed]
+    assert speeds == sorted(speeds, reverse=True)
+    found = {fit["model"]: fit for fit in listed}
+    assert "qwen3-vl-4b-mmproj" not in found
+    oss, large = found["gpt-oss-20b"], found["llama-3.3-70b-q4"]
+    assert (oss["on_card"], oss["layers"]) == (24, 24)
+    assert oss["tokens_per_second"] == pytest.approx(896 / 2.6, rel=0.02)
+    assert (large["on_card"], large["missing"]) == (28, None)
+    for fit in listed:
+        assert sum(fit["gpu"].values()) <= 15882 << 20
+        assert sum(fit["ram"].values()) <= 120 * GIB
+
+
+def test_what_does_not_fit_comes_last_with_the_reason(project: Project) -> None:
+    small = {"machine.hardware.ram": "24G", "machine.hardware.gpu.memory": "8G"}
+    off = {f"engines.{name}.enabled": "false" for name in ("llama-70b", "llama-8b")}
+    data = [word for key, value in (small | off).items() for word in ("--data", f"{key}={value}")]
+    (listed,) = json.loads(project.run("rig", "plan", "--fits", "--json", *data).stdout)["machines"].values()
+    missing = {fit["model"]: fit["missing"] for fit in listed if fit["missing"]}
+    assert list(missing) == [fit["model"] for fit in listed[-len(missing) :]]
+    assert missing["llama-3.3-70b-q4"].endswith("of RAM, and 16.0 GiB are there for engines")
+    assert "of GPU memory, and 8.0 GiB are there" in missing["llama-3.1-8b-fp8"]
+    shown = project.run("rig", "plan", "--fits", *data).stdout
+    assert f"llama-3.3-70b-q4 {missing['llama-3.3-70b-q4']}." in " ".join(shown.split())
+
+
+def test_without_a_card_everything_lies_in_ram_and_vllm_fits_nowhere(project: Project) -> None:
+    project.write("workstation.yml", "machine: {hardware: {gpu: null}}\nengines: {llama-70b: {gpu_layers: 0}}\n")
+    project.write("hosts.yml", WORKSTATION)
+    (listed,) = json.loads(project.run("rig", "plan", "--fits", "--json").stdout)["machines"].values()
+    found = {fit["model"]: fit for fit in listed}
+    assert found["llama-3.1-8b-fp8"]["missing"] == "is for vLLM, which needs a graphics card"
+    assert sum(found["gpt-oss-20b"]["gpu"].values()) == 0
+    assert found["gpt-oss-20b"]["tokens_per_second"] == pytest.approx(102.4 / 2.6, rel=0.02)
