@@ -73,6 +73,14 @@ def test_models_lie_in_the_backup_where_rig_models_looks_for_them(machine: Machi
             assert stat.S_IMODE(Path(asked).stat().st_mode) == 0o644
 
 
+def test_the_parts_of_a_model_lie_in_the_backup_in_their_folder(machine: Machine) -> None:
+    parts = {f"Q4_K_M/big-0000{number}-of-00002": bytes([number]) * 1000 for number in (1, 2)}
+    machine.add("big", **parts)
+    machine.back_up()
+    for stem, content in parts.items():
+        assert machine.copy("big", f"{stem}.gguf").read_bytes() == content
+
+
 def test_its_manifest_has_the_pinned_hashes_and_sha256sum_can_read_it(machine: Machine) -> None:
     machine.add("tiny", tiny=b"model", other=b"more")
     machine.back_up()

@@ -388,6 +388,33 @@ def test_a_network_that_wants_a_login_is_waited_for_as_it_may_get_one(tmp_path: 
         assert place.final().read_bytes() == CONTENT
 
 
+# A model in several parts
+
+
+def test_the_parts_of_a_model_land_in_their_folder_and_one_that_goes_missing_is_told(tmp_path: Path) -> None:
+    names = [f"Q4_K_M/big-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    with serving() as running:
+        place = Place(tmp_path, running)
+        place.put(tmp_path / "one", CONTENT)
+        place.put(tmp_path / "two", OTHER)
+        place.put(tmp_path / "three", OTHER[::-1])
+        place.publish_files(
+            "big", dict(zip(names, (tmp_path / "one", tmp_path / "two", tmp_path / "three"), strict=True))
+        )
+        place.fetch()
+        assert place.final("big", names[0]).read_bytes() == CONTENT
+        assert place.ask("list")[0]["quantization"] == "Q4_K_M"
+        place.final("big", names[1]).unlink()
+        done = place.run("verify")
+        assert done.returncode == 1
+        assert f"{place.final('big', names[1])} is missing" in done.stderr
+        assert place.ask("status")["models"]["big"]["failure"] is not None
+        sent = running.sent
+        place.fetch()
+        assert running.sent - sent == len(OTHER)
+        assert place.ask("status")["models"]["big"] == {"verified": True, "failure": None}
+
+
 # Links in the folder of the models
 
 
