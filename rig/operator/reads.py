@@ -305,7 +305,8 @@ def _together(host: Host, reads: Iterable[Read]) -> Iterator[tuple[Read, bundle.
 def _answers(
     host: Host, groups: list[list[Read]], shell: str, script: str, arguments: Mapping[str, Any]
 ) -> Iterator[tuple[Read, bundle.Answer | None]]:
-    _, printed = _ask(host, shell, _stdin=script, _timeout=bundle.SECONDS + 5, **arguments)
+    shown = host.state.print_fact_input
+    _, printed = _ask(host, shell, print_input=shown, _stdin=script, _timeout=bundle.SECONDS + 5, **arguments)
     for group in groups:
         yield from zip(group, bundle.answers([read.text for read in group], printed.stdout_lines), strict=True)
 
