@@ -4,7 +4,7 @@ from os import environ
 
 from pyinfra import config, host, state
 
-from rig.operator import connection, isolation, progress, reads
+from rig.operator import arguments, connection, isolation, progress, reads
 from tasks import backup, containers, engines, firewall, gpu, machine, models, monitoring, preflight, secrets, storage
 
 
@@ -39,6 +39,7 @@ def serve() -> None:
     backup.deploy(settings=settings)
 
 
+arguments.list_once()
 connection.tune(host)
 progress.show(state)
 reads.install(state, environ)

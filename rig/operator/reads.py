@@ -185,8 +185,11 @@ class Reader(BaseStateCallback):
             f"{host.print_prefix}{len(answers)} reads ahead in {time.monotonic() - begin:.2f} s: "
             + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
         )
-        for data in state.ops[host].values():
-            data.command_generator = _closing(answers, data.command_generator)
+        verdicts = dict(zip(state.ops[host], (one.verdict for one in found), strict=True))
+        for op_hash, data in state.ops[host].items():
+            # With -v, pyinfra says of each operation why it does nothing.
+            settled = verdicts[op_hash] == "settled" and not state.print_noop_info
+            data.command_generator = _served(answers, data.command_generator, begin if settled else None)
 
     def foresee(self, state: State, host: Host) -> list[Foreseen]:
         """What each operation of the machine would do, in their order. Nothing is changed, and nothing is printed."""
@@ -235,12 +238,17 @@ def _foresee(state: State, host: Host, answers: Answers, op_hash: str) -> Forese
     return Foreseen(name, "settled" if command is None else "due")
 
 
-def _closing(
-    answers: Answers, generate: Callable[[], Iterator[PyinfraCommand]]
+def _served(
+    answers: Answers, generate: Callable[[], Iterator[PyinfraCommand]], settled: float | None
 ) -> Callable[[], Iterator[PyinfraCommand]]:
-    """The same commands; the first one closes the answers, as it may change what they tell."""
+    """The same commands; the first one closes the answers, as it may change what they tell.
+
+    `settled`: when it was read that there are none, which holds as long as the answers do; None for any other case.
+    """
 
     def generated() -> Iterator[PyinfraCommand]:
+        if settled is not None and len(answers) and time.monotonic() - settled < FRESH:
+            return
         for command in generate():
             answers.drop()
             yield command

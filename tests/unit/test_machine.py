@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,73 @@ def test_a_user_without_a_list_of_keys_keeps_those_that_are_there() -> None:
 
 def test_a_user_who_is_there_has_the_home_of_the_machine() -> None:
     assert Machine().get_fact(Homes, users=["root", "nobody-here"]) == {"root": "/root"}
+
+
+@pytest.fixture
+def own_etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine that is this one, but for its /etc, which is a copy, and its /home, which is empty."""
+    shutil.copytree("/etc", tmp_path / "etc", symlinks=True, ignore_dangling_symlinks=True)
+    (tmp_path / "home").mkdir()
+    binds = f"mount --bind {tmp_path}/etc /etc; mount --bind {tmp_path}/home /home"
+    here = Machine(lambda command: f"unshare --mount sh -ec {shlex.quote(f'{binds}; {command}')}")
+    monkeypatch.setattr(machine, "host", here)
+    return here
+
+
+def _account(here: Machine, *groups: str, shell: str = "/bin/bash", home: str = "/home/ada") -> list[str]:
+    """Makes it so; the programs that were run for it."""
+    commands = list(machine.account._inner(user="ada", groups=groups, shell=shell, home=home))
+    assert [said.stderr for said in here.carry_out(iter(commands)) if said.returncode] == []
+    return [str(command).split()[0] for command in commands]
+
+
+def _entry(here: Machine) -> str:
+    return here.shell("grep ^ada: /etc/passwd | cut -d: -f6-; id -Gn ada; stat -c '%U %G' /home/ada").stdout
+
+
+@needs("unshare", "useradd")
+def test_an_account_is_made_once_and_as_the_settings_have_it(own_etc: Machine) -> None:
+    assert _account(own_etc, "games", "audio")[0] == "useradd"
+    assert _entry(own_etc) == "/home/ada:/bin/bash\nada audio games\nada ada\n"
+    assert _account(own_etc, "games", "audio") == []
+
+
+@needs("unshare", "useradd")
+def test_an_account_that_was_changed_is_as_in_the_settings_again(own_etc: Machine) -> None:
+    _account(own_etc, "games")
+    own_etc.shell("usermod -s /bin/sh -d /home/other -G audio ada")
+    assert _account(own_etc, "games") == ["usermod"]
+    # Groups that somebody else put it into are left.
+    assert _entry(own_etc) == "/home/ada:/bin/bash\nada audio games\nada ada\n"
+    assert _account(own_etc, "games") == []
+
+
+@needs("unshare", "useradd")
+def test_a_primary_group_need_not_be_given_again(own_etc: Machine) -> None:
+    _account(own_etc)
+    own_etc.shell("usermod -g games ada")
+    assert _account(own_etc, "games") == []
+
+
+@needs("unshare", "useradd")
+def test_an_account_is_made_beside_a_group_of_its_name(own_etc: Machine) -> None:
+    own_etc.shell("groupadd ada")
+    _account(own_etc)
+    assert _entry(own_etc) == "/home/ada:/bin/bash\nada\nada ada\n"
+
+
+@needs("unshare", "useradd")
+def test_a_folder_that_was_there_becomes_the_new_accounts(own_etc: Machine) -> None:
+    own_etc.shell("mkdir /home/ada")
+    _account(own_etc)
+    assert _entry(own_etc).endswith("ada ada\n")
+
+
+@needs("unshare", "useradd")
+def test_a_link_at_the_place_of_a_new_home_is_left_as_it_is(own_etc: Machine) -> None:
+    own_etc.shell("mkdir /home/real && ln -s real /home/ada")
+    _account(own_etc)
+    assert own_etc.shell("stat -c %U /home/real /home/ada").stdout == "root\nroot\n"
 
 
 def test_a_zone_that_is_a_link_to_another_is_told_by_its_own_name(tmp_path: Path) -> None:
