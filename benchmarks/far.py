@@ -31,9 +31,7 @@ def far(near: Path, folder: Path, seconds: float) -> Iterator[None]:
         known.write_text(f"[127.0.0.1]:{port} {line.partition(' ')[2]}\n", encoding="utf-8")
         target = (entry["address"], entry["port"])
         entry |= {"address": "127.0.0.1", "port": port, "known_hosts_file": str(known)}
-        for name in near.iterdir():
-            if name.is_file() and name.suffix in (".json", ".yml"):
-                shutil.copy(name, folder)
+        shutil.copy(near / "running", folder)
         (folder / "hosts.yml").write_text(yaml.safe_dump(document), encoding="utf-8")
         loop = asyncio.new_event_loop()
         thread = threading.Thread(
