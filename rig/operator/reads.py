@@ -192,7 +192,10 @@ class Reader(BaseStateCallback):
             data.command_generator = _served(answers, data.command_generator, begin if settled else None)
 
     def foresee(self, state: State, host: Host) -> list[Foreseen]:
-        """What each operation of the machine would do, in their order. Nothing is changed, and nothing is printed."""
+        """What each operation of the machine would do, in their order. Nothing is changed, and nothing is printed.
+
+        The machine's answers are in force from then on, until they are dropped.
+        """
         answers = self.answers(host)
         found: dict[str, Foreseen] = {}
         order = list(state.ops[host])
