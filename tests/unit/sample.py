@@ -40,8 +40,13 @@ def public_key(kind: str, *parts: bytes) -> str:
 ED25519 = public_key("ssh-ed25519", b"\1" * 32)
 RSA = public_key("ssh-rsa", b"\1\0\1", b"\0" + b"\xff" * 256)
 
-examples = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""For tests on invented examples: a busy machine is no reason to fail."""
+hypothesis_settings.register_profile(
+    "short", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.register_profile("thorough", hypothesis_settings.get_profile("short"), max_examples=500)
+hypothesis_settings.load_profile("thorough" if os.environ.get("RIG_TEST_ALL") else "short")
+examples = hypothesis_settings()
+"""For tests on invented examples, few of them unless RIG_TEST_ALL is set: a busy machine is no reason to fail."""
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="files that belong to root can only be made by root")
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as some
 
 from rig.settings.tree import plain, read
 from tests.unit.project import ROOT, WORKSTATION, Project
+from tests.unit.sample import examples
 
 HASH = "32df3baccb556f9840059b2528b2dee4d3d516b24afdfb9d0c56ff5f63e3a664"
 SHORT_IMAGE = "ghcr.io/ggml-org/llama.cpp:server-cuda-b11206"
@@ -675,7 +676,7 @@ def replaced(value: Any, path: tuple[Any, ...], junk: Any) -> Any:
     return copy
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(some.sampled_from(list(paths(SHIPPED))[1:]), some.sampled_from(WORTHLESS))
 def test_whatever_stands_anywhere_is_accepted_or_told_in_a_sentence_of_ours(
     project: Project, path: tuple[str | int, ...], junk: Any
