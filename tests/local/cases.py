@@ -75,8 +75,8 @@ CASES = {
             "path": RULES,
             "text": render(RULES, openings=openings(settings({}).firewall), bridges=BRIDGES),
         },
-        look=f"nft -f {RULES} && nft list table inet rig | grep -c 'policy drop\\|dport 22 '",
-        expected="2\n",
+        look=f"unshare --net sh -c 'nft -f {RULES} && nft list table inet rig' | grep -c 'policy drop\\|dport 22 '",
+        expected="3\n",
         drifts={
             "its default reversed": f"sed -i 's/policy drop/policy accept/' {RULES}",
             "no rules at all": f": >{RULES}",
