@@ -75,4 +75,4 @@ def test_a_disk_is_mounted_by_its_label_and_missed_without_stopping_the_boot(bar
 
     without = bare.deploy("-y", environment=settings)
     assert without.returncode == 1
-    assert "mnt-models.mount" in without.stderr
+    assert "no disk of the machine has LABEL=models (storage.models.mount.source); connect it" in without.stderr
