@@ -186,7 +186,8 @@ def test_a_port_that_another_program_holds_is_refused_with_its_name(machine: Lab
 
 def test_too_little_space_for_the_system_is_refused_with_both_sizes(refused: Refused) -> None:
     told = refused("storage.system_free=900T")
-    assert "GiB free and 900.0 TiB are needed (900.0 TiB for packages and images (storage.system_free)" in told
+    needed = "900.0 TiB are needed (2.0 GiB for packages (of storage.system_free), 900.0 TiB for images"
+    assert f"GiB free and {needed}" in told
     assert "free the space, or put storage.models on a larger disk" in told
 
 
