@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from rig.operator import remote
 from rig.settings import Host, Settings, SettingsError, active_inventory
 from rig.settings.engines import ContainerEngine, NativeEngine, VllmEngine
 from rig.settings.hosts import LOCAL
@@ -81,6 +82,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if spec.scheme == "ssh" and not config.getoption("ssh_config"):
         config.stash[SSH] = _ssh_config(chosen)
         config.option.ssh_config = str(config.stash[SSH])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """A machine that is off is one sentence, and not a failure of each test."""
+    if session.config.option.collectonly or not session.items:
+        return
+    try:
+        remote.run(session.config.stash[CHOSEN], "true", 60)
+    except remote.CannotLook as error:
+        pytest.exit(str(error), returncode=2)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

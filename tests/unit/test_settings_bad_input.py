@@ -36,8 +36,8 @@ MISTAKES = {
         "    image: null\n    model: llama-3.1-8b-q4",
         "engines.llama-8b.image",
         "unknown key; remove it, or write 'enabled', 'alternatives', 'model', 'address', 'port', 'context', "
-        "'sequences', 'memory', 'overhead', 'cpus', 'health_timeout', 'projector', 'threads', 'kv_cache', 'arguments', "
-        "'runtime' or 'archive'",
+        "'sequences', 'memory', 'overhead', 'cpus', 'health_timeout', 'projector', 'threads', 'kv_cache', "
+        "'prompt_cache', 'arguments', 'runtime' or 'archive'",
     ),
     "number for text": (
         "  timezone: Etc/UTC",
@@ -224,7 +224,7 @@ MISTAKES = {
         "      file: Llama-3.3-70B-Instruct-Q4_K_M.gguf",
         "      file: ../x.gguf",
         "models.catalogue.llama-3.3-70b-q4.file",
-        "'../x.gguf' is not a plain file name; write the name without folders",
+        "'../x.gguf' is not a path inside the repository; write one such as tokenizer.json, without '..'",
     ),
     "image without digest": (
         f"    image: {IMAGE}",
