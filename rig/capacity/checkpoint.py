@@ -20,8 +20,8 @@ SIGHT = re.compile(r"\b(visual|vision\w*|multi_modal_projector|audio\w*)\.")
 """Parts of a model that sees or hears: they take memory, and no time for a token of text."""
 GUESSING = re.compile(r"\b(mtp|nextn)\b")
 """Parts that guess further tokens, where they are not layers behind the last: engines do not use them by themselves."""
-EXPERTS = re.compile(r"\bexperts\.")
-"""The experts of a mixture; the shared ones, which each token uses, are called shared_experts."""
+EXPERTS = re.compile(r"\bexperts\.|\bblock_sparse_moe\.(input|output)_linear\.")
+"""The experts of a mixture, the second as Granite names them; those that each token uses are called shared."""
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
 PACKED = (".qweight", ".weight_packed", "_blocks")
 """Endings of tensors that hold several quantized numbers in each of their integers."""
@@ -145,7 +145,8 @@ def _kinds(text: Mapping[str, Any], layers: int) -> tuple[list[bool], list[bool]
     interval = text.get("full_attention_interval")
     if isinstance(interval, int) and interval > 0:
         return [(layer + 1) % interval == 0 for layer in range(layers)], [False] * layers
-    every = text.get("sliding_window_pattern") or (2 if text.get("model_type") == "gemma2" else None)
+    every = text.get("sliding_window_pattern") or text.get("_sliding_window_pattern")
+    every = every or (2 if text.get("model_type") == "gemma2" else None)
     if has_window and isinstance(every, int) and every > 0:
         return [True] * layers, [(layer + 1) % every != 0 for layer in range(layers)]
     return [True] * layers, [has_window] * layers

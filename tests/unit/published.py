@@ -199,6 +199,13 @@ def _feed(model: Published, layer: int, here: str) -> Iterator[tuple[str, tuple[
         return
     yield f"{here}.mlp.gate.weight", (count, hidden)
     width = config.get("moe_intermediate_size", config["intermediate_size"])
+    if "mamba_n_heads" in config:
+        # Granite's names: all experts of a layer in two tensors.
+        yield f"{here}.block_sparse_moe.input_linear.weight", (count, 2 * width, hidden)
+        yield f"{here}.block_sparse_moe.output_linear.weight", (count, hidden, width)
+        yield f"{here}.shared_mlp.input_linear.weight", (2 * model.shared, hidden)
+        yield f"{here}.shared_mlp.output_linear.weight", (hidden, model.shared)
+        return
     for expert in range(count):
         for part in ("gate", "up", "down"):
             yield f"{here}.mlp.experts.{expert}.{part}_proj.weight", (width, hidden)

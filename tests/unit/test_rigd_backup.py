@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_models_lie_in_the_backup_where_rig_models_looks_for_them(machine: Machi
 
 
 def test_the_parts_of_a_model_lie_in_the_backup_in_their_folder(machine: Machine) -> None:
-    parts = {f"Q4_K_M/big-0000{number}-of-00002": bytes([number]) * 1000 for number in (1, 2)}
+    parts: dict[str, Any] = {f"Q4_K_M/big-0000{number}-of-00002": bytes([number]) * 1000 for number in (1, 2)}
     machine.add("big", **parts)
     machine.back_up()
     for stem, content in parts.items():
