@@ -12,7 +12,7 @@ from pyinfra.api import DeployError, FunctionCommand, Host, State
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import PyinfraError
 
-from rig.operator import lock
+from rig.operator import lock, reads
 
 Commands = Callable[[], Iterator[PyinfraCommand]]
 
@@ -52,6 +52,8 @@ def contained(state: State, host: Host, commands: Commands) -> Commands:
                     return
                 yield command
         except Exception as error:
+            if reads.walking(state, host):
+                raise
             if host not in state.failed_hosts:
                 _say(host, in_words(host, error))
             yield _failure()

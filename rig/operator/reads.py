@@ -40,6 +40,10 @@ class _Undecided(BaseException):
     """pyinfra would give up the machine here, which only the run itself may do."""
 
 
+class _Chatter(Exception):
+    """The machine prints more than it is asked for."""
+
+
 @dataclass(frozen=True)
 class Read:
     """A command that only looks, and with which privileges and environment."""
@@ -84,6 +88,12 @@ def drop(state: State, host: Host) -> None:
         reader.answers(_itself(state, host)).drop()
 
 
+def walking(state: State, host: Host) -> bool:
+    """Whether the machine's operations are only walked now, so that their errors are not failures yet."""
+    reader = _installed(state)
+    return reader is not None and reader.answers(_itself(state, host)).recording_now
+
+
 def _itself(state: State, host: Host) -> Host:
     """The host, where deploy.py has pyinfra's stand-in for the one that it runs for."""
     host = state.inventory.get_host(host.name)
@@ -103,7 +113,7 @@ class Answers:
         self._known: dict[Read, tuple[bundle.Answer, float]] = {}
         self._noted: dict[Read, None] = {}
         self._asked: set[Read] = set()
-        self._recording = False
+        self.recording_now = False
         self.unread: str = ""
         """The read that was not answered last."""
 
@@ -120,11 +130,11 @@ class Answers:
     def recording(self) -> Iterator[None]:
         """No command reaches the machine: a read is answered or noted."""
         self._serve()
-        self._recording = True
+        self.recording_now = True
         try:
             yield
         finally:
-            self._recording = False
+            self.recording_now = False
 
     def fetch(self) -> bool:
         """Read everything noted and not read yet, in one script; whether there was anything."""
@@ -148,7 +158,7 @@ class Answers:
         answer, begin = self._known.get(read, (None, 0.0)) if read is not None else (None, 0.0)
         if answer is not None and time.monotonic() - begin < FRESH:
             return True, CommandOutput([OutputLine("stdout", line) for line in answer.lines])
-        if self._recording:
+        if self.recording_now:
             self.unread = _text(command)
             if read is not None:
                 self._noted[read] = None
@@ -318,6 +328,9 @@ def _answers(
 ) -> Iterator[tuple[Read, bundle.Answer | None]]:
     shown = host.state.print_fact_input
     _, printed = _ask(host, shell, print_input=shown, _stdin=script, _timeout=bundle.SECONDS + 5, **arguments)
+    if said := bundle.chatter(printed.stdout_lines):
+        # It would be in the middle of every read, too, and has to be noticed there.
+        raise _Chatter(f"the login prints {said[0]!r}")
     for group in groups:
         yield from zip(group, bundle.answers([read.text for read in group], printed.stdout_lines), strict=True)
 

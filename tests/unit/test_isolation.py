@@ -26,6 +26,7 @@ class State:
         self.active_hosts = set(self.hosts)
         self.failed_hosts: set[Any] = set()
         self.ops: dict[Any, dict[str, Any]] = {host: {} for host in self.hosts}
+        self.callback_handlers: list[Any] = []
 
     def fail_hosts(self, hosts: set[Any]) -> None:
         self.failed_hosts |= hosts

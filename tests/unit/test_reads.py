@@ -21,7 +21,7 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.context import ctx_host, ctx_state
 
 from rig.operations import Commands
-from rig.operator import reads
+from rig.operator import isolation, reads
 from rig.operator.reads import Reader
 
 
@@ -328,6 +328,20 @@ def test_it_is_foreseen_what_each_operation_would_do_and_nothing_is_done(prepare
     assert Path(two).read_text() == "old\n"
     assert run.state.failed_hosts == set()
     assert set(run.asked) == {"sh"}
+
+
+def test_an_error_that_would_end_the_run_for_one_machine_is_foreseen_and_none_yet(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    run = prepared((refused, {}))
+    for data in run.state.ops[run.host].values():
+        data.command_generator = isolation.contained(run.state, run.host, data.command_generator)
+    reader = next(handler for handler in run.state.callback_handlers if isinstance(handler, Reader))
+    with ctx_state.use(run.state), ctx_host.use(run.host):
+        assert [one.verdict for one in reader.foresee(run.state, run.host)] == ["unknown"]
+    with pytest.raises(PyinfraError, match="No hosts remaining"):
+        run_ops(run.state)
+    assert any("no such thing" in line for line in run.lines)
 
 
 def test_reads_with_other_environments_are_answered_apart(prepared: Prepared, tmp_path: Path) -> None:
