@@ -25,6 +25,8 @@ class Wheel:
     content: bytes
     programs: Mapping[str, str]
     """Commands that it installs, each with its `module:function`."""
+    modules: str
+    """SHA-256 of what `sha256sum` prints for its Python files, in the order of their bytes."""
 
     @property
     def version(self) -> str:
@@ -53,7 +55,16 @@ def build(source: Path = SOURCE) -> Wheel:
     }
     record = "".join(f"{name},sha256={_digest(content)},{len(content)}\n" for name, content in files.items())
     files[f"{about}/RECORD"] = f"{record}{about}/RECORD,,\n".encode()
-    return Wheel(f"{stem}-py3-none-any.whl", _zipped(files), dict(sorted(project["scripts"].items())))
+    programs = dict(sorted(project["scripts"].items()))
+    return Wheel(f"{stem}-py3-none-any.whl", _zipped(files), programs, modules(files))
+
+
+def modules(files: Mapping[str, bytes]) -> str:
+    """SHA-256 over the Python files among `files` (path to content), by which an installation is verified."""
+    listing = "".join(
+        f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files) if name.endswith(".py")
+    )
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def _digest(content: bytes) -> str:

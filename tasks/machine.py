@@ -37,7 +37,7 @@ UNATTENDED = "/etc/apt/apt.conf.d/52rig-unattended-upgrades"
 def deploy(settings: Settings) -> None:
     """The operating system as the settings have it, before anything is served from it."""
     wanted = settings.machine
-    packages.configured(name="Finish interrupted package installations")
+    packages.repaired(name="Finish interrupted package installations")
     wanted_packages = {*OWN_PACKAGES, *wanted.packages, *prometheus.packages(settings), *backup.packages(settings)}
     packages.present(name="Install packages", packages=sorted(wanted_packages))
     machine.time_zone(name=f"Set the time zone to {wanted.timezone}", zone=wanted.timezone)

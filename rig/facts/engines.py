@@ -15,6 +15,7 @@ from rig.engines.served import COMPOSE as COMPOSE_FILE
 from rig.engines.served import FOLDER, path
 from rig.engines.steps import EngineState
 from rig.facts.secrets import KEYS
+from rigd.models.remains import IMAGES
 from rigd.modes.choice import Unit
 
 COMPOSE = f"docker compose --project-name rig --env-file {KEYS} --file {COMPOSE_FILE}"
@@ -209,11 +210,34 @@ class PortHolders(FactBase[tuple[str, ...]]):
         return tuple(output)
 
 
+SUMS = ".rig-sha256"
+"""In the folder of an unpacked archive: the hashes of its files."""
+
+
+class Unpacked(FactBase[bool]):
+    """Whether an archive lies unpacked in a folder, with every file as it came, and none that others can write."""
+
+    def command(self, directory: str, program: str) -> str:
+        folder = shlex.quote(directory)
+        return (
+            f"cd {folder} 2>/dev/null && [ -x {shlex.quote(program)} ] && sha256sum --check --status {SUMS} 2>/dev/null"
+            f' && [ "$(find . -type f ! -name {SUMS} | wc -l)" = "$(wc -l <{SUMS})" ]'
+            ' && [ -z "$(find . ! -user "$(id -u)" -o ! -type l -perm /022)" ] && echo yes || echo no'
+        )
+
+    def process(self, output: list[str]) -> bool:
+        return output == ["yes"]
+
+
 class ImagePresent(FactBase[bool]):
-    """Whether Docker holds the image with this digest."""
+    """Whether Docker holds the image with this digest, and its pull was completed and reached the disk."""
 
     def command(self, image: str) -> str:
-        return f"if docker image inspect {shlex.quote(image)} >/dev/null 2>&1; then echo yes; else echo no; fi"
+        name = shlex.quote(image)
+        return (
+            f"if grep -qxF {name} {IMAGES} 2>/dev/null && docker image inspect {name} >/dev/null 2>&1; "
+            "then echo yes; else echo no; fi"
+        )
 
     def process(self, output: list[str]) -> bool:
         return output == ["yes"]

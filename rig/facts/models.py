@@ -19,22 +19,33 @@ LINK = f"{LINKS}/rig-models"
 DESCRIPTION = "Fetch of the models of manifest "
 
 
-def installed(version: str, names: Iterable[str]) -> str:
+STAMP = ".complete"
+"""Of an installed version: the hashes of what was made on the machine, which the wheel does not have."""
+
+
+def installed(version: str, names: Iterable[str], modules: str) -> str:
     """A condition of the shell: this version of rigd is installed, and its programs are what owners and units call.
 
     Its environment names the Python it was made for: after an upgrade of the distribution that is another one.
+    `modules`: what the wheel's Python files hash to. Every file is read: a power cut leaves files of 0 bytes behind
+    complete names, and one that another user can write is not ours.
     """
     home = f"{PROGRAMS}/{version}"
     links = "".join(f' && [ "$(readlink {LINKS}/{name})" = {home}/bin/{name} ]' for name in names)
-    python = f'[ -d "{home}/lib/$(basename "$(readlink -f /usr/bin/python3)")" ]'
-    return f"[ -e {home}/.complete ] && {python}{links}"
+    packages = f'{home}/lib/$(basename "$(readlink -f /usr/bin/python3)")/site-packages'
+    listing = 'find rigd -type f -name "*.py" | LC_ALL=C sort | xargs sha256sum | sha256sum'
+    return (
+        f"(cd {home} && sha256sum --check --status {STAMP}) 2>/dev/null"
+        f' && [ "$(cd "{packages}" 2>/dev/null && {listing})" = "{modules}  -" ]'
+        f' && [ -z "$(find {home} ! -user "$(id -u)" -o ! -type l -perm /022)" ]{links}'
+    )
 
 
 class Programs(FactBase[bool]):
     """Whether this version of rigd is installed."""
 
-    def command(self, version: str, names: tuple[str, ...]) -> str:
-        return f"{installed(version, names)} && echo yes || echo no"
+    def command(self, version: str, names: tuple[str, ...], modules: str) -> str:
+        return f"{installed(version, names, modules)} && echo yes || echo no"
 
     def process(self, output: list[str]) -> bool:
         return output == ["yes"]

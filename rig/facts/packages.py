@@ -1,9 +1,10 @@
-"""Which Debian packages are installed, and whether dpkg was interrupted."""
+"""Which Debian packages are installed, and what a killed dpkg or a power cut left of them."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
@@ -43,11 +44,83 @@ class Installed(FactBase[frozenset[str]]):
         return frozenset(name for status, name in pairs if status[1:] == "i")
 
 
-class HalfInstalled(FactBase[bool]):
-    """Whether a killed dpkg left packages unpacked but not configured, or a journal of unfinished updates."""
+VERIFIED = "/run/rig-packages-verified"
+"""Made when the files of packages from before this boot were found whole; a boot empties /run."""
+HOUR = 3600
+"""Seconds before the last installation of a life of the machine in which an earlier one counts as part of it."""
+UNVERIFIED = r"/usr/(share/(doc|man|locale|info|lintian|help|gnome/help|bug)|lib/python3/dist-packages/.*\.pyc$)"
+"""Files that a machine may do without: dpkg itself leaves them out where its path-exclude says so."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What an interrupted dpkg, or a power cut, left behind."""
+
+    unfinished: bool = False
+    """Packages are unpacked and not configured, or wait to be reinstalled; or there is a journal of updates."""
+    lists: bool = False
+    """apt's lists have files of 0 bytes, which apt does not fetch again by itself."""
+    status: bool = False
+    """dpkg's own list of what is installed is empty."""
+    packages: tuple[str, ...] = ()
+    """Packages with files of 0 bytes in dpkg's records, or whose files differ from what was installed."""
+
+    @property
+    def any(self) -> bool:
+        return self != Damage()
+
+
+class Damaged(FactBase[Damage]):
+    """Damage of packages. Their files are read once after each boot, and only those of the last installation before it:
+    what was installed earlier than that had long reached the disk."""
+
+    @staticmethod
+    def default() -> Damage:
+        return Damage()
 
     def command(self) -> str:
-        return 'if [ -n "$(dpkg --audit)" ] || [ -n "$(ls /var/lib/dpkg/updates)" ]; then echo yes; else echo no; fi'
+        return _LOOK
 
-    def process(self, output: list[str]) -> bool:
-        return output == ["yes"]
+    def process(self, output: list[str]) -> Damage:
+        kinds = {line.partition(" ")[0] for line in output}
+        names = {line.removeprefix("package ") for line in output if line.startswith("package ")}
+        return Damage("unfinished" in kinds, "lists" in kinds, "status" in kinds, tuple(sorted(names)))
+
+
+# Seconds since the epoch at which the first process started: a container's own boot, too.
+_BOOTED = (
+    "awk -v now=$(date +%s) -v hertz=$(getconf CLK_TCK) "
+    "'NR == FNR { up = $1; next } { sub(/.*[)] /, \"\"); print int(now - up + $20 / hertz) }' /proc/uptime /proc/1/stat"
+)
+
+# A package without files has an empty list of hashes: only one with files is damaged by that. Files that the owner may
+# edit (c) count when they are empty.
+_LOOK = f"""
+info=/var/lib/dpkg/info
+[ -s /var/lib/dpkg/status ] || echo status
+if [ -n "$(dpkg --audit 2>&1)" ] || [ -n "$(ls /var/lib/dpkg/updates 2>/dev/null)" ]; then echo unfinished; fi
+[ -z "$(find /var/lib/apt/lists -maxdepth 1 -type f -size 0 ! -name lock 2>/dev/null)" ] || echo lists
+found=$(
+  find $info -type f -size 0 ! -name "*.md5sums" -printf "%f\n" | sed "s/\\.[a-z0-9]*$//"
+  for sums in $(find $info -name "*.md5sums" -size 0); do
+    while read -r path; do
+      if [ -f "$path" ] && [ ! -L "$path" ]; then basename "$sums" .md5sums; break; fi
+    done <"${{sums%.md5sums}}.list"
+  done
+  if [ ! -e {VERIFIED} ]; then
+    before=$(find $info -name "*.list" ! -newermt "@$({_BOOTED})" -printf "%T@ %f\n" | sort -rn |
+      awk 'NR == 1 {{ last = $1 }} $1 >= last - {HOUR} {{ sub(/[.]list$/, "", $2); print $2 }}')
+    if [ -n "$before" ]; then
+      dpkg --verify $before 2>/dev/null | grep -vE " {UNVERIFIED}" | while read -r flags kind path; do
+        case $kind in /*) path=$kind; kind= ;; esac
+        [ "$kind" != c ] || [ "$flags" = missing ] || [ ! -s "$path" ] || continue
+        [ "$kind $flags" != "c missing" ] || continue
+        dpkg-query -S "$path" 2>/dev/null | sed -n "s/: .*//; s/, /\\n/g; /^diversion/!p"
+      done
+    fi
+  fi
+)
+if [ -n "$found" ]; then echo "$found" | sort -u | sed "s/^/package /"
+else touch {VERIFIED} 2>/dev/null; fi
+true
+"""

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 from pyinfra import host
 from pyinfra.api import operation
-from pyinfra.facts.files import File
 
+from rig.facts.engines import SUMS, Unpacked
 from rig.operations import Commands
 
 CURL = (
@@ -21,14 +21,13 @@ CURL = (
 def archive(url: str, sha256: str, directory: str, program: str) -> Commands:
     """The archive is unpacked in ``directory``, which holds an executable ``program`` (a path inside the archive).
 
-    Unpacked beside its place and renamed: a directory under this name is complete.
+    Unpacked beside its place and renamed, with the hashes of its files: what was changed since is unpacked again.
     """
-    found = host.get_fact(File, path=f"{directory}/{program}")
-    if found:
+    if host.get_fact(Unpacked, directory=directory, program=program):
         return
     parent = str(PurePosixPath(directory).parent)
     script = f"""set -eu
-rm -rf {shlex.quote(directory)} {shlex.quote(parent)}/.new.*
+rm -rf {shlex.quote(parent)}/.new.*
 new=$(mktemp -d {shlex.quote(parent)}/.new.XXXXXX)
 trap 'rm -rf "$new"' EXIT
 {CURL} --output "$new/archive" {shlex.quote(url)}
@@ -46,7 +45,12 @@ if [ ! -x "$new/tree/"{shlex.quote(program)} ]; then
 fi
 chmod -R u=rwX,go=rX "$new/tree"
 rm "$new/archive"
-sync
+(cd "$new/tree" && find . -type f ! -name {SUMS} -print0 | LC_ALL=C sort -z | xargs -0 sha256sum >"$new/sums")
+mv "$new/sums" "$new/tree/{SUMS}"
+sync --file-system "$new"
+# Not before the new one is whole: an engine may be started from the old one meanwhile.
+rm -rf {shlex.quote(directory)}
 mv "$new/tree" {shlex.quote(directory)}
+sync {shlex.quote(parent)}
 """
     yield (f"install -d -m 0755 {shlex.quote(parent)} && flock {shlex.quote(parent)} sh -c {shlex.quote(script)}")

@@ -57,9 +57,35 @@ class Wanted:
 def image(reference: str) -> Commands:
     """The image, named with its digest, is on the machine."""
     if not host.get_fact(ImagePresent, image=reference):
-        yield f"docker pull --quiet {shlex.quote(reference)}"
-        # By this it is known later as one that may go.
-        yield f"mkdir -p {PurePosixPath(IMAGES).parent} && echo {shlex.quote(reference)} >>{IMAGES}"
+        yield f"sh -c {shlex.quote(pull(reference))}"
+
+
+def pull(reference: str) -> str:
+    """A script that pulls an image, and reads it back: Docker takes layers for complete that a power cut emptied.
+
+    `docker save` compares each file with the checksum from its pull. The line in the list of images, by which one is
+    known later as one that may go, is the stamp: it is written after the layers have reached the disk.
+    """
+    name = shlex.quote(reference)
+    return f"""set -eu
+whole() {{ docker save {name} 2>/dev/null >/dev/null; }}
+docker image inspect {name} >/dev/null 2>&1 || docker pull --quiet {name}
+if ! whole; then
+  docker ps --all --quiet --filter ancestor={name} | xargs --no-run-if-empty docker rm --force >/dev/null
+  docker image rm --force {name} >/dev/null
+  docker pull --quiet {name}
+  whole || {{ echo {name} "is damaged on this machine's disk after a second pull;" \
+    "remove it and the images that share its layers: docker image prune --all" >&2; exit 1; }}
+fi
+sync --file-system "$(docker info --format '{{{{.DockerRootDir}}}}')"
+mkdir -p {PurePosixPath(IMAGES).parent}
+touch {IMAGES}
+new={IMAGES}.new
+{{ grep -vxF {name} {IMAGES} || true; echo {name}; }} >"$new"
+sync "$new"
+mv "$new" {IMAGES}
+sync {PurePosixPath(IMAGES).parent}
+"""
 
 
 @operation()
@@ -138,9 +164,10 @@ def _converge(wanted: Wanted, seen: EngineState) -> Commands:
 def _kept(path: str, text: str) -> str:
     """A command that writes a file beside its place and renames it."""
     new = shlex.quote(f"{path}.rig-new")
+    folder = shlex.quote(str(PurePosixPath(path).parent))
     return (
-        f"mkdir -p {shlex.quote(str(PurePosixPath(path).parent))} && printf %s {shlex.quote(text)} >{new} && "
-        f"chmod 0644 {new} && sync {new} && mv --no-target-directory {new} {shlex.quote(path)}"
+        f"mkdir -p {folder} && printf %s {shlex.quote(text)} >{new} && "
+        f"chmod 0644 {new} && sync {new} && mv --no-target-directory {new} {shlex.quote(path)} && sync {folder}"
     )
 
 

@@ -52,12 +52,29 @@ def _write(path: str, text: str, first: Sequence[str] = ()) -> Commands:
     _show_difference(path, text)
     # One name, so that what a killed run leaves there is taken away by the next one.
     new = f"{path}.rig-new"
-    yield f"mkdir -p {shlex.quote(str(PurePosixPath(path).parent))}"
+    folder = shlex.quote(str(PurePosixPath(path).parent))
+    yield f"mkdir -p {folder}"
+    yield _replaceable(path)
     yield FileUploadCommand(upload(text), new)
     beside = shlex.quote(new)
     yield f"chown root:root {beside} && chmod 0644 {beside} && sync {beside}"
     yield from first
-    yield f"mv --no-target-directory {beside} {shlex.quote(path)}"
+    # The folder, too: a name that a power cut takes back is that of the file before.
+    yield f"mv --no-target-directory {beside} {shlex.quote(path)} && sync {folder}"
+
+
+def _replaceable(path: str) -> str:
+    """A command that ends with a sentence where something stands in the file's place that is not replaced."""
+    quoted = shlex.quote(path)
+    script = (
+        f'if [ -d {quoted} ] && [ ! -L {quoted} ]; then echo "$1 is a folder, and Rig writes a file there; '
+        'look what is in it, move it away, and deploy again" >&2; exit 1; fi; '
+        f'for part in {quoted} {shlex.quote(str(PurePosixPath(path).parent))}; do '
+        'case $(lsattr -d "$part" 2>/dev/null | cut -d " " -f 1) in *[ia]*) '
+        'echo "$part is immutable (chattr +i or +a), and Rig has to write $1; '
+        'take that off with: sudo chattr -i -a $part" >&2; exit 1 ;; esac; done'
+    )
+    return f"sh -c {shlex.quote(script)} - {quoted}"
 
 
 def _show_difference(path: str, text: str) -> None:

@@ -62,6 +62,7 @@ def authorized_keys(user: str, folder: str, keys: Sequence[str]) -> Commands:
     script = (
         f"umask 077 && mkdir -p {there} && chmod 00700 {there} && rm -f {new} && "
         f"printf %s {shlex.quote(text)} >{new} && sync {new} && mv --no-target-directory {new} {there}/authorized_keys"
+        f" && sync {there}"
     )
     yield f"runuser -u {user} -- sh -c {shlex.quote(script)}"
 

@@ -12,7 +12,7 @@ import click
 from pyinfra import host, logger
 from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operation
 
-from rig.facts.models import DESCRIPTION, LINK, LINKS, PROGRAMS, Models, Programs, installed
+from rig.facts.models import DESCRIPTION, LINK, LINKS, PROGRAMS, STAMP, Models, Programs, installed
 from rig.models.fetch import RECORDS, UNIT, ModelsState, Step, causes, complete, properties, report, steps, tag
 from rig.operations import Commands
 from rig.operator import progress
@@ -32,7 +32,7 @@ def programs(wheel: Wheel) -> Commands:
     The two libraries it needs, requests and prometheus_client, are the distribution's: apt checks their signatures,
     security updates arrive by themselves, and the machine needs no package index.
     """
-    if host.get_fact(Programs, version=wheel.version, names=tuple(wheel.programs)):
+    if host.get_fact(Programs, version=wheel.version, names=tuple(wheel.programs), modules=wheel.modules):
         return
     home = f"{PROGRAMS}/{wheel.version}"
     path = f"{PROGRAMS}/{wheel.version}.{wheel.name}"
@@ -48,6 +48,7 @@ def install(home: str, path: str, wheel: Wheel) -> str:
     for it, finds everything done, and its own wheel taken away: seen on a machine.
     """
     name = wheel.name
+    programs = " ".join(f"bin/{program}" for program in wheel.programs)
     modules = ", ".join(target.partition(":")[0] for target in wheel.programs.values())
     links = "\n".join(
         f"ln -sfn {home}/bin/{program} {LINKS}/.{program}.new && mv -T {LINKS}/.{program}.new {LINKS}/{program}"
@@ -55,7 +56,7 @@ def install(home: str, path: str, wheel: Wheel) -> str:
     )
     return f"""set -eu
 umask 022
-if {installed(wheel.version, wheel.programs)}; then
+if {installed(wheel.version, wheel.programs, wheel.modules)}; then
   rm -f {path}
   exit 0
 fi
@@ -66,9 +67,13 @@ python3 -m venv --system-site-packages {home}
 mv {path} {home}/{name}
 {home}/bin/python -m pip install --quiet --no-index --no-deps --disable-pip-version-check {home}/{name}
 {home}/bin/python -c 'import prometheus_client, requests, {modules}'
+(cd {home} && sha256sum pyvenv.cfg {programs} >.sums)
+# Everything it names before the stamp itself, or a power cut leaves a stamp on empty files.
+sync --file-system {home}
+mv {home}/.sums {home}/{STAMP}
 sync {home}
-touch {home}/.complete
 {links}
+sync {LINKS}
 find {PROGRAMS} -mindepth 1 -maxdepth 1 ! -name "$(basename {home})" ! -newer {home}/.began -exec rm -rf {{}} +
 """
 

@@ -63,6 +63,7 @@ for pair in {pairs}; do
   sync .new
   mv .new "$engine"
 done
+sync {KEYS}
 """
 
 
@@ -82,7 +83,7 @@ def configured(texts: Mapping[str, str], checks: list[str]) -> Commands:
         yield FileUploadCommand(upload(text), f"{new}/{name}")
     yield f"cd {new} && chown root:root * && chmod 0644 * && {' && '.join(checks)}"
     moves = [f"mv --no-target-directory {name} {CONFIGURATION}/{name}" for name in texts]
-    yield f"cd {new} && sync * && {' && '.join(moves)} && rm -r {new}"
+    yield f"cd {new} && sync * && {' && '.join(moves)} && sync {CONFIGURATION} && rm -r {new}"
 
 
 @operation()

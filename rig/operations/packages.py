@@ -1,4 +1,4 @@
-"""Debian packages: refreshing the lists only when something is missing, and mending an interrupted dpkg."""
+"""Debian packages: refreshing the lists only when something is missing, and repairing what a power cut left of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 from pyinfra import host
 from pyinfra.api import operation
 
-from rig.facts.packages import HalfInstalled, Installed
+from rig.facts.packages import VERIFIED, Damage, Damaged, Installed
 from rig.operations import Commands
 
 # Another apt (unattended-upgrades, or one that outlived a killed run) is waited for, ten minutes at most.
@@ -46,8 +46,58 @@ def absent(packages: list[str]) -> Commands:
 
 
 @operation()
-def configured() -> Commands:
-    """No package is left half-installed by a run, or a machine, that died."""
-    if host.get_fact(HalfInstalled):
-        yield "DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a"
-        yield f"{APT_GET} --fix-broken install"
+def repaired() -> Commands:
+    """No package is left half-installed, or with empty files, by a run, or a machine, that died."""
+    damage: Damage = host.get_fact(Damaged)
+    if not damage.any:
+        return
+    yield f"sh -c {shlex.quote(repair(damage))}"
+
+
+def repair(damage: Damage) -> str:
+    """A script that repairs packages, once: it ends with a sentence where dpkg has still something to finish.
+
+    What is reinstalled is what dpkg wants reinstalled, and `damage.packages`.
+    """
+    named = shlex.join(damage.packages)
+    return f"""set -u
+status=/var/lib/dpkg/status
+if [ ! -s $status ]; then
+  for kept in $status-old /var/backups/dpkg.status.0; do
+    [ -s $status ] || [ ! -s $kept ] || cp --preserve $kept $status
+  done
+fi
+# Records of 0 bytes: dpkg stops at a list of files that is cut short, and takes an empty script for a good one.
+find /var/lib/dpkg/info -type f -size 0 -delete
+# Lists that are cut are not fetched again while a file of the same age is there.
+rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
+apt-get clean
+({UPDATE}) || exit 1
+export DEBIAN_FRONTEND=noninteractive
+APT="{APT_GET} -o Dpkg::Options::=--force-confmiss --allow-downgrades --allow-change-held-packages"
+unusable() {{ dpkg-query -W -f='${{db:Status-Abbrev}} ${{binary:Package}}\n' | sed -n 's/^..[^ ] *//p'; }}
+again=$(unusable)
+if [ -n "$again" ]; then
+  $APT --reinstall install $again || for package in $again; do
+    # No archive has what is half there: it is taken away, and installed by whoever needs it.
+    dpkg --remove --force-remove-reinstreq --force-depends $package
+  done
+fi
+dpkg --force-confdef --force-confold --configure -a || true
+$APT --fix-broken install || exit 1
+dpkg --force-confdef --force-confold --configure -a || exit 1
+for package in {named}; do
+  dpkg-query --listfiles $package 2>/dev/null | while read -r path; do
+    # An empty file of settings would be kept as the owner's.
+    case $path in /etc/*) [ ! -f "$path" ] || [ -s "$path" ] || rm "$path" ;; esac
+  done
+done
+{f"$APT --reinstall install {named} || exit 1" if named else ""}
+bundle=/etc/ssl/certs/ca-certificates.crt
+[ ! -e $bundle ] || [ -s $bundle ] || update-ca-certificates --fresh
+ldconfig
+touch {VERIFIED}
+left=$(dpkg --audit 2>&1)
+[ -z "$left" ] || {{ echo "dpkg cannot finish what was interrupted: $left" >&2; exit 1; }}
+sync --file-system /var/lib/dpkg
+"""

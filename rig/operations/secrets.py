@@ -59,6 +59,7 @@ for variable in {shlex.join(variables)}; do
 done
 sync "$new"
 mv "$new" {KEYS}
+sync /etc/rig
 """
 
 
@@ -74,4 +75,5 @@ for pair in {pairs}; do
   sync "$new"
   mv "$new" "{NATIVE}/$engine"
 done
+sync {NATIVE}
 """

@@ -1,8 +1,13 @@
-"""What goes wrong with one machine is that machine's failure: the run goes on for the others, and ends with 1."""
+"""What goes wrong with one machine is that machine's failure: the run goes on for the others, and ends with 1.
+
+An operation whose commands all succeeded and changed nothing is such a failure, too.
+"""
 
 from __future__ import annotations
 
 import traceback
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,9 +17,16 @@ from pyinfra.api import DeployError, FunctionCommand, Host, State
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import PyinfraError
 
+from rig.operations import shell
 from rig.operator import lock, reads
 
 Commands = Callable[[], Iterator[PyinfraCommand]]
+
+LONGEST = 160
+"""Letters of a command that an error repeats: the rest of a script does not help."""
+BACKGROUND = "systemd-run "
+"""Begins what goes on by itself; the operation that waits for it looks whether it was of use."""
+UNIT = re.compile(r"systemctl (?:enable |disable |start |restart |stop |--now )+([\w@.:-]+)")
 
 
 @contextmanager
@@ -43,6 +55,7 @@ def contained(state: State, host: Host, commands: Commands) -> Commands:
     """An operation's commands; one that fails in the middle of being decided on is an operation that failed."""
 
     def alone() -> Iterator[PyinfraCommand]:
+        acted = False
         try:
             lock.keep(host)
             for command in commands():
@@ -51,6 +64,9 @@ def contained(state: State, host: Host, commands: Commands) -> Commands:
                     yield _failure()
                     return
                 yield command
+                acted = True
+            if acted:
+                yield from unchanged(state, host, commands)
         except Exception as error:
             if reads.walking(state, host):
                 raise
@@ -59,6 +75,44 @@ def contained(state: State, host: Host, commands: Commands) -> Commands:
             yield _failure()
 
     return alone
+
+
+def unchanged(state: State, host: Host, commands: Commands) -> Iterator[PyinfraCommand]:
+    """Look again, with the facts that made an operation act: it fails when they would make it act in the same way.
+
+    Every command of it succeeded before. A drop-in that empties a unit, or a program that puts a file back, makes no
+    command fail.
+    """
+    reads.drop(state, host)
+    # Not closed before the end: pyinfra forgets with which privileges the operation looks.
+    again = commands()
+    due = next(again, None)
+    if due is None:
+        return
+    what = due.function.__name__.strip("_") if isinstance(due, FunctionCommand) else str(due)
+    if BACKGROUND in what:
+        return
+    _say(host, f"nothing became better: every command succeeded, and this is due as before: {shortened(what)}")
+    unit = UNIT.search(what)
+    if unit:
+        for line in shell.run(state, host, evidence(unit[1]))[1]:
+            _say(host, f"  {line}")
+    yield _failure()
+
+
+def shortened(command: str) -> str:
+    """The first line of a command, as far as it helps."""
+    line = command.strip().splitlines()[0] if command.strip() else ""
+    return line if len(line) <= LONGEST and line == command.strip() else f"{line[:LONGEST]}..."
+
+
+def evidence(unit: str) -> str:
+    """A command that prints what makes a unit other than its file says: state, drop-ins, and its last lines."""
+    name = shlex.quote(unit)
+    return (
+        f"systemctl show --property=LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,ExecStart {name}; "
+        f"journalctl --no-pager --output=cat --lines=5 --unit={name}"
+    )
 
 
 def in_words(host: Host, error: Exception) -> str:

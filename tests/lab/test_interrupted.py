@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import requests
@@ -14,7 +15,7 @@ import requests
 from lab.machine import Lab
 from lab.spec import HUB_PORT
 from tests.lab.conftest import Boot
-from tests.lab.fingerprint import Fingerprint, differences_between
+from tests.lab.fingerprint import Fingerprint, differences, differences_between
 from tests.lab.runs import plan, run
 from tests.lab.traces import eventually
 
@@ -25,6 +26,38 @@ FIFTHS = 5
 """Each seed strikes in another fifth of a run, so that every part of it is struck."""
 LAST = 2
 """So many operations at the end are not drawn: the run would be over before the blow."""
+LONG = 15
+"""Seconds at most between the start of an operation and a power cut: packages take that long, and hide many moments."""
+ALL = bool(os.environ.get("RIG_TEST_ALL"))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A power cut in one of two kinds of runs, at the moment that its seed draws."""
+
+    run: Literal["first", "upgrade"]
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.run}-{self.seed}"
+
+
+CUTS = [*(Cut("first", seed) for seed in range(40)), *(Cut("upgrade", seed) for seed in range(20))]
+SAMPLE = {*(Cut("first", seed) for seed in (11, 33)), *(Cut("upgrade", seed) for seed in (0, 6, 12, 18))}
+"""Those of a usual test run: one in the packages, one after them, and one in each part of an upgrade."""
+
+OUTDATED = """set -e
+cd /opt/rig/rigd && mv * older && ln -sfn /opt/rig/rigd/older/bin/rig-models /usr/local/bin/rig-models
+systemctl stop 'rig-native@*' 'rig-container@*' rig-metrics.timer rig-thermal.service 2>/dev/null || true
+docker ps --all --quiet --filter label=rig.engine | xargs --no-run-if-empty docker rm --force
+docker image ls --quiet | sort -u | xargs --no-run-if-empty docker image rm --force 2>/dev/null || true
+rm -rf /opt/rig/llama.cpp/* /var/lib/rig/images
+find /mnt/models -name '*.gguf' -delete
+rm -f /var/lib/apt/lists/*Packages*
+apt-get remove -y prometheus-alertmanager
+sync
+"""
+"""Makes of a deployed machine one whose engines, model, programs, and one package are of an earlier deploy."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +75,13 @@ class Moment:
         operation = draw.randint(drawn * fifth // FIFTHS + 1, drawn * (fifth + 1) // FIFTHS)
         # The operations of the last fifth are done in an instant.
         return cls(operation, draw.uniform(0, 2) if fifth < FIFTHS - 1 else 0)
+
+    @classmethod
+    def of_cut(cls, cut: Cut, operations: int) -> Moment:
+        """The same for a power cut, which needs not strike in the operation that was drawn."""
+        moment = cls.of(cut.seed, operations)
+        late = random.Random(str(cut)).choice((False, True)) and moment.delay
+        return cls(moment.operation, random.Random(str(cut)).uniform(0, LONG)) if late else moment
 
 
 class Interrupted:
@@ -114,15 +154,18 @@ def test_a_run_after_a_killed_one_ends_in_the_state_of_an_uninterrupted_one(
     _completed(lab, interrupted, uninterrupted)
 
 
+@pytest.mark.parametrize("cut", [cut for cut in CUTS if ALL or cut in SAMPLE], ids=str)
 def test_a_run_after_a_power_cut_in_one_ends_in_the_state_of_an_uninterrupted_one(
-    boot: Boot, uninterrupted: Fingerprint, operations: int
+    boot: Boot, uninterrupted: Fingerprint, operations: int, cut: Cut
 ) -> None:
-    lab = boot(name="cut")
-    interrupted = Interrupted(lab, Moment.of(FIFTHS + 3, operations))
+    lab = boot(name=f"cut-{cut}", converged=cut.run == "upgrade")
+    if cut.run == "upgrade":
+        lab.console(OUTDATED)
+    interrupted = Interrupted(lab, Moment.of_cut(cut, operations))
     lab.power_cut()
     interrupted.fail()
     lab.start()
-    _completed(lab, interrupted, uninterrupted)
+    _completed(lab, interrupted, uninterrupted, same_keys=cut.run == "upgrade")
 
 
 def test_a_run_after_a_power_cut_between_unpacking_and_configuring_packages_completes_them(
@@ -138,9 +181,10 @@ def test_a_run_after_a_power_cut_between_unpacking_and_configuring_packages_comp
     _completed(lab, interrupted, uninterrupted)
 
 
-def _completed(lab: Lab, interrupted: Interrupted, uninterrupted: Fingerprint) -> None:
+def _completed(lab: Lab, interrupted: Interrupted, uninterrupted: Fingerprint, *, same_keys: bool = False) -> None:
     complete = run(lab)
     assert complete.changes
     assert len(interrupted.started) < len(complete.operations)
-    assert "\n".join(differences_between(uninterrupted, Fingerprint.of(lab))) == ""
+    compared = differences if same_keys else differences_between
+    assert "\n".join(compared(uninterrupted, Fingerprint.of(lab))) == ""
     assert run(lab).changes == set()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pyinfra.facts.files import File
 
 from rig.operations import downloads
 from tests.unit.sample import Here, needs, tree
@@ -74,20 +73,14 @@ class Unpacked:
 
 
 @pytest.fixture
-def unpacked(place: Place, monkeypatch: pytest.MonkeyPatch) -> Unpacked:
-    # pyinfra's own fact about files speaks several dialects of stat; what is asked here is only whether one is there.
-    real = place.here.get_fact
-    monkeypatch.setattr(
-        Here,
-        "get_fact",
-        lambda self, fact, **given: Path(given["path"]).exists() if fact is File else real(fact, **given),
-    )
+def unpacked(place: Place) -> Unpacked:
     return Unpacked(place)
 
 
 def test_an_archive_is_unpacked_whole_and_readable_by_everyone(unpacked: Unpacked) -> None:
     assert unpacked.install() == ""
     assert tree(unpacked.place.root) == {
+        "opt/abc/.rig-sha256": "644",
         "opt/abc/build/bin/libllama.so": "644",
         "opt/abc/build/bin/llama-server": "755",
     }
@@ -98,6 +91,30 @@ def test_an_archive_is_unpacked_whole_and_readable_by_everyone(unpacked: Unpacke
 
 def test_an_archive_that_is_there_is_not_fetched_again(unpacked: Unpacked) -> None:
     unpacked.install()
+    assert unpacked.install() is None
+
+
+@pytest.mark.parametrize("damage", ["flipped", "emptied", "deleted", "added", "writable", "no stamp", "empty stamp"])
+def test_an_archive_with_a_file_that_is_not_as_it_came_is_unpacked_again(unpacked: Unpacked, damage: str) -> None:
+    unpacked.install()
+    library, stamp = unpacked.directory / "build/bin/libllama.so", unpacked.directory / ".rig-sha256"
+    match damage:
+        case "flipped":
+            library.write_bytes(b"Library")
+        case "emptied":
+            library.write_bytes(b"")
+        case "deleted":
+            library.unlink()
+        case "added":
+            (unpacked.directory / "build/bin/libevil.so").write_bytes(b"")
+        case "writable":
+            library.chmod(0o666)
+        case "no stamp":
+            stamp.unlink()
+        case _:
+            stamp.write_bytes(b"")
+    assert unpacked.install() == ""
+    assert library.read_bytes() == b"library"
     assert unpacked.install() is None
 
 

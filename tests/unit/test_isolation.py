@@ -102,8 +102,42 @@ def test_an_operation_whose_fact_failed_does_nothing_by_a_guess() -> None:
     assert only.function(None, None) is False
 
 
+@pytest.mark.parametrize("due", ["nft -f /etc/rig/firewall.nft", FunctionCommand(lambda state, host: True, (), {})])
+def test_an_operation_whose_commands_changed_nothing_fails_with_what_is_still_due(
+    due: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = StringCommand(due) if isinstance(due, str) else due
+    done = _operation(State("a"), lambda: iter([command]))
+    assert done[0] is command
+    assert isinstance(done[1], FunctionCommand)
+    assert done[1].function(None, None) is False
+    assert "nothing became better" in caplog.text
+    assert not isinstance(due, str) or due in caplog.text
+
+
+def test_a_unit_that_did_nothing_is_shown_with_its_drop_ins(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran = []
+
+    def run(state: Any, host: Any, script: str) -> tuple[bool, list[str]]:
+        ran.append(script)
+        return True, ["DropInPaths=/etc/systemd/system/rig-firewall.service.d/other.conf"]
+
+    monkeypatch.setattr(isolation.shell, "run", run)
+    _operation(State("a"), lambda: iter([StringCommand("systemctl restart rig-firewall.service")]))
+    assert "rig-firewall.service" in ran[0]
+    assert "DropInPaths=/etc/systemd/system/rig-firewall.service.d/other.conf" in caplog.text
+
+
+def test_what_goes_on_by_itself_is_looked_at_by_whoever_waits_for_it() -> None:
+    done = _operation(State("a"), lambda: iter([StringCommand("systemd-run --unit=fetch rig-models")]))
+    assert len(done) == 1
+
+
 def test_an_operation_that_is_well_is_as_it_was() -> None:
-    done = _operation(State("a"), lambda: iter([StringCommand("true"), StringCommand("false")]))
+    walks = iter([[StringCommand("true"), StringCommand("false")], []])
+    done = _operation(State("a"), lambda: iter(next(walks)))
     assert [str(command) for command in done] == ["true", "false"]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import venv
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -246,7 +248,72 @@ def test_the_wheel_installs_as_on_a_machine_and_asks_nobody_for_anything(tmp_pat
 def test_the_install_script_is_sound_shell() -> None:
     script = install("/opt/rig/rigd/abc", "/opt/rig/rigd/abc.whl", build())
     subprocess.run(["sh", "-n", "-c", script], check=True)
-    assert script.index("touch /opt/rig/rigd/abc/.complete") > script.index("import requests, ")
+    stamp = script.index("mv /opt/rig/rigd/abc/.sums /opt/rig/rigd/abc/.complete")
+    assert stamp > script.index("sync --file-system /opt/rig/rigd/abc") > script.index("import prometheus_client, requests, ")
+
+
+def _emptied(home: Path, packages: Path) -> None:
+    (packages / "rigd/models/cli.py").write_bytes(b"")
+
+
+def _one_byte_changed(home: Path, packages: Path) -> None:
+    module = packages / "rigd/base/files.py"
+    module.write_bytes(b"#" + module.read_bytes()[1:])
+
+
+def _a_module_more(home: Path, packages: Path) -> None:
+    (packages / "rigd/requests.py").write_text("stranger = True")
+
+
+def _an_empty_program(home: Path, packages: Path) -> None:
+    (home / "bin/rig-models").write_bytes(b"")
+
+
+def _an_empty_stamp(home: Path, packages: Path) -> None:
+    (home / ".complete").write_bytes(b"")
+
+
+def _no_stamp(home: Path, packages: Path) -> None:
+    (home / ".complete").unlink()
+
+
+def _others_may_write(home: Path, packages: Path) -> None:
+    (packages / "rigd/models/cli.py").chmod(0o666)
+
+
+def _of_somebody_else(home: Path, packages: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    os.chown(packages / "rigd", 1234, 1234)
+
+
+DAMAGE = [
+    *(_emptied, _one_byte_changed, _a_module_more, _an_empty_program, _an_empty_stamp, _no_stamp),
+    *(_others_may_write, _of_somebody_else),
+]
+
+
+@pytest.mark.parametrize("damage", [None, *DAMAGE], ids=lambda damage: damage.__name__ if damage else "whole")
+def test_programs_count_as_installed_only_while_every_file_is_what_the_wheel_has(
+    damage: Callable[[Path, Path], None] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel, python = build(), Path("/usr/bin/python3").resolve().name
+    monkeypatch.setattr(facts, "PROGRAMS", str(tmp_path))
+    monkeypatch.setattr(facts, "LINKS", str(tmp_path / "links"))
+    home = tmp_path / wheel.version
+    packages = home / "lib" / python / "site-packages"
+    for folder in (packages, home / "bin", tmp_path / "links"):
+        folder.mkdir(parents=True)
+    with zipfile.ZipFile(BytesIO(wheel.content)) as archive:
+        archive.extractall(packages)
+    for name in wheel.programs:
+        (home / "bin" / name).write_text("#!/bin/python")
+        (tmp_path / "links" / name).symlink_to(home / "bin" / name)
+    subprocess.run("chmod -R go-w . && sha256sum bin/* >.complete", shell=True, cwd=home, check=True)
+    if damage is not None:
+        damage(home, packages)
+    condition = facts.installed(wheel.version, wheel.programs, wheel.modules)
+    assert (subprocess.run(["sh", "-c", condition]).returncode == 0) == (damage is None)
 
 
 def test_an_install_that_waited_for_one_that_finished_has_nothing_to_do_and_fails_nobody(
