@@ -4,7 +4,7 @@ from os import environ
 
 from pyinfra import config, host, state
 
-from rig.operator import arguments, connection, isolation, progress, reads
+from rig.operator import arguments, connection, interrupt, isolation, progress, reads
 from tasks import backup, containers, engines, firewall, gpu, machine, models, monitoring, preflight, secrets, storage
 
 
@@ -40,6 +40,7 @@ def serve() -> None:
 
 
 arguments.list_once()
+interrupt.install()
 connection.tune(host)
 progress.show(state)
 reads.install(state, environ)

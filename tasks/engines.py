@@ -28,12 +28,15 @@ def deploy(settings: Settings) -> None:
     containers, services = compose.engines(settings), native.engines(settings)
     wanted = [f"rig-container@{name}.service" for name in containers]
     wanted += [f"rig-native@{name}.service" for name in services]
-    # First, so that an engine's port and memory are free for the one that takes its place.
-    engines.retired(name="Retire engines that are no longer enabled", wanted=wanted)
-
     for name, container in containers.items():
         # Before anything names it: an image that cannot be pulled leaves the engine as it is, after a boot too.
         engines.image(name=f"Pull the image of {name}", reference=str(container.image))
+    for name, native_engine in services.items():
+        _archive(name, native_engine)
+    # After all that is fetched, so that a registry that is down costs no engine; before all that starts, so that an
+    # engine's port and memory are free for the one that takes its place.
+    engines.retired(name="Retire engines that are no longer enabled", wanted=wanted)
+
     if containers:
         written(name=f"Write {CONTAINER_UNIT}", path=CONTAINER_UNIT, text=own_file(CONTAINER_UNIT))
     records = {name: _container(settings, name, container) for name, container in containers.items()}
@@ -66,12 +69,12 @@ def _container(settings: Settings, name: str, engine: Containerised) -> Served:
     )
     service = compose.service(settings, name, engine)
     asked = _asked(engine) | {"on_card": engine.on_card}
-    record = Served(compose.fingerprint(settings, name, engine), asked, service, {})
+    record = Served(compose.fingerprint(settings, name, engine), asked, service, {dest: text})
     engines.serving(name=f"Run {name} in a container", wanted=_wanted(settings, name, record))
     return record
 
 
-def _service(settings: Settings, name: str, engine: NativeEngine) -> Served:
+def _archive(name: str, engine: NativeEngine) -> None:
     assert engine.archive is not None
     downloads.archive(
         name=f"Install llama.cpp for {name}",
@@ -80,10 +83,15 @@ def _service(settings: Settings, name: str, engine: NativeEngine) -> Served:
         directory=str(native.directory(engine)),
         program=engine.archive.binary,
     )
+
+
+def _service(settings: Settings, name: str, engine: NativeEngine) -> Served:
     text, fingerprint = _drop_in(settings, name, engine)
     dest = native.drop_in(name)
     written(name=f"Write {dest}", path=dest, text=text)
-    record = Served(fingerprint, _asked(engine), None, {dest: text, NATIVE_UNIT: own_file(NATIVE_UNIT)})
+    # As the engine's own unit: the template is every engine's, and those that are tried later start from the new one.
+    own = f"{UNITS}/{settings.unit(name)}"
+    record = Served(fingerprint, _asked(engine), None, {dest: text, own: own_file(NATIVE_UNIT)})
     engines.serving(name=f"Run {name} as a service", wanted=_wanted(settings, name, record))
     return record
 

@@ -11,7 +11,7 @@ from rig.gpu.driver import KEPT
 from rig.monitoring import prometheus
 from rig.operations import machine, packages, units
 from rig.operations.files import written
-from rig.render import render
+from rig.render import own_file, render
 from rig.settings import Settings
 
 OWN_PACKAGES = [
@@ -30,6 +30,7 @@ OWN_PACKAGES = [
 SYSCTL = "/etc/sysctl.d/60-rig.conf"
 JOURNALD = "/etc/systemd/journald.conf.d/60-rig.conf"
 PERIODIC = "/etc/apt/apt.conf.d/20auto-upgrades"
+NEEDRESTART = "/etc/needrestart/conf.d/60-rig.conf"
 UNATTENDED = "/etc/apt/apt.conf.d/52rig-unattended-upgrades"
 
 
@@ -61,3 +62,5 @@ def deploy(settings: Settings) -> None:
     updates = wanted.security_updates
     written(name=f"Write {PERIODIC}", path=PERIODIC, text=render(PERIODIC, enabled=updates.enabled))
     written(name=f"Write {UNATTENDED}", path=UNATTENDED, text=render(UNATTENDED, blocklist=(*KEPT, *updates.blocklist)))
+    # Ubuntu has the program that reads it; elsewhere it may be installed later.
+    written(name=f"Write {NEEDRESTART}", path=NEEDRESTART, text=own_file(NEEDRESTART))

@@ -36,4 +36,9 @@ def finish(settings: Settings) -> None:
     models.fetched(name="Fetch the models", manifest=wanted.manifest(settings))
     written(name=f"Write {SCRUB}", path=SCRUB, text=render(SCRUB, models=settings.storage.models.path))
     written(name=f"Write {TIMER}", path=TIMER, text=render(TIMER, scrub=settings.models.scrub))
-    units.running(name="Read the models again from time to time", unit="rig-models-scrub.timer", files=[TIMER])
+    units.running(
+        name="Read the models again from time to time",
+        unit="rig-models-scrub.timer",
+        files=[TIMER],
+        starts=["rig-models-scrub.service"],
+    )

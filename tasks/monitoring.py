@@ -53,7 +53,7 @@ def _machine(settings: Settings) -> None:
         TIMER: render(TIMER, seconds=seconds(settings.monitoring.state_interval)),
     }
     written_together(name="Write what rig-metrics looks at", texts=texts)
-    units.running(name="Look up what no program shows", unit=OWN, files=[TIMER])
+    units.running(name="Look up what no program shows", unit=OWN, files=[TIMER], starts=["rig-metrics.service"])
 
 
 def _prometheus(settings: Settings) -> None:

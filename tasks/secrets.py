@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyinfra import host
 from pyinfra.api.deploy import deploy as concern
 
 from rig.engines import native
@@ -18,4 +19,5 @@ def deploy(settings: Settings) -> None:
         name=f"Write {KEYS}",
         variables=[key_variable(consumer) for consumer in settings.consumers],
         native={name: key_variable(name) for name in native.engines(settings)},
+        renew=host.data.get(secrets.RENEW) == "yes",
     )

@@ -39,9 +39,10 @@ class Served:
         """
         if self.service is None:
             return dict(self.files)
+        # Its drop-in as well: a limit that comes without its mount, or its group, is no engine.
         document = yaml.safe_load(compose or "") or {}
         services = {**document.get("services", {}), engine: dict(self.service)}
-        return {COMPOSE: render(COMPOSE, compose={**document, "services": services})}
+        return {COMPOSE: render(COMPOSE, compose={**document, "services": services}), **self.files}
 
 
 def amended(

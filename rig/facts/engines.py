@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from pyinfra.api import FactBase
 
@@ -84,7 +85,7 @@ class NativeEngine(FactBase[EngineState]):
 
     def command(self, engine: str, variable: str, address: str, port: int, model: str) -> str:
         unit = f"rig-native@{engine}.service"
-        files = f"{UNITS}/rig-native@.service {UNITS}/{unit}.d/engine.conf"
+        files = f"{UNITS}/rig-native@.service {UNITS}/{unit}.d/engine.conf $(ls {UNITS}/{unit} 2>/dev/null)"
         return _UNIT.format(
             unit=shlex.quote(unit),
             address=address,
@@ -99,6 +100,8 @@ class NativeEngine(FactBase[EngineState]):
             'echo "Settings=$(tr "\\0" "\\n" 2>/dev/null <"/proc/$pid/environ" | sed -n s/^RIG_SETTINGS=//p)"\n'
             f"credential=/run/credentials/{unit}/key\n"
             f'key=$(sed -n "s/^{variable}=//p" {KEYS} 2>/dev/null)\n'
+            # A program that was replaced meanwhile runs from what is deleted.
+            'case $(readlink "/proc/$pid/exe" 2>/dev/null) in *" (deleted)") key= ;; esac\n'
             '[ -n "$key" ] && [ "$key" = "$(cat "$credential" 2>/dev/null)" ] && '
             f'[ -z "$(find {files} -newer "$credential" 2>&1)" ] && echo Intact=yes\n'
             "true\n"
@@ -119,6 +122,24 @@ class NativeEngine(FactBase[EngineState]):
             served=values["Served"],
             evidence=evidence,
         )
+
+
+class Inspected(FactBase[Mapping[str, Any]]):
+    """A container's configuration, by Docker; empty without one. Its environment, which holds a key, stays there."""
+
+    @staticmethod
+    def default() -> Mapping[str, Any]:
+        return {}
+
+    def command(self, container: str) -> str:
+        shown = '{"HostConfig":{{json .HostConfig}},"Networks":{{json .NetworkSettings.Networks}},' \
+            '"User":{{json .Config.User}},"Entrypoint":{{json .Config.Entrypoint}},"Cmd":{{json .Config.Cmd}},' \
+            '"Image":{{json .Config.Image}}}'
+        return f"docker inspect --format '{shown}' {shlex.quote(container)} 2>/dev/null || true"
+
+    def process(self, output: list[str]) -> Mapping[str, Any]:
+        found: dict[str, Any] = json.loads(output[0]) if output and output[0].startswith("{") else {}
+        return found
 
 
 class Alternatives(FactBase[Mapping[str, Unit]]):

@@ -24,6 +24,8 @@ class FilterState:
     """It is exactly what our file makes of an empty kernel."""
     enabled: bool
     active: bool
+    loading: bool
+    """What the unit starts is nft with our file: no drop-in made something else of it."""
     reload_needed: bool
     """systemd has not read a unit or drop-in of ours as it is now."""
 
@@ -34,7 +36,8 @@ class Filter(FactBase[FilterState]):
 
     def command(self, unit: str) -> str:
         return f"""
-systemctl show --property=ActiveState,UnitFileState,NeedDaemonReload {unit}
+systemctl show --property=ActiveState,UnitFileState,NeedDaemonReload,LoadState {unit}
+systemctl show --property=ExecStart {unit} | grep -qF " {RULES} " && echo Loading=yes
 systemctl show --property=NeedDaemonReload nftables.service | sed s/^/Other/
 [ -f {RULES} ] || [ -f {DROP_IN} ] && echo Written=yes
 live=$(nft list table inet rig 2>/dev/null) && echo Loaded=yes
@@ -51,5 +54,7 @@ true
             current="Current" in values,
             enabled=values["UnitFileState"] == "enabled",
             active=values["ActiveState"] == "active",
-            reload_needed="yes" in (values["NeedDaemonReload"], values["OtherNeedDaemonReload"]),
+            loading="Loading" in values,
+            reload_needed=values["LoadState"] == "not-found"
+            or "yes" in (values["NeedDaemonReload"], values["OtherNeedDaemonReload"]),
         )

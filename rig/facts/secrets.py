@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
+from rig.engines.served import FOLDER as SERVED
+
 KEYS = "/etc/rig/keys.env"
 NATIVE = "/etc/rig/keys"
 
@@ -26,6 +28,8 @@ class KeyState:
     """Variables whose line holds something that is no key, or that stand twice."""
     stale: tuple[str, ...]
     """Native engines whose own file is missing, differs from the store, or has a wrong mode."""
+    vanished: bool = False
+    """The store is missing or empty on a machine that has had keys: an engine was given its own, or has served."""
 
 
 class Keys(FactBase[KeyState]):
@@ -35,6 +39,7 @@ class Keys(FactBase[KeyState]):
         owners = " ".join(f"{shlex.quote(engine)}={variable}" for engine, variable in native.items())
         return f"""
 stat -c "file %a %U:%G" {KEYS} 2>/dev/null; stat -c "directory %a %U:%G" {NATIVE} 2>/dev/null
+[ -s {KEYS} ] || [ -z "$(ls {NATIVE} {SERVED} 2>/dev/null | grep -v ":" | grep .)" ] || echo "vanished keys"
 for variable in {shlex.join(variables)}; do
   count=$(grep -c "^$variable=" {KEYS} 2>/dev/null)
   if [ "${{count:-0}}" = 0 ]; then echo "missing $variable"
@@ -59,4 +64,5 @@ true
             missing=tuple(found.get("missing", [])),
             malformed=tuple(found.get("malformed", [])),
             stale=tuple(found.get("stale", [])),
+            vanished="vanished" in found,
         )

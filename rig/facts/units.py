@@ -26,25 +26,31 @@ class UnitState:
 class Unit(FactBase[UnitState]):
     """State of one systemd unit and the age of its files."""
 
-    def command(self, unit: str, files: Iterable[str]) -> str:
+    def command(self, unit: str, files: Iterable[str], starts: Iterable[str] = ()) -> str:
+        """`starts`: units that it starts, whose files systemd must know, too."""
         # %Z, the time of the last status change, cannot be set back by a copy that keeps times.
         ages = f"stat -c %.Z {shlex.join(files)} 2>/dev/null | sort -n | tail -n 1" if files else "true"
         show = "--property=LoadState,ActiveState,UnitFileState,NeedDaemonReload,ActiveEnterTimestampMonotonic"
         # The monotonic clock is the one that a clock's jump does not touch; /proc/uptime ties it to the epoch now.
+        others = "".join(
+            f"; systemctl show --property=LoadState,NeedDaemonReload {shlex.quote(other)} | sed s/^/Other/"
+            for other in starts
+        )
         return (
-            f"systemctl show {show} {shlex.quote(unit)}; "
+            f"systemctl show {show} {shlex.quote(unit)}{others}; "
             f'echo "Newest=$({ages})"; echo "Uptime=$(cut -d" " -f1 /proc/uptime)"; echo "Now=$(date +%s.%N)"'
         )
 
     def process(self, output: list[str]) -> UnitState:
         values = dict(line.split("=", 1) for line in output if "=" in line)
+        outdated = {"OtherNeedDaemonReload=yes", "OtherLoadState=not-found"} & set(output)
         entered = int(values.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
         booted = float(values["Now"]) - float(values["Uptime"])
         return UnitState(
             load=values["LoadState"],
             active=values["ActiveState"],
             enabled=values["UnitFileState"],
-            reload_needed=values["NeedDaemonReload"] == "yes",
+            reload_needed=values["NeedDaemonReload"] == "yes" or bool(outdated),
             started=booted + entered if entered else None,
             newest_file=float(values["Newest"]) if values["Newest"] else None,
         )

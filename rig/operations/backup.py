@@ -52,5 +52,5 @@ head -c 32 /dev/urandom | od -An -v -tx1 | tr -d " \\n" >"$new"
 echo >>"$new"
 sync "$new"
 mv "$new" {PASSWORD}
-sync /etc/rig
+sync "$(dirname {PASSWORD})"
 """

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api import operation
+from pyinfra.api import OperationError, operation
 from pyinfra.operations import files as pyinfra_files
 
 from rig.containers import Offered, due, no_such_version, pattern
 from rig.daemon import content
+from rig.facts.backup import Present
 from rig.facts.containers import DAEMON, Daemon, Offers
 from rig.facts.units import Unit
 from rig.operations import Commands, files
@@ -35,6 +36,8 @@ echo "Docker does not take containers.daemon: $(echo "$said" | tail -n 1 | sed s
 exit 1
 """
 
+# One that Docker has started with since is not the one to go back to.
+_FORGET = f"rm -f {BEFORE}"
 _KEEP = f"[ -e {BEFORE} ] || cp --preserve {DAEMON} {BEFORE} 2>/dev/null || echo '{{}}' >{BEFORE}"
 
 _PUT_BACK = f"""
@@ -78,7 +81,10 @@ def daemon(wanted: Mapping[str, Any]) -> Commands:
     whole = content(there, wanted)
     if whole != there:
         text = json.dumps(whole, indent=2) + "\n"
-        yield from files.written._inner(path=DAEMON, text=text, first=(f"sh -c {shlex.quote(_CHECK)}", _KEEP))
+        first = [f"sh -c {shlex.quote(_CHECK)}", _KEEP]
+        if not units.steps(host.get_fact(Unit, unit=SERVICE, files=(DAEMON,))):
+            first.insert(1, _FORGET)
+        yield from files.written._inner(path=DAEMON, text=text, first=first)
     elif whole:
         # Not written again for its layout, which is the owner's.
         yield from pyinfra_files.file._inner(path=DAEMON, user="root", group="root", mode="644")
@@ -87,7 +93,14 @@ def daemon(wanted: Mapping[str, Any]) -> Commands:
 @operation()
 def running() -> Commands:
     """Docker is enabled, active, and younger than daemon.json; one that keeps it from starting is taken back."""
-    for step in units.steps(host.get_fact(Unit, unit=SERVICE, files=(DAEMON,))):
+    seen = host.get_fact(Unit, unit=SERVICE, files=(DAEMON,))
+    refusal = units.refusal(SERVICE, seen)
+    if refusal:
+        raise OperationError(refusal)
+    steps = units.steps(seen)
+    if not steps and host.get_fact(Present, paths=(BEFORE,)):
+        yield _FORGET
+    for step in steps:
         if step in ("start", "restart"):
             script = f"systemctl {step} {SERVICE} && rm -f {BEFORE} && exit 0{_PUT_BACK}"
             yield f"sh -c {shlex.quote(script)}"

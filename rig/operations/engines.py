@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,14 +14,17 @@ from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, State, operation
 
 from rig.engines import served
+from rig.engines.inspected import differences
 from rig.engines.served import Served
 from rig.engines.steps import EngineState, idle_steps, in_the_way, steps
 from rig.facts.engines import (
+    UNITS,
     Alternatives,
     ContainerEngine,
     Definitions,
     Engines,
     ImagePresent,
+    Inspected,
     NativeEngine,
     PortHolders,
 )
@@ -120,7 +123,8 @@ def retired(wanted: list[str]) -> Commands:
                 yield f"rm -f {served.COMPOSE}"
         yield f"rm -f {shlex.quote(served.path(engine))}"
         # After all else: by its folder the next run finds an engine that this one did not retire to the end.
-        yield f"rm -rf {shlex.quote(f'/etc/systemd/system/{unit}.d')} && systemctl daemon-reload"
+        own = shlex.quote(f"{UNITS}/{unit}")
+        yield f"rm -rf {own}.d && rm -f {own} && systemctl daemon-reload"
         # A failed unit stays listed until it is forgotten.
         yield f"systemctl reset-failed {quoted} 2>/dev/null || true"
 
@@ -134,6 +138,10 @@ def _look(host: Host, wanted: Wanted, record: Served) -> EngineState:
     """The engine as it is now, asked where `record` has it."""
     kind = NativeEngine if record.service is None else ContainerEngine
     state: EngineState = host.get_fact(kind, engine=wanted.engine, variable=wanted.variable, **record.asked)
+    if record.service is not None and state.running:
+        found = differences(record.service, host.get_fact(Inspected, container=f"rig-{wanted.engine}"))
+        if found:
+            return replace(state, intact=False, evidence=f"{state.evidence}, it runs with other {', '.join(found)}")
     return state
 
 
@@ -177,6 +185,13 @@ def _serve(state: State, host: Host, wanted: Wanted, anew: bool) -> bool:
     `anew`: it is started first. A start that systemd or Docker refuses is trouble like any other.
     """
     displaced = _make_way(state, host, wanted) if anew else []
+    if anew:
+        # A unit of its own is there after a change was taken back; and compose leaves a container as it is whose
+        # labels are right, whatever else was changed about it.
+        own = shlex.quote(f"{UNITS}/{wanted.unit}")
+        shell.run(state, host, f"[ ! -e {own} ] || {{ rm -f {own} && systemctl daemon-reload; }}")
+        if wanted.record.service is not None:
+            shell.run(state, host, f"docker rm --force rig-{wanted.engine}")
     trouble = _trouble(state, host, wanted, wanted.record, anew)
     if trouble is None:
         return True

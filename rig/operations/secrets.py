@@ -10,19 +10,29 @@ from pyinfra.api import OperationError, operation
 from rig.facts.secrets import KEYS, NATIVE, Keys, KeyState
 from rig.operations import Commands
 
+RENEW = "new_keys"
+"""pyinfra's `--data` of this name, with the value yes: keys that vanished are made again."""
+
 
 @operation()
-def keys(variables: list[str], native: dict[str, str]) -> Commands:
+def keys(variables: list[str], native: dict[str, str], renew: bool = False) -> Commands:
     """Every variable has a key of 256 random bits in /etc/rig/keys.env, and every native engine a file with its own.
 
     ``native``: engine name to variable. A key that is there is never replaced: to rotate one, delete its line.
-    Raises OperationError for a line that holds no key, as replacing it could lose what the owner put there.
+    Raises OperationError for a line that holds no key, as replacing it could lose what the owner put there; and for a
+    store that vanished, as every client of the machine has its keys. `renew`: the owner wants other keys then.
     """
     state: KeyState = host.get_fact(Keys, variables=tuple(variables), native=native)
     if state.malformed:
         raise OperationError(
             f"{', '.join(state.malformed)} in {KEYS} is not one line of at least 43 letters, digits, '-' or '_'; "
             "delete the line to have a new key made, or put the right one there"
+        )
+    if state.vanished and not renew:
+        raise OperationError(
+            f"{KEYS} is missing or empty, and this machine has had keys, which its clients have; to bring them back "
+            "from the backup: sudo rig-backup restore (on the machine); to make other ones, which every client must "
+            f"then be given: pyinfra inventory.py deploy.py --data {RENEW}=yes"
         )
     if state.file and state.file != "600 root:root":
         yield f"chown root:root {KEYS} && chmod 0600 {KEYS}"
@@ -59,7 +69,7 @@ for variable in {shlex.join(variables)}; do
 done
 sync "$new"
 mv "$new" {KEYS}
-sync /etc/rig
+sync "$(dirname {KEYS})"
 """
 
 

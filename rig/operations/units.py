@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from pyinfra import host
-from pyinfra.api import operation
+from pyinfra.api import OperationError, operation
 
 from rig.facts.units import Unit
 from rig.operations import Commands
@@ -13,7 +13,14 @@ from rig.systemd import units
 
 
 @operation()
-def running(unit: str, files: list[str] | None = None) -> Commands:
-    """``unit`` is enabled and active, and was started after the last change of ``files``."""
-    for step in units.steps(host.get_fact(Unit, unit=unit, files=tuple(files or ()))):
+def running(unit: str, files: list[str] | None = None, starts: list[str] | None = None) -> Commands:
+    """``unit`` is enabled and active, and was started after the last change of ``files``.
+
+    ``starts``: units that it starts, and whose files systemd knows. Raises OperationError for a masked unit.
+    """
+    seen = host.get_fact(Unit, unit=unit, files=tuple(files or ()), starts=tuple(starts or ()))
+    refusal = units.refusal(unit, seen)
+    if refusal:
+        raise OperationError(refusal)
+    for step in units.steps(seen):
         yield ("systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {shlex.quote(unit)}")

@@ -5,9 +5,9 @@ An operation whose commands all succeeded and changed nothing is such a failure,
 
 from __future__ import annotations
 
-import traceback
 import re
 import shlex
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

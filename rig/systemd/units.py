@@ -12,6 +12,8 @@ class UnitLike(Protocol):
     """The part of a unit's state that the decision needs; times in seconds since the epoch."""
 
     @property
+    def load(self) -> str: ...
+    @property
     def active(self) -> str: ...
     @property
     def enabled(self) -> str: ...
@@ -30,7 +32,8 @@ def steps(unit: UnitLike) -> list[Step]:
     loses nothing.
     """
     wanted: list[Step] = []
-    if unit.reload_needed:
+    # A file that was deleted and written again is one that systemd does not look for by itself.
+    if unit.reload_needed or unit.load == "not-found":
         wanted.append("daemon-reload")
     if unit.enabled not in ("enabled", "static", "enabled-runtime", "alias", "generated", "indirect"):
         wanted.append("enable")
@@ -39,6 +42,16 @@ def steps(unit: UnitLike) -> list[Step]:
     elif unit.started is not None and unit.newest_file is not None and unit.newest_file > unit.started:
         wanted.append("restart")
     return wanted
+
+
+def refusal(name: str, unit: UnitLike) -> str | None:
+    """Why a unit cannot be run, with what to do; None when it can."""
+    if unit.load == "masked" or unit.enabled in ("masked", "masked-runtime"):
+        runtime = "--runtime " if unit.enabled == "masked-runtime" else ""
+        return f"{name} is masked, so that nothing starts it; to let Rig run it: sudo systemctl unmask {runtime}{name}"
+    if unit.load in ("error", "bad-setting"):
+        return f"systemd cannot read {name} ({unit.load}); look at its drop-ins: systemctl cat {name}"
+    return None
 
 
 def command_line(words: Iterable[str]) -> str:

@@ -249,7 +249,8 @@ def test_the_install_script_is_sound_shell() -> None:
     script = install("/opt/rig/rigd/abc", "/opt/rig/rigd/abc.whl", build())
     subprocess.run(["sh", "-n", "-c", script], check=True)
     stamp = script.index("mv /opt/rig/rigd/abc/.sums /opt/rig/rigd/abc/.complete")
-    assert stamp > script.index("sync --file-system /opt/rig/rigd/abc") > script.index("import prometheus_client, requests, ")
+    synced = script.index("sync --file-system /opt/rig/rigd/abc")
+    assert stamp > synced > script.index("import prometheus_client, requests, ")
 
 
 def _emptied(home: Path, packages: Path) -> None:

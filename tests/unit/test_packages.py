@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from rig.facts.gpu import DriverFact
-from rig.facts.packages import Installed
+from rig.facts.packages import VERIFIED, Damage, Damaged, Installed
+from rig.operations.packages import repair
 from tests.unit.sample import Here, needs
 
 pytestmark = needs("dpkg-query")
@@ -56,3 +61,82 @@ def test_a_name_that_an_installed_package_provides_is_there_where_it_may_be(
     names = ("dnsutils", "utils", "gone-too", "nvidia-plain")
     assert here.get_fact(Installed, packages=names, provided=True) == {"dnsutils", "nvidia-plain"}
     assert here.get_fact(Installed, packages=names) == {"nvidia-plain"}
+
+
+@pytest.fixture
+def whole(here: Here, tmp_path: Path) -> Path:
+    """The same machine, with apt's lists and one package whose records and files are whole."""
+    lib, lists = tmp_path / "var/lib/dpkg", tmp_path / "var/lib/apt/lists"
+    (lib / "info").mkdir(parents=True)
+    (lib / "updates").mkdir()
+    lists.mkdir(parents=True)
+    (lists / "lock").touch()
+    (lists / "mirror_Packages").write_text("Package: plain\n")
+    program = tmp_path / "plain"
+    program.write_text("#!/bin/sh\n")
+    (lib / "status").write_text(
+        "Package: plain\nStatus: install ok installed\nMaintainer: x\nArchitecture: amd64\nVersion: 1.0-1\n"
+        "Description: x\n"
+    )
+    (lib / "available").touch()
+    (lib / "info/format").write_text("1\n")
+    (lib / "info/plain.list").write_text(f"/.\n{program}\n")
+    digest = hashlib.md5(program.read_bytes()).hexdigest()
+    (lib / "info/plain.md5sums").write_text(f"{digest}  {str(program)[1:]}\n")
+    (lib / "info/plain.postinst").write_text("#!/bin/sh\n")
+    long_ago = time.time() - 10**6
+    os.utime(lib / "info/plain.list", (long_ago, long_ago))
+    return tmp_path
+
+
+def _damage(root: Path) -> Damage:
+    """What the fact finds on that machine."""
+    moved = Here(
+        lambda command: (
+            f"export DPKG_ADMINDIR={root}/var/lib/dpkg; "
+            + command.replace("/var/lib/", f"{root}/var/lib/").replace(VERIFIED, f"{root}/verified")
+        )
+    )
+    found: Damage = moved.get_fact(Damaged)
+    return found
+
+
+def test_packages_that_are_whole_are_read_once_after_a_boot(whole: Path) -> None:
+    assert _damage(whole) == Damage()
+    assert (whole / "verified").exists()
+    (whole / "plain").write_text("another")
+    assert _damage(whole) == Damage(), "read again"
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("var/lib/apt/lists/mirror_Packages", Damage(lists=True)),
+        ("var/lib/dpkg/info/plain.postinst", Damage(packages=("plain",))),
+        ("var/lib/dpkg/info/plain.md5sums", Damage(packages=("plain",))),
+        ("plain", Damage(packages=("plain",))),
+    ],
+)
+def test_a_file_of_0_bytes_is_damage(whole: Path, path: str, found: Damage) -> None:
+    (whole / path).write_bytes(b"")
+    assert _damage(whole) == found
+    assert found.packages == () or not (whole / "verified").exists(), "it would be forgotten"
+
+
+def test_an_update_that_was_interrupted_is_damage(whole: Path) -> None:
+    (whole / "var/lib/dpkg/updates/0001").touch()
+    assert _damage(whole).unfinished
+
+
+def test_an_empty_status_is_damage(whole: Path) -> None:
+    (whole / "var/lib/dpkg/status").write_bytes(b"")
+    assert _damage(whole).status
+
+
+@pytest.mark.parametrize("damage", [Damage(unfinished=True), Damage(packages=("plain", "other"))])
+def test_the_script_that_repairs_is_sound_shell(damage: Damage) -> None:
+    script = repair(damage)
+    subprocess.run(["sh", "-n", "-c", script], check=True)
+    assert ("install plain other" in script) == bool(damage.packages)
+    # The lists first: what is to be reinstalled is found in them.
+    assert script.index("apt-get update") < script.index("--reinstall")

@@ -56,6 +56,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     etc.mkdir()
     here = Here(lambda command: command.replace("flock /etc/rig ", f"flock {tmp_path / 'lock'} "))
     monkeypatch.setattr(secrets, "host", here)
+    monkeypatch.setattr(facts, "SERVED", str(tmp_path / "served"))
     for module in (secrets, facts):
         monkeypatch.setattr(module, "KEYS", str(etc / "keys.env"))
         monkeypatch.setattr(module, "NATIVE", str(etc / "keys"))
@@ -86,6 +87,27 @@ def test_a_second_run_does_nothing(store: Store) -> None:
     before = store.file.read_bytes()
     assert store.make("RIG_KEY_WEB", "RIG_KEY_TWO", native=native) == 0
     assert store.file.read_bytes() == before
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+@pytest.mark.parametrize("trace", ["a native engine's own key", "an engine that served"])
+def test_keys_that_vanished_are_an_alarm_and_made_again_only_when_the_owner_says_so(
+    store: Store, emptied: bool, trace: str
+) -> None:
+    native = {"two": "RIG_KEY_TWO"} if trace.startswith("a native") else {}
+    store.make("RIG_KEY_TWO", native=native)
+    if not native:
+        (store.etc.parent / "served").mkdir()
+        (store.etc.parent / "served/one.json").touch()
+    store.file.write_text("") if emptied else store.file.unlink()
+    before = tree(store.etc)
+    with pytest.raises(OperationError, match=r"rig-backup restore.* --data new_keys=yes"):
+        list(store.commands(["RIG_KEY_TWO"], native))
+    assert tree(store.etc) == before
+    for command in secrets.keys._inner(variables=["RIG_KEY_TWO"], native=native, renew=True):
+        assert store.here.shell(store.here.rewrite(command)).returncode == 0
+    assert set(store.keys) == {"RIG_KEY_TWO"}
+    assert store.make("RIG_KEY_TWO", native=native) == 0
 
 
 def test_a_new_variable_leaves_the_others_as_they_are(store: Store) -> None:

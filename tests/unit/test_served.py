@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def test_what_is_brought_back_is_the_file_that_was_there() -> None:
     kept = served.parse(record.text)
     assert kept is not None
     assert kept.restored("one", broken) == {served.COMPOSE: before}
+
+
+def test_a_container_comes_back_with_its_drop_in() -> None:
+    record, before = _record({})
+    drop_in = "/etc/systemd/system/rig-container@one.service.d/models.conf"
+    kept = served.parse(replace(record, files={drop_in: "[Unit]\n"}).text)
+    assert kept is not None
+    assert kept.restored("one", before) == {served.COMPOSE: before, drop_in: "[Unit]\n"}
 
 
 def test_other_engines_keep_their_new_settings() -> None:
