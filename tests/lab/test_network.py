@@ -195,6 +195,107 @@ def test_an_opening_lets_its_network_in_on_its_port_and_on_no_other(lab: Lab, li
     assert open_ports(lab, lab.address, PORTS) == set()
 
 
+# In, by bridges of the owner's
+
+GUEST = 7000
+"""Port on which every guest of an owner's bridge listens."""
+GUESTS = {
+    "a network of Docker": ("10.98.0.2", None, 7001),
+    "a network of Docker whose bridge has a name of its own": ("10.99.0.2", "fd99::2", 7002),
+    "virtual machines": ("10.97.0.2", "fd97::2", None),
+}
+"""Addresses of the guest, and the port of the machine at which Docker publishes it."""
+
+_GUESTS = """set -e
+image=$(docker inspect --format '{{.Image}}' rig-llama-70b)
+docker network create --subnet 10.98.0.0/24 plain
+docker network create --ipv6 --subnet 10.99.0.0/24 --subnet fd99::/64 \\
+  --opt com.docker.network.bridge.name=owner0 named
+listen() { systemd-run --quiet --unit=guest-$1 nsenter --net=$2 python3 -m http.server --bind :: 7000; }
+for guest in plain:7001 named:7002; do
+  name=${guest%:*}
+  docker run --detach --name guest-$name --network $name --publish ${guest#*:}:7000 --entrypoint sleep $image 9999
+  listen $name /proc/$(docker inspect --format '{{.State.Pid}}' guest-$name)/ns/net
+done
+ip link add virbr0 type bridge
+ip address add 10.97.0.1/24 dev virbr0
+ip address add fd97::1/64 dev virbr0 nodad
+ip link set virbr0 up
+ip netns add guest
+ip link add vnet0 type veth peer name eth0 netns guest
+ip link set vnet0 master virbr0 up
+ip -n guest address add 10.97.0.2/24 dev eth0
+ip -n guest address add fd97::2/64 dev eth0 nodad
+ip -n guest link set eth0 up
+ip -n guest route add default via 10.97.0.1
+ip -n guest route add default via fd97::1
+listen virtual /run/netns/guest
+sysctl --quiet --write net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+# Docker's own rules let nobody in but to published ports, and over IPv6 nobody is published.
+iptables --policy FORWARD ACCEPT
+ip6tables --policy FORWARD ACCEPT
+"""
+_NO_GUESTS = """
+systemctl stop 'guest-*'
+docker rm --force guest-plain guest-named
+docker network rm plain named
+ip netns delete guest
+ip link delete virbr0
+ip6tables --policy FORWARD DROP
+iptables --policy FORWARD DROP
+true
+"""
+
+
+@pytest.fixture(scope="module")
+def guests(lab: Lab, link_local: str) -> Iterator[Lab]:
+    """The machine with bridges of its owner's, and a neighbour who takes it for the way to them."""
+    lab.sudo(_GUESTS)
+    routes = [f"ip route add 10.{number}.0.0/24 via {lab.address}" for number in (97, 98, 99)]
+    way = link_local.partition("%")[0]
+    routes += [f"ip route add fd{number}::/64 via {way} dev eth0" for number in (97, 99)]
+    # The way back leads to the link-local address only from there.
+    routes += ["ip address add fd00::3/64 dev eth0 nodad"]
+    lab.sudo("ip address add fd00::2/64 dev host0 nodad")
+    lab.neighbour(" && ".join(routes), check=True)
+    yield lab
+    lab.neighbour("; ".join(line.replace(" add ", " delete ").replace(" nodad", "") for line in routes))
+    lab.sudo(f"ip address delete fd00::2/64 dev host0\n{_NO_GUESTS}")
+
+
+def _reachable(lab: Lab) -> set[str]:
+    """Which guests answer the neighbour, and how."""
+    found = set()
+    for name, (v4, v6, published) in GUESTS.items():
+        found |= {f"{name}, IPv4"} if open_ports(lab, v4, [GUEST]) else set()
+        found |= {f"{name}, IPv6"} if v6 and open_ports(lab, v6, [GUEST]) else set()
+        found |= {f"{name}, published"} if published and open_ports(lab, lab.address, [published]) else set()
+    return found
+
+
+def test_no_guest_of_any_bridge_is_reachable_by_a_neighbour(guests: Lab) -> None:
+    """Docker's networks, those with a bridge of their own name, virtual machines: over IPv4, IPv6 and published."""
+    assert _reachable(guests) == set()
+
+
+def test_it_is_the_packet_filter_that_keeps_neighbours_from_every_guest(guests: Lab) -> None:
+    with unfiltered(guests):
+        open_ones = _reachable(guests)
+    assert open_ones >= {
+        *(f"{name}, published" for name in list(GUESTS)[:2]),
+        *(f"virtual machines, IPv{version}" for version in (4, 6)),
+        "a network of Docker whose bridge has a name of its own, IPv6",
+    }
+
+
+def test_guests_of_a_bridge_reach_each_other_and_the_world(guests: Lab) -> None:
+    image = guests.sudo("docker inspect --format '{{.Image}}' guest-plain").stdout.strip()
+    for network, other in (("plain", "10.98.0.2"), ("named", "10.99.0.2")):
+        for address, port in ((guests.network.services, HUB_PORT), (other, GUEST)):
+            ask = ["docker", "run", "--rm", f"--network={network}", "--entrypoint=bash", image, "-c"]
+            guests.sudo(f"timeout 30 {shlex.join([*ask, f'exec 3<>/dev/tcp/{address}/{port}'])}")
+
+
 # Out
 
 
