@@ -17,6 +17,9 @@ SECONDS = 20
 _SLOW = re.compile(r"\b(?:docker|rig-models|apt-cache|dpkg|dpkg-query|curl|unshare)\b")
 
 
+_MARK = re.compile(r"rig-[0-9a-f]{24}")
+
+
 @dataclass(frozen=True)
 class Answer:
     """How one command ended."""
@@ -52,10 +55,7 @@ def script(commands: Sequence[str]) -> str:
 
 
 def answers(commands: Sequence[str], printed: Iterable[str]) -> list[Answer | None]:
-    """The answer to each command in the lines that the script printed; None where there is none.
-
-    Anything else in these lines is ignored, such as the greeting of a login shell.
-    """
+    """The answer to each command in the lines that the script printed, or several such scripts; None without one."""
     found: list[Answer | None] = [None] * len(commands)
     mark = _mark(commands)
     lines = list(printed)
@@ -75,6 +75,17 @@ def answers(commands: Sequence[str], printed: Iterable[str]) -> list[Answer | No
             found[number] = Answer(code, output.decode())
         except (IndexError, UnicodeDecodeError):
             continue
+    return found
+
+
+def chatter(printed: Iterable[str]) -> list[str]:
+    """What else was printed than the answers of scripts, such as the greeting of a login shell."""
+    found, inside = [], False
+    for line in printed:
+        if _MARK.fullmatch(line):
+            inside = not inside
+        elif not inside and line.strip():
+            found.append(line)
     return found
 
 

@@ -94,10 +94,12 @@ def test_a_script_that_arrives_in_part_runs_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_else_a_login_shell_prints_is_no_answer() -> None:
+def test_what_else_a_login_shell_prints_is_no_answer_and_is_noticed() -> None:
     commands = ["echo one", "echo two"]
     printed = _printed("echo Welcome; printf prompt\n" + bundle.script(commands) + "echo Bye\n")
     assert bundle.answers(commands, printed) == [bundle.Answer(0, "one\n"), bundle.Answer(0, "two\n")]
+    assert bundle.chatter(printed) == ["Welcome", "prompt", "Bye"]
+    assert bundle.chatter(_printed(bundle.script(commands) + bundle.fed("sh", bundle.script(["echo 3"])))) == []
 
 
 @pytest.mark.parametrize("printed", [[], ["Welcome"], ["", "sh: base64: not found", ""]])

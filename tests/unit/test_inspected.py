@@ -58,7 +58,7 @@ def test_a_container_that_compose_made_is_as_wanted() -> None:
     assert differences(SERVICE, {}) == []
 
 
-DRIFTS: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
+DRIFTS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "privileged": ("privileges", lambda found: found["HostConfig"].update(Privileged=True)),
     "a capability": ("capabilities", lambda found: found["HostConfig"].update(CapAdd=["CAP_SYS_ADMIN"])),
     "no capability dropped": ("capabilities", lambda found: found["HostConfig"].update(CapDrop=None)),

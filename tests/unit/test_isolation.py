@@ -124,7 +124,7 @@ def test_a_unit_that_did_nothing_is_shown_with_its_drop_ins(
         ran.append(script)
         return True, ["DropInPaths=/etc/systemd/system/rig-firewall.service.d/other.conf"]
 
-    monkeypatch.setattr(isolation.shell, "run", run)
+    monkeypatch.setattr("rig.operations.shell.run", run)
     _operation(State("a"), lambda: iter([StringCommand("systemctl restart rig-firewall.service")]))
     assert "rig-firewall.service" in ran[0]
     assert "DropInPaths=/etc/systemd/system/rig-firewall.service.d/other.conf" in caplog.text
