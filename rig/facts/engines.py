@@ -16,7 +16,7 @@ from rig.engines.served import COMPOSE as COMPOSE_FILE
 from rig.engines.served import FOLDER, path
 from rig.engines.steps import EngineState
 from rig.facts.secrets import KEYS
-from rigd.models.remains import IMAGES
+from rigd.models.manifest import IMAGES
 from rigd.modes.choice import Unit
 
 COMPOSE = f"docker compose --project-name rig --env-file {KEYS} --file {COMPOSE_FILE}"

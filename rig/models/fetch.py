@@ -10,7 +10,7 @@ from rig.engines import compose, native, served
 from rig.settings import Settings, size_bytes
 from rig.settings.secrets import key_variable
 from rigd.base.state import FetchState, line
-from rigd.models.manifest import File, Limits, Manifest, Model
+from rigd.models.manifest import File, Leavings, Limits, Manifest, Model
 
 RECORDS = "/var/lib/rig/models"
 """NAME.verified for what was found right, NAME.failed for a model that must not be served."""
@@ -77,7 +77,7 @@ def manifest(settings: Settings) -> Manifest:
         records=RECORDS,
         backup=f"{settings.storage.backup.path}/models",
         token_file=TOKEN,
-        keys=tuple(key_variable(consumer) for consumer in settings.consumers),
+        leavings=Leavings(in_use=tuple(key_variable(consumer) for consumer in settings.consumers)),
         starters=(compose.PATH, native.drop_in("*"), served.path("*")),
         limits=Limits(
             parallel=wanted.parallel,

@@ -31,7 +31,7 @@ from rig.facts.engines import (
 from rig.facts.machine import FileText
 from rig.operations import Commands, files, shell
 from rig.render import render
-from rigd.models.remains import IMAGES
+from rigd.models.manifest import IMAGES
 from rigd.modes.choice import chosen
 from rigd.modes.switch import CRASHES
 

@@ -19,7 +19,6 @@ from rigd.models.manifest import Manifest, Model
 from rigd.models.records import Records
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
-PLACES = remains.Places()
 
 CODES = "Exits with 0 when all is well, 1 when something failed, 2 when what was asked for makes no sense."
 
@@ -140,7 +139,7 @@ def _list(options: argparse.Namespace, wanted: Manifest, records: Records) -> No
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
     lines += [f"{row.model}: {row.failure}" for row in rows if row.failure]
     lines += [f"{row.model}: other versions are still there: {', '.join(row.others)}" for row in rows if row.others]
-    lines += [f"left behind: {left.what} ({state.size(left.size)})" for left in remains.remains(wanted, PLACES)]
+    lines += [f"left behind: {left.what} ({state.size(left.size)})" for left in remains.remains(wanted)]
     _say(options, [asdict(row) for row in rows], "\n".join(lines))
 
 
@@ -172,7 +171,7 @@ def _prune(options: argparse.Namespace, wanted: Manifest, records: Records) -> N
         # Nobody waits for this answer, and a deploy may come before it: what it needs is no leftover then.
         _ask(f"delete {state.size(sum(thing.size for thing in things))}?")
         wanted = _read(options.manifest)
-    with remains.no_deploy(PLACES), lock.held(records.directory, wait=False):
+    with remains.no_deploy(wanted.leavings), lock.held(records.directory, wait=False):
         wanted.require_disk()
         still = registry.leftovers(wanted, records, options.previous)
         found = [leftover for leftover in found if leftover in still]
@@ -180,8 +179,8 @@ def _prune(options: argparse.Namespace, wanted: Manifest, records: Records) -> N
             registry.delete(leftover, records)
         still_left = _left(options, wanted)
         left = [remain for remain in left if remain in still_left]
-        for remain in left:
-            remains.delete(remain, PLACES)
+        for remain in left if wanted.leavings is not None else ():
+            remains.delete(remain, wanted.leavings)
     deleted = [{"what": leftover.what, "files": list(map(str, leftover.files))} for leftover in found]
     deleted += [{"what": remain.what, "files": []} for remain in left]
     _say(options, {"deleted": deleted}, "deleted" if deleted else "there is nothing that no engine uses")
@@ -189,7 +188,7 @@ def _prune(options: argparse.Namespace, wanted: Manifest, records: Records) -> N
 
 def _left(options: argparse.Namespace, wanted: Manifest) -> list[remains.Remain]:
     """A key only where it is asked for: it cannot be had back, and clients may still have it."""
-    return [left for left in remains.remains(wanted, PLACES) if left.kind != "key" or options.keys]
+    return [left for left in remains.remains(wanted) if left.kind != "key" or options.keys]
 
 
 def _ask(question: str) -> None:

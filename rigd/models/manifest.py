@@ -16,6 +16,8 @@ from rigd.base.errors import Failed
 
 PATH = "/etc/rig/models.json"
 """Where it lies on a machine."""
+IMAGES = "/var/lib/rig/images"
+"""Each container image that a deploy has pulled, a line."""
 
 
 Folder = Annotated[str, Shape(r"(?!.*/\.{1,2}(/|$))(/[^/\x00]+)+", "an absolute path")]
@@ -81,6 +83,22 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Leavings:
+    """Where deploys put what they may leave behind besides models."""
+
+    images: Folder = IMAGES
+    programs: Folder = "/opt/rig/llama.cpp"
+    """A folder for each archive of an engine, named by the beginning of its hash."""
+    keys: Folder = "/etc/rig/keys.env"
+    native_keys: Folder = "/etc/rig/keys"
+    """A file for each native engine, with its key alone."""
+    deploy: Folder = "/run/rig-deploy.lock"
+    """Held while a deploy is at work, which may be about to use what nothing names yet."""
+    in_use: tuple[str, ...] = ()
+    """Variables of the keys that an engine or a consumer of the settings has."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that rig-models has to know."""
 
@@ -99,8 +117,8 @@ class Manifest:
     limits: Limits = Limits()
     starters: tuple[Folder, ...] = ()
     """Patterns of files by which engines are started: the version of a model that one of them names is in use."""
-    keys: tuple[str, ...] = ()
-    """Variables of /etc/rig/keys.env that an engine or a consumer of the settings has."""
+    leavings: Leavings | None = None
+    """None: whatever is there besides models is none of rig-models' business."""
 
     def folder(self, model: Model) -> PurePosixPath:
         """Where the files of this version of a model lie."""

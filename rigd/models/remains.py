@@ -14,19 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from rigd.base.errors import Failed
-from rigd.models.manifest import Manifest
+from rigd.models.manifest import Leavings, Manifest
 from rigd.models.registry import VERSION, started
 
-IMAGES = "/var/lib/rig/images"
-"""Each image that a deploy has pulled, a line."""
-PROGRAMS = "/opt/rig/llama.cpp"
-"""A folder for each archive of an engine, named by the beginning of its hash."""
-KEYS = "/etc/rig/keys.env"
-NATIVE_KEYS = "/etc/rig/keys"
-"""A file for each native engine, with its key alone."""
-DEPLOY = "/run/rig-deploy.lock"
-"""Held while a deploy is at work, which may be about to use what nothing names yet."""
 SECONDS = 60
+"""How long Docker may take to answer."""
 
 
 @dataclass(frozen=True)
@@ -47,40 +39,31 @@ class Remain:
         return f"the key {self.name}, which no engine and no consumer of the settings has"
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where they lie; other places in tests."""
-
-    images: Path = Path(IMAGES)
-    programs: Path = Path(PROGRAMS)
-    keys: Path = Path(KEYS)
-    native_keys: Path = Path(NATIVE_KEYS)
-    deploy: Path = Path(DEPLOY)
-
-
-def remains(manifest: Manifest, places: Places) -> list[Remain]:
+def remains(manifest: Manifest) -> list[Remain]:
     """Images, then programs, then keys. What others put there is none of our business."""
+    places = manifest.leavings
+    if places is None:
+        return []
     named = started(manifest)
     return [
         *(Remain("image", name, _image_size(name)) for name in _images(places) if name not in named),
         *(
             Remain("program", str(folder), _size(folder))
-            for folder in sorted(places.programs.glob("*/"))
+            for folder in sorted(Path(places.programs).glob("*/"))
             if VERSION.fullmatch(folder.name) and str(folder) not in named
         ),
-        # A manifest of an earlier deploy does not say which are in use.
-        *(Remain("key", name) for name in _variables(places) if manifest.keys and name not in manifest.keys),
+        *(Remain("key", name) for name in _variables(places) if name not in places.in_use),
     ]
 
 
-def delete(remain: Remain, places: Places) -> None:
+def delete(remain: Remain, places: Leavings) -> None:
     """Raises Failed; an image that some container uses stays."""
     if remain.kind == "image":
         done = _docker("image", "rm", remain.name)
         if done.returncode != 0 and "No such image" not in done.stderr:
             raise Failed(f"{remain.what}, is not deleted: {done.stderr.strip()}")
         lines = [line for line in _lines(places.images) if line != remain.name]
-        _replace(places.images, lines, 0o644)
+        _replace(Path(places.images), lines, 0o644)
     elif remain.kind == "program":
         shutil.rmtree(remain.name)
     else:
@@ -88,8 +71,11 @@ def delete(remain: Remain, places: Places) -> None:
 
 
 @contextmanager
-def no_deploy(places: Places) -> Iterator[None]:
+def no_deploy(places: Leavings | None) -> Iterator[None]:
     """While nothing is deployed. Raises Failed where a deploy is at work."""
+    if places is None:
+        yield
+        return
     try:
         descriptor = os.open(places.deploy, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except PermissionError:
@@ -107,7 +93,7 @@ def no_deploy(places: Places) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _images(places: Places) -> list[str]:
+def _images(places: Leavings) -> list[str]:
     """Those of the images that deploys pulled which are still there."""
     return [name for name in dict.fromkeys(_lines(places.images)) if _image_size(name)]
 
@@ -129,28 +115,29 @@ def _size(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _variables(places: Places) -> list[str]:
+def _variables(places: Leavings) -> list[str]:
     return [match[1] for line in _lines(places.keys) if (match := re.match(r"(RIG_KEY_[A-Z0-9_]+)=", line))]
 
 
-def _forget(variable: str, places: Places) -> None:
+def _forget(variable: str, places: Leavings) -> None:
     """Take a key out of the store, and out of a native engine's own file."""
     # A deploy's own script takes this lock.
-    descriptor = os.open(places.keys.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    store = Path(places.keys)
+    descriptor = os.open(store.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         lines = [line for line in _lines(places.keys) if not line.startswith(f"{variable}=")]
-        _replace(places.keys, lines, 0o600)
+        _replace(store, lines, 0o600)
     finally:
         os.close(descriptor)
-    for path in places.native_keys.glob("*"):
+    for path in Path(places.native_keys).glob("*"):
         if f"RIG_KEY_{path.name.upper().replace('-', '_')}" == variable:
             path.unlink()
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: str) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return Path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except FileNotFoundError:
         return []
 

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from copy import deepcopy
 
 import pytest
 import requests
@@ -104,7 +105,8 @@ def test_one_machine_that_is_refused_ends_the_run_for_no_other(used: Lab) -> Non
     """One machine under two names: one of the two has the lock, and the other is refused."""
     document = yaml.safe_load((used.directory / "hosts.yml").read_text())
     ((name, entry),) = document["hosts"].items()
-    document["hosts"] = {name: entry, "other": entry}
+    # Each written out: the settings know no references.
+    document["hosts"] = {name: entry, "other": deepcopy(entry)}
     (used.directory / "hosts.yml").write_text(yaml.safe_dump(document))
     try:
         done = used.deploy("-y")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rig.engines import native
+from rig.facts import secrets
+from rig.operator import lock
 from rigd.base.errors import Failed
 from rigd.models import cli, remains
-from rigd.models.manifest import Manifest, dump
-from rigd.models.remains import Places, Remain
+from rigd.models.manifest import Leavings, Manifest, dump
+from rigd.models.remains import Remain
 
 OLD, NOW = "0" * 12, "1" * 12
 USED, UNUSED, STRANGE = "example.org/a@sha256:1", "example.org/b@sha256:2", "example.org/own:1"
@@ -26,10 +30,24 @@ esac
 """
 
 
+class Places:
+    """Where things lie in a test."""
+
+    def __init__(self, root: Path) -> None:
+        self.images, self.programs, self.deploy = root / "images", root / "programs", root / "deploy.lock"
+        self.keys, self.native_keys = root / "etc/keys.env", root / "etc/keys"
+
+    def leavings(self) -> Leavings:
+        images, programs, keys, own, deploy = map(
+            str, (self.images, self.programs, self.keys, self.native_keys, self.deploy)
+        )
+        return Leavings(images, programs, keys, own, deploy, in_use=("RIG_KEY_ONE",))
+
+
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     """A machine that has served other images, archives and keys before."""
-    found = Places(*(tmp_path / name for name in ("images", "programs", "etc/keys.env", "etc/keys", "deploy.lock")))
+    found = Places(tmp_path)
     for folder in (OLD, NOW, "owners"):
         (found.programs / folder).mkdir(parents=True)
         (found.programs / folder / "server").write_bytes(b"x" * 100)
@@ -45,7 +63,6 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
     _docker(tmp_path)
-    monkeypatch.setattr(cli, "PLACES", found)
     return found
 
 
@@ -54,14 +71,14 @@ def _docker(root: Path, busy: str = "") -> None:
     (root / "bin/docker").chmod(0o755)
 
 
-def _manifest(root: Path, keys: tuple[str, ...] = ("RIG_KEY_ONE",)) -> Manifest:
+def _manifest(root: Path) -> Manifest:
     return Manifest(
         hub="https://hub.example",
         directory=str(root / "models"),
         records=str(root / "records"),
         models=(),
         starters=(f"{root}/starter",),
-        keys=keys,
+        leavings=Places(root).leavings(),
     )
 
 
@@ -71,15 +88,21 @@ def _prune(root: Path, *arguments: str) -> int:
 
 
 def test_what_nothing_names_any_more_is_listed_and_nobody_elses(places: Places, tmp_path: Path) -> None:
-    assert remains.remains(_manifest(tmp_path), places) == [
+    assert remains.remains(_manifest(tmp_path)) == [
         Remain("image", UNUSED, 1000),
         Remain("program", f"{places.programs}/{OLD}", 100),
         Remain("key", "RIG_KEY_OLD"),
     ]
 
 
-def test_of_keys_nothing_is_said_where_it_is_not_known_which_are_in_use(places: Places, tmp_path: Path) -> None:
-    assert [left.kind for left in remains.remains(_manifest(tmp_path, ()), places)] == ["image", "program"]
+def test_a_manifest_that_says_nothing_of_them_leaves_everything(places: Places, tmp_path: Path) -> None:
+    """As of an earlier version, or of anybody's own."""
+    own = replace(_manifest(tmp_path), leavings=None)
+    assert remains.remains(own) == []
+    (tmp_path / "manifest.json").write_text(dump(own))
+    assert cli.main(["prune", "--yes", "--keys", "--manifest", str(tmp_path / "manifest.json")]) == 0
+    assert (places.programs / OLD).exists()
+    assert "RIG_KEY_OLD" in places.keys.read_text()
 
 
 def test_list_names_them(places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +149,7 @@ def test_nothing_is_deleted_while_a_deploy_is_at_work(places: Places, tmp_path: 
     holder = os.open(places.deploy, os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_EX)
     refused = pytest.raises(Failed, match=r"^a deploy is at work \(ann@desk since today\); run again")
-    with refused, remains.no_deploy(places):
+    with refused, remains.no_deploy(places.leavings()):
         pass
     assert _prune(tmp_path, "--yes") == 1
     assert (places.programs / OLD).exists()
@@ -134,7 +157,7 @@ def test_nothing_is_deleted_while_a_deploy_is_at_work(places: Places, tmp_path: 
     assert _prune(tmp_path, "--yes") == 0
 
 
-def test_the_lock_of_a_deploy_is_the_one_that_a_deploy_takes() -> None:
-    from rig.operator import lock
-
-    assert remains.DEPLOY == lock.PLACE
+def test_they_are_looked_for_where_a_deploy_puts_them() -> None:
+    found = Leavings()
+    assert (found.deploy, found.programs) == (lock.PLACE, str(native.INSTALLED))
+    assert (found.keys, found.native_keys) == (secrets.KEYS, secrets.NATIVE)
