@@ -179,8 +179,8 @@ def _prune(options: argparse.Namespace, wanted: Manifest, records: Records) -> N
             registry.delete(leftover, records)
         still_left = _left(options, wanted)
         left = [remain for remain in left if remain in still_left]
-        for remain in left if wanted.leavings is not None else ():
-            remains.delete(remain, wanted.leavings)
+        for remain in left:
+            remains.delete(remain, wanted)
     deleted = [{"what": leftover.what, "files": list(map(str, leftover.files))} for leftover in found]
     deleted += [{"what": remain.what, "files": []} for remain in left]
     _say(options, {"deleted": deleted}, "deleted" if deleted else "there is nothing that no engine uses")

@@ -56,8 +56,10 @@ def remains(manifest: Manifest) -> list[Remain]:
     ]
 
 
-def delete(remain: Remain, places: Leavings) -> None:
+def delete(remain: Remain, manifest: Manifest) -> None:
     """Raises Failed; an image that some container uses stays."""
+    places = manifest.leavings
+    assert places is not None, "it was found by them"
     if remain.kind == "image":
         done = _docker("image", "rm", remain.name)
         if done.returncode != 0 and "No such image" not in done.stderr:
