@@ -55,16 +55,14 @@ def check(host: Host, config: Config) -> tuple[Settings, Machine]:
 
 
 def _read_ahead(host: Host, settings: Settings) -> None:
-    """Everything that is read before the first operation, in one round trip; with sudo as the inventory expects it.
-
-    But for the login, which must show what its shell prints by itself: of a script's answers that is left out.
-    """
+    """Everything that is read before the first operation, in one round trip; with sudo as the inventory expects it."""
     sudo = bool(host.data.get("_sudo", False))
     users = tuple(settings.machine.users)
     keyrings = (containers.KEYRING, gpu.DRIVER_KEYRING, gpu.TOOLKIT_KEYRING)
     reads.ahead(
         state,
         host,
+        lambda: host.get_fact(LoginFact, _sudo=False),
         lambda: _look(host, settings, sudo=sudo),
         lambda: _malformed_keys(host, settings, sudo=sudo),
         lambda: host.get_fact(Homes, users=users, _sudo=sudo) if users else None,
