@@ -32,6 +32,8 @@ JOURNALD = "/etc/systemd/journald.conf.d/60-rig.conf"
 PERIODIC = "/etc/apt/apt.conf.d/20auto-upgrades"
 NEEDRESTART = "/etc/needrestart/conf.d/60-rig.conf"
 UNATTENDED = "/etc/apt/apt.conf.d/52rig-unattended-upgrades"
+TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
+"""Start what the two files above are about; they do nothing where these say so."""
 
 
 @concern("machine")
@@ -64,3 +66,5 @@ def deploy(settings: Settings) -> None:
     written(name=f"Write {UNATTENDED}", path=UNATTENDED, text=render(UNATTENDED, blocklist=(*KEPT, *updates.blocklist)))
     # Ubuntu has the program that reads it; elsewhere it may be installed later.
     written(name=f"Write {NEEDRESTART}", path=NEEDRESTART, text=own_file(NEEDRESTART))
+    for timer in TIMERS:
+        units.running(name=f"Run {timer}", unit=timer)

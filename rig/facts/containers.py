@@ -54,3 +54,23 @@ class Offers(FactBase[dict[str, Offered]]):
             installed, candidate = (None if version == "(none)" else version for version in lines)
             found[name] = Offered(installed, candidate, name in held)
         return found
+
+
+class Translating(FactBase[bool]):
+    """Whether the kernel has Docker's own rules, or Docker is to have none: it writes them when it starts, and never
+    looks at them again."""
+
+    def command(self) -> str:
+        return (
+            "nft list table ip docker-bridges >/dev/null 2>&1 || "
+            f"grep -qsE '\"iptables\" *: *false' {DAEMON} || "
+            "[ \"$(systemctl is-active docker.service)\" != active ] || for table in nat filter; do "
+            "iptables-save -t $table 2>/dev/null | grep -q -e '-j DOCKER' || echo $table; done"
+        )
+
+    @staticmethod
+    def default() -> bool:
+        return True
+
+    def process(self, output: list[str]) -> bool:
+        return not output

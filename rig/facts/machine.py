@@ -42,6 +42,14 @@ class AccountState:
     shell: str
     groups: frozenset[str]
     """Names of all its groups, the primary one included."""
+    folder: str = ""
+    """Mode and owner of its home, such as ``750 owner``; empty where that is no folder of its own, such as a link."""
+
+    @property
+    def open(self) -> bool:
+        """Others may write to its home: sshd then believes none of its keys."""
+        mode = self.folder.partition(" ")[0]
+        return bool(mode) and int(mode, 8) & 0o022 != 0
 
 
 class Account(FactBase[AccountState | None]):
@@ -49,14 +57,17 @@ class Account(FactBase[AccountState | None]):
 
     def command(self, user: str) -> str:
         quoted = shlex.quote(user)
-        return f"getent passwd {quoted} && id -Gn {quoted} || true"
+        return (
+            f"getent passwd {quoted} && id -Gn {quoted} && {{ home=$(getent passwd {quoted} | cut -d: -f6); "
+            '[ "$home" = / ] || [ ! -d "$home" ] || [ -L "$home" ] || stat -c "%a %U" "$home"; } || true'
+        )
 
     def process(self, output: list[str]) -> AccountState | None:
-        if len(output) != 2:
+        if len(output) < 2:
             return None
-        entry, groups = output
+        entry, groups, *folder = output
         *_, home, shell = entry.split(":")
-        return AccountState(home, shell, frozenset(groups.split()))
+        return AccountState(home, shell, frozenset(groups.split()), "".join(folder))
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,33 @@ class AuthorizedKeys(FactBase[KeyFile | None]):
 
     def process(self, output: list[str]) -> KeyFile:
         return KeyFile(folder=output[0], file=output[1], sha256=output[2].split()[0])
+
+
+class OtherKeyFiles(FactBase[tuple[str, ...]]):
+    """Files below a user's home, besides authorized_keys, that sshd takes for the user's keys: as it says itself.
+
+    ``%h``, ``%u`` and ``%%`` stand for home, name and a percent sign (sshd_config(5), TOKENS).
+    """
+
+    @staticmethod
+    def default() -> tuple[str, ...]:
+        return ()
+
+    def command(self, user: str, folder: str) -> str:
+        return f"""
+user={shlex.quote(user)} folder={shlex.quote(folder)}; home=${{folder%/.ssh}}
+files=$(sshd -T -C "user=$user,host=none.invalid,addr=192.0.2.1" 2>/dev/null | sed -n 's/^authorizedkeysfile //p')
+set -f
+for file in ${{files:-.ssh/authorized_keys .ssh/authorized_keys2}}; do
+  file=$(printf %s "$file" | sed -e "s|%h|$home|g" -e "s|%u|$user|g" -e 's|%%|%|g')
+  case "$file" in /*) ;; *) file=$home/$file ;; esac
+  case "$file" in "$folder/authorized_keys") ;; "$home"/*) [ ! -e "$file" ] && [ ! -L "$file" ] || echo "$file" ;; esac
+done
+true
+"""
+
+    def process(self, output: list[str]) -> tuple[str, ...]:
+        return tuple(output)
 
 
 class SysctlValues(FactBase[dict[str, str]]):

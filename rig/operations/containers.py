@@ -14,10 +14,10 @@ from pyinfra.operations import files as pyinfra_files
 from rig.containers import Offered, due, no_such_version, pattern
 from rig.daemon import content
 from rig.facts.backup import Present
-from rig.facts.containers import DAEMON, Daemon, Offers
+from rig.facts.containers import DAEMON, Daemon, Offers, Translating
 from rig.facts.units import Unit
 from rig.operations import Commands, files
-from rig.operations.packages import INSTALL, UPDATE
+from rig.operations.packages import INSTALL, UPDATE, kept
 from rig.systemd import units
 
 SERVICE = "docker.service"
@@ -65,6 +65,7 @@ def upgraded(packages: Sequence[str], version: str) -> Commands:
         yield offered(packages[0], version)
         wanted = [name for name in packages if name not in there or not there[name].held]
         yield f"{INSTALL} {shlex.join(wanted)}"
+    yield from kept([name for name in packages if name in there and there[name].installed is not None])
 
 
 def offered(package: str, version: str) -> str:
@@ -92,12 +93,17 @@ def daemon(wanted: Mapping[str, Any]) -> Commands:
 
 @operation()
 def running() -> Commands:
-    """Docker is enabled, active, and younger than daemon.json; one that keeps it from starting is taken back."""
+    """Docker is enabled, active, and younger than daemon.json; one that keeps it from starting is taken back.
+
+    Its rules in the kernel are there: whoever flushed all of them has cut its containers off.
+    """
     seen = host.get_fact(Unit, unit=SERVICE, files=(DAEMON,))
     refusal = units.refusal(SERVICE, seen)
     if refusal:
         raise OperationError(refusal)
     steps = units.steps(seen)
+    if not {"start", "restart"} & set(steps) and not host.get_fact(Translating):
+        steps.append("restart")
     if not steps and host.get_fact(Present, paths=(BEFORE,)):
         yield _FORGET
     for step in steps:

@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from pyinfra import host
 from pyinfra.api import operation
 
-from rig.facts.machine import Account, AccountState, AuthorizedKeys, KeyFile, SysctlValues, TimeZone
+from rig.facts.machine import (
+    Account,
+    AccountState,
+    AuthorizedKeys,
+    KeyFile,
+    OtherKeyFiles,
+    SysctlValues,
+    TimeZone,
+)
 from rig.operations import Commands
 
 
@@ -25,7 +33,8 @@ def time_zone(zone: str) -> Commands:
 def account(user: str, groups: Sequence[str], shell: str, home: str) -> Commands:
     """``user`` has an account with this shell and home, and is a member of ``groups``, besides any others.
 
-    A new account gets its home with the system's usual files; the home of an existing one stays as it is.
+    A new account gets its home with the system's usual files; that of an existing one keeps its place, and is made
+    the user's own, for nobody else to write to.
     pyinfra's own operation walks all accounts of the machine for each user.
     """
     there: AccountState | None = host.get_fact(Account, user=user)
@@ -43,14 +52,20 @@ def account(user: str, groups: Sequence[str], shell: str, home: str) -> Commands
     changes += ["-a", "-G", ",".join(groups)] if not there.groups.issuperset(groups) else []
     if changes:
         yield f"usermod {shlex.join([*changes, user])}"
+    if there.home == home and there.folder and there.folder.partition(" ")[2] != user:
+        yield f"chown --no-dereference {name} {place}"
+    if there.home == home and there.open:
+        yield f"chmod go-w {place}"
 
 
 @operation()
 def authorized_keys(user: str, folder: str, keys: Sequence[str]) -> Commands:
-    """Exactly ``keys`` log in as ``user``: ``folder``/authorized_keys holds them, a line each.
+    """Exactly ``keys`` log in as ``user``: ``folder``/authorized_keys holds them, a line each, and no other file does.
 
     pyinfra's own takes a key for the name of a file first, and most systems know none as long as an RSA key is.
     """
+    for other in host.get_fact(OtherKeyFiles, user=user, folder=folder):
+        yield f"runuser -u {user} -- rm -f {shlex.quote(other)}"
     text = "".join(f"{key}\n" for key in keys)
     wanted = KeyFile(f"700 {user}", f"600 {user}", hashlib.sha256(text.encode()).hexdigest())
     if host.get_fact(AuthorizedKeys, folder=folder) == wanted:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from pyinfra import host
 from pyinfra.api import operation
 
-from rig.facts.packages import VERIFIED, Damage, Damaged, Installed
+from rig.facts.packages import VERIFIED, Automatic, Damage, Damaged, Installed
 from rig.operations import Commands
 
 # Another apt (unattended-upgrades, or one that outlived a killed run) is waited for, ten minutes at most.
@@ -29,12 +30,20 @@ UPDATE = (
 
 @operation()
 def present(packages: list[str]) -> Commands:
-    """All of ``packages`` are installed; their versions are left to the distribution and its security updates."""
+    """All of ``packages`` are installed, and stay; their versions are left to the distribution and its updates."""
     there: frozenset[str] = host.get_fact(Installed, packages=tuple(packages), provided=True)
     missing = sorted(set(packages) - there)
     if missing:
         yield f"sh -c {shlex.quote(UPDATE)}"
         yield f"{APT_GET} install --no-install-recommends {shlex.join(missing)}"
+    yield from kept(sorted(set(packages) & there))
+
+
+def kept(packages: Sequence[str]) -> Commands:
+    """Packages that are installed, and do not go when nothing else needs them."""
+    automatic: frozenset[str] = host.get_fact(Automatic, packages=tuple(packages)) if packages else frozenset()
+    if automatic:
+        yield f"apt-mark manual {shlex.join(sorted(automatic))}"
 
 
 @operation()

@@ -35,7 +35,8 @@ def steps(unit: UnitLike) -> list[Step]:
     # A file that was deleted and written again is one that systemd does not look for by itself.
     if unit.reload_needed or unit.load == "not-found":
         wanted.append("daemon-reload")
-    if unit.enabled not in ("enabled", "static", "enabled-runtime", "alias", "generated", "indirect"):
+    # What is enabled at run time only does not start at the next boot.
+    if unit.enabled not in ("enabled", "static", "alias", "generated", "indirect"):
         wanted.append("enable")
     if unit.active not in ("active", "reloading", "activating"):
         wanted.append("start")

@@ -25,6 +25,10 @@ def test_package_is_installed(machine: Machine, package: str) -> None:
     assert machine.run(f"dpkg-query -W -f '${{db:Status-Status}}' {package}") == "installed"
 
 
+def test_package_stays_when_nothing_else_needs_it(machine: Machine, package: str) -> None:
+    assert machine.run(f"apt-mark showauto {package}") == ""
+
+
 def test_clocks_show_the_time_zone_of_the_settings(machine: Machine, settings: Settings) -> None:
     zone = settings.machine.timezone
     assert machine.run("timedatectl show --property=Timezone --value") == zone
@@ -122,7 +126,11 @@ def test_user_logs_in_with_the_keys_of_the_settings_and_no_other(
     if wanted is None:
         return
     home = machine.run(f"getent passwd {user}").split(":")[5]
-    found = machine.lines(f"cat {home}/.ssh/authorized_keys 2>/dev/null || true")
+    shown = machine.run(f"sshd -T -C user={user},host=none.invalid,addr=192.0.2.1 | grep ^authorizedkeysfile")
+    files = [name.replace("%h", home).replace("%u", user) for name in shown.split()[1:]]
+    # A path without a leading slash is one below the home.
+    there_are = " ".join(name if name.startswith("/") else f"{home}/{name}" for name in files)
+    found = machine.lines(f"cat {there_are} 2>/dev/null || true")
     there = {tuple(line.split()[:2]) for line in found if line.strip() and not line.startswith("#")}
     assert there == {tuple(key.split()[:2]) for key in wanted}
 

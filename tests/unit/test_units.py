@@ -34,6 +34,7 @@ class State:
         (State(active="failed"), ["start"]),
         (State(active="failed", newest_file=200.0), ["start"]),
         (State(enabled="disabled"), ["enable"]),
+        (State(enabled="enabled-runtime"), ["enable"]),
         (State(enabled="", active="inactive", started=None), ["enable", "start"]),
         (State(reload_needed=True), ["daemon-reload"]),
         (State(load="not-found", enabled="", active="inactive"), ["daemon-reload", "enable", "start"]),
