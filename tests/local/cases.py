@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyinfra.operations import server
-
 from rig.facts.firewall import RULES
 from rig.firewall import BRIDGES, openings
+from rig.monitoring.thermal import TARGET
 from rig.operations import backup, containers, files, machine, monitoring, packages, secrets, thermal
 from rig.render import render
 from tests.unit.sample import settings
@@ -98,16 +97,8 @@ CASES = {
         },
     ),
     "a user": Case(
-        operation=server.user,
-        arguments={
-            "user": "guest",
-            "groups": ["video"],
-            "append": True,
-            "shell": "/bin/sh",
-            "home": "/home/guest",
-            "create_home": True,
-            "ensure_home": True,
-        },
+        operation=machine.account,
+        arguments={"user": "guest", "groups": ["video"], "shell": "/bin/sh", "home": "/home/guest"},
         look="getent passwd guest | cut -d: -f6-; id -nG guest | grep -o video; stat -c '%F %U' /home/guest",
         expected="/home/guest:/bin/sh\nvideo\ndirectory guest\n",
         drifts={
@@ -191,7 +182,7 @@ CASES = {
         arguments={"wanted": [], "linked": True},
         given="mkdir -p /var/lib/prometheus/node-exporter",
         look="readlink /var/lib/prometheus/node-exporter/rig_gpu.prom",
-        expected=f"{thermal.TARGET}\n",
+        expected=f"{TARGET}\n",
         drifts={
             "it leads elsewhere": "ln -sfn /etc/passwd /var/lib/prometheus/node-exporter/rig_gpu.prom",
             "it is gone": "rm /var/lib/prometheus/node-exporter/rig_gpu.prom",

@@ -48,8 +48,8 @@ def test_operation_makes_it_once_and_again_after_every_drift(root: Throwaway, ca
         assert root.shell(case.look) == case.expected, drift
         kept = kept or root.shell(case.keeps)
         assert root.shell(case.keeps) == kept, drift
-        assert not root.would_change(case.operation, **case.arguments), drift
-        assert not root.apply(case.operation, **case.arguments).changed, drift
+        again = root.apply(case.operation, **case.arguments)
+        assert not again.foreseen and not again.changed, drift
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,29 @@ def test_a_line_that_holds_no_key_is_refused_and_left_alone(root: Throwaway, lin
     assert root.shell(f"cat {STORE}") == f"{line}\n"
 
 
-def test_keys_are_made_for_root_alone_whatever_the_umask(root: Throwaway) -> None:
-    root.shell("mkdir /etc/rig/keys")
-    root.apply(secrets.keys, variables=["RIG_KEY_ONE", "RIG_KEY_TWO"], native={"one": "RIG_KEY_ONE"})
-    assert root.shell("find /etc/rig -mindepth 1 -perm /077") == ""
+NO_CHMOD = """
+set -e
+mount -t tmpfs none /usr/local/sbin
+printf '#!/bin/sh\\necho "chmod $*" >&2; exit 1\\n' >/usr/local/sbin/chmod
+chmod 0755 /usr/local/sbin/chmod
+hash -r
+! chmod 0 /etc/passwd 2>/dev/null
+"""
+
+
+def test_keys_are_0600_from_the_first_byte_whatever_the_umask(root: Throwaway) -> None:
+    # What nothing can change afterwards was so when it was made.
+    root.shell(NO_CHMOD)
+    root.umask(0)
+    variables = ["RIG_KEY_ONE", "RIG_KEY_TWO"]
+    for done in (
+        root.apply(secrets.keys, variables=variables, native={"one": "RIG_KEY_ONE"}),
+        root.apply(backup.password, repository="/mnt/restic"),
+    ):
+        assert done.succeeded, done.output
+    assert root.shell("cd /etc/rig && find . -mindepth 1 -printf '%P %m %u\\n' | sort") == (
+        "backup-password 600 root\nkeys 700 root\nkeys.env 600 root\nkeys/one 600 root\n"
+    )
     assert root.shell(HEX_KEYS) == "2\n"
     assert "Permission denied" in root.shell(f"runuser -u owner -- cat {STORE}", check=False)
 

@@ -25,10 +25,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pyinfra.api import Config, FactBase, Inventory, State
-from pyinfra.api import inventory as inventories
+from pyinfra.api import Config, FactBase, Inventory, State, connectors
 from pyinfra.api.connect import connect_all
-from pyinfra.api.connectors import get_execution_connectors
 from pyinfra.api.exceptions import OperationError, PyinfraError
 from pyinfra.api.operation import OperationMeta, add_op
 from pyinfra.api.operations import run_ops
@@ -83,6 +81,8 @@ class Broken(Exception):
 class Outcome:
     """What an operation did."""
 
+    foreseen: bool
+    """Whether it said, when it was prepared, that it would change something."""
     changed: bool
     succeeded: bool
     output: str
@@ -113,6 +113,10 @@ class Throwaway:
         code, output = self._request(_shell, script)
         assert not check or code == 0, f"exit code {code} of: {script}\n{output}"
         return str(output)
+
+    def umask(self, mask: int) -> None:
+        """Of all that runs from here on."""
+        self._request(os.umask, mask)
 
     def _request(self, function: Callable[..., Any], *arguments: Any) -> Any:
         _send(self._line, (function, arguments))
@@ -248,12 +252,13 @@ def _build(folder: Path) -> None:
     os.environ.update(HOME="/root", LC_ALL="C", PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     _raise_loopback()
     # pyinfra looks through the metadata of every installed package each time.
-    vars(inventories)["get_execution_connectors"] = cache(get_execution_connectors)
+    vars(connectors)["entry_points"] = cache(connectors.entry_points)
 
 
 def _python() -> list[Path]:
     """Where this interpreter finds modules that it has not imported yet, and templates."""
-    places = {Path(place).resolve() for place in (ROOT, sys.prefix, sys.base_prefix, *sys.path) if Path(place).is_dir()}
+    named = map(Path, (str(ROOT), sys.prefix, sys.base_prefix, *sys.path))
+    places = {place.resolve() for place in named if place.is_dir()}
     outside = sorted(place for place in places if not place.is_relative_to("/usr"))
     return [place for place in outside if not any(other in place.parents for other in outside)]
 
@@ -298,7 +303,10 @@ def _prepared(operation: Callable[..., Any], arguments: dict[str, Any]) -> tuple
 
 def _state() -> State:
     """Fresh, as in a run of its own."""
-    state = State(Inventory((["@local"], {})), Config())
+    # pyinfra's own functions have no types here.
+    inventory: Any = Inventory
+    config: Any = Config
+    state = State(inventory((["@local"], {})), config())
     connect_all(state)
     return state
 
@@ -310,13 +318,14 @@ def _would_change(operation: Callable[..., Any], arguments: dict[str, Any]) -> b
 
 def _apply(operation: Callable[..., Any], arguments: dict[str, Any]) -> Outcome:
     state, meta = _prepared(operation, arguments)
+    foreseen = bool(meta.will_change)
     try:
         run_ops(state)
     except PyinfraError:
         # The only host failed, which the operation's own outcome says better.
         if not meta.is_complete() or meta.did_succeed():
             raise
-    return Outcome(meta.did_change(), meta.did_succeed(), meta.stdout + meta.stderr)
+    return Outcome(foreseen, meta.did_change(), meta.did_succeed(), meta.stdout + meta.stderr)
 
 
 def _fact(fact: type[FactBase[Any]], arguments: dict[str, Any]) -> Any:
