@@ -30,6 +30,8 @@ from pyinfra.api.connect import connect_all
 from pyinfra.api.exceptions import OperationError, PyinfraError
 from pyinfra.api.operation import OperationMeta, add_op
 from pyinfra.api.operations import run_ops
+from pyinfra.connectors import local
+from pyinfra.connectors.util import CommandOutput, OutputLine
 
 from tests.unit.project import ROOT
 
@@ -253,6 +255,21 @@ def _build(folder: Path) -> None:
     _raise_loopback()
     # pyinfra looks through the metadata of every installed package each time.
     vars(connectors)["entry_points"] = cache(connectors.entry_points)
+    vars(local)["run_local_process"] = _run_local_process
+
+
+def _run_local_process(
+    command: str, stdin: Any = None, timeout: float | None = None, **_: Any
+) -> tuple[int, CommandOutput]:
+    """As pyinfra's own, whose gevent copies this whole process for each command."""
+    assert stdin is None
+    done = subprocess.run(
+        command, shell=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout
+    )
+    pairs = (("stdout", done.stdout), ("stderr", done.stderr))
+    return done.returncode, CommandOutput(
+        [OutputLine(name, line) for name, text in pairs for line in text.splitlines()]
+    )
 
 
 def _python() -> list[Path]:
