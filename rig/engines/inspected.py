@@ -49,7 +49,9 @@ def differences(service: Mapping[str, Any], found: Mapping[str, Any]) -> list[st
         "command": ([str(word).replace("$$", "$") for word in service.get("command", [])], found.get("Cmd") or []),
         "image": (service.get("image", ""), found.get("Image", "")),
     }
-    return [name for name, (wanted, there) in pairs.items() if wanted != there]
+    # Docker only warns of a limit that the kernel does not have.
+    lacking = found.get("Unlimited", [])
+    return [name for name, (wanted, there) in pairs.items() if wanted != there and name not in lacking]
 
 
 def _names(found: list[str] | None) -> list[str]:

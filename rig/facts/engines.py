@@ -135,11 +135,17 @@ class Inspected(FactBase[Mapping[str, Any]]):
         shown = '{"HostConfig":{{json .HostConfig}},"Networks":{{json .NetworkSettings.Networks}},' \
             '"User":{{json .Config.User}},"Entrypoint":{{json .Config.Entrypoint}},"Cmd":{{json .Config.Cmd}},' \
             '"Image":{{json .Config.Image}}}'
-        return f"docker inspect --format '{shown}' {shlex.quote(container)} 2>/dev/null || true"
+        limits = '[{{.MemoryLimit}},{{.SwapLimit}},{{.CPUCfsQuota}},{{.PidsLimit}}]'
+        return (
+            f"docker inspect --format '{shown}' {shlex.quote(container)} 2>/dev/null && "
+            f"docker info --format '{limits}' 2>/dev/null || true"
+        )
 
     def process(self, output: list[str]) -> Mapping[str, Any]:
-        found: dict[str, Any] = json.loads(output[0]) if output and output[0].startswith("{") else {}
-        return found
+        if len(output) != 2:
+            return {}
+        limits = zip(("memory", "swap", "cpus", "processes"), json.loads(output[1]), strict=True)
+        return {**json.loads(output[0]), "Unlimited": [name for name, supported in limits if not supported]}
 
 
 class Alternatives(FactBase[Mapping[str, Unit]]):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ OK, FAILED, BAD_INPUT = 0, 1, 2
 CODES = "Exits with 0 when all is well, 1 when something failed, 2 when what was asked for makes no sense."
 LOOK = "look how far it is: rig-backup status"
 KEYS = "keys.env"
+REPAIR = (
+    "keep that folder, and make a new encrypted part beside it: move it away, then sudo rig-backup run; what can still "
+    "be read of the old one: sudo rig-backup restore with the folder back in its place"
+)
+"""What to do about an encrypted part that cannot be read whole: restic writes into no damaged pack, nor mends one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -125,6 +131,7 @@ def _status(options: argparse.Namespace, config: Config) -> int:
 
 def _verify(options: argparse.Namespace, config: Config) -> int:
     with _lock(config):
+        folder, began = Path(config.state), time.time()
         target.enter(config)
         problems = copies.verify(Ledger(target.MODELS), Progress)
         box = Vault(password.required(config.password))
@@ -132,7 +139,9 @@ def _verify(options: argparse.Namespace, config: Config) -> int:
             box.open()
             box.check(vault.CHECK_ALL)
         except Failed as error:
-            problems.append(str(error))
+            problems.append(f"{Path(config.target) / target.REPOSITORY}: {error}; {REPAIR}")
+        run = state.Run(began, time.time(), "failed", tuple(problems)) if problems else None
+        state.write(folder, replace(state.read(folder), verified=run))
     if problems:
         raise Failed("; ".join(problems))
     print(f"all of {config.target} was read, and is right")

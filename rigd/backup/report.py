@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -32,6 +33,7 @@ def status(backup: Backup) -> dict[str, Any]:
         "holder": holder,
         "last": last,
         "success": None if known.success is None else asdict(known.success),
+        "verified": None if known.verified is None else asdict(known.verified),
         "failures": known.failures,
         "next": None if past is None else schedule.upcoming(config.schedule, config.zone, now, past),
         "due": backup.due(),
@@ -41,6 +43,7 @@ def status(backup: Backup) -> dict[str, Any]:
             "problem": target.problem(config),
             "shared_with_system": target.shared_with_system(config),
         },
+        "earlier": known.success is None and (Path(config.target) / target.REPOSITORY / "config").exists(),
         "password": {
             "path": config.password,
             "there": since is not None,
@@ -61,6 +64,9 @@ def problems(found: dict[str, Any]) -> list[str]:
         said.append("the last backup was cut off; cron begins another one, or: rig-backup run")
     elif found["overdue"]:
         said.append("a backup is overdue; does cron run? systemctl status cron")
+    if found["verified"] is not None:
+        said += found["verified"]["problems"]
+        said.append("after the repair, have all of it read again: sudo rig-backup verify")
     return list(dict.fromkeys(said))
 
 
@@ -74,7 +80,10 @@ def text(found: dict[str, Any], zone: ZoneInfo) -> str:
     lines = []
     if found["holder"] is not None:
         lines.append(f"at work      PID {found['holder']}")
-    if last is None:
+    if last is None and found["earlier"]:
+        lines.append("last run     none on this machine, whose disk holds an earlier backup; bring that back first:")
+        lines.append("             sudo rig-backup restore")
+    elif last is None:
         lines.append("last run     none yet; make one now: sudo rig-backup run")
     else:
         took = "" if last["ended"] is None else f" after {duration(last['ended'] - last['started'])}"

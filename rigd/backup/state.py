@@ -42,6 +42,8 @@ class State:
     """The last one without a problem."""
     failures: int = 0
     """Runs without success since then. One that is at work counts: if it is killed, nobody else will count it."""
+    verified: Run | None = None
+    """The last time that somebody had all of it read, where that found something wrong; gone with a good one."""
     runs: int = 0
     """Those that found nothing wrong, so that each reads another part of everything again: a part in which something is
     wrong is read until it is mended."""
@@ -55,7 +57,8 @@ def begun(state: State, now: float) -> State:
 def ended(state: State, run: Run) -> State:
     """It is over."""
     if run.result == "done":
-        return State(run, run, 0, state.runs + 1)
+        # A backup reads a part of what is there, and copies what it misses: only reading all of it clears a verdict.
+        return State(run, run, 0, state.verified, state.runs + 1)
     return replace(state, last=run)
 
 
@@ -73,7 +76,9 @@ def read(folder: Path) -> State:
     """The state; one that is missing or damaged says that there was no backup, so that the next one is made soon."""
     try:
         found: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        runs = {name: None if found[name] is None else _run(found[name]) for name in ("last", "success")}
+        # An earlier version knew no verdict.
+        found.setdefault("verified", None)
+        runs = {name: None if found[name] is None else _run(found[name]) for name in ("last", "success", "verified")}
         return State(**{**found, **runs})
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return State()

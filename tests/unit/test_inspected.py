@@ -58,6 +58,13 @@ def test_a_container_that_compose_made_is_as_wanted() -> None:
     assert differences(SERVICE, {}) == []
 
 
+def test_a_limit_that_the_kernel_does_not_have_is_no_difference() -> None:
+    found = _made(SERVICE)
+    found["HostConfig"].update(Memory=0, MemorySwap=-1, CpuQuota=0, PidsLimit=None)
+    assert differences(SERVICE, found | {"Unlimited": ["memory", "swap", "cpus", "processes"]}) == []
+    assert differences(SERVICE, found | {"Unlimited": ["cpus", "processes"]}) == ["memory", "swap"]
+
+
 DRIFTS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "privileged": ("privileges", lambda found: found["HostConfig"].update(Privileged=True)),
     "a capability": ("capabilities", lambda found: found["HostConfig"].update(CapAdd=["CAP_SYS_ADMIN"])),
