@@ -169,9 +169,9 @@ Done in {{minutes:.1f}} minutes. The machine keeps running. How to go on:
   Use the tool      source .venv/bin/activate
   Deploy again      pyinfra inventory.py deploy.py          (asks before it changes anything)
   Verify again      pytest --hosts=ssh://{NAME} --ssh-config=.lab/ssh_config tests/host
-  Change something  edit group_data/all.yml, then: python -m rig check, and deploy again
+  Change something  edit group_data/all.yml, then: rig check, and deploy again
   Your own machine  write it into group_data/hosts.yml (an example is in there), log in once with ssh, then:
-                    python -m rig check && pyinfra inventory.py deploy.py
+                    rig check && pyinfra inventory.py deploy.py
   Take it down      script/demo --down                      (its disk stays; --down --purge removes that, too)
 """
 

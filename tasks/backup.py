@@ -16,13 +16,13 @@ from rigd.backup.config import PASSWORD, PATH, dump
 def guard(settings: Settings) -> None:
     """Before keys are made and models fetched: on the machine of an earlier life they are brought back instead."""
     if not settings.backup.enabled:
-        backup.retired(name="Make no backups", files=list(wanted.NEEDLESS))
+        backup.retired(name="Remove the backup job", files=list(wanted.NEEDLESS))
         return
     texts = {
         PATH: dump(wanted.config(settings)),
         wanted.CRON: render(wanted.CRON, **wanted.cron_values(settings)),
     }
-    written_together(name="Write what rig-backup and cron are told", texts=texts)
+    written_together(name="Write rig-backup's settings and its cron job", texts=texts)
     backup.password(name=f"Write {PASSWORD}", repository=wanted.repository(settings))
 
 

@@ -27,24 +27,24 @@ def deploy(settings: Settings, found: Machine) -> None:
         return
     chosen = wanted.selection(settings, found.cards, (found.os_id, found.os_version), found.kernel)
     texts = {wanted.BLACKLIST: own_file(wanted.BLACKLIST), **_repositories(settings, found)}
-    written_together(name="Write NVIDIA's repositories, and keep nouveau off", texts=texts)
+    written_together(name="Add NVIDIA's repositories and disable nouveau", texts=texts)
 
     if found.secure_boot and chosen.built:
         if enrolment(host.get_fact(DriverFact).secure_boot, chosen) != "enrolled":
             for line in words.ahead():
                 logger.warning(f"{host.print_prefix}{line}")
-        packages.present(name="Install what enrols keys", packages=["mokutil", "openssl"])
-        gpu.enrolled(name="Have firmware trust the key that signs the driver", selection=chosen)
+        packages.present(name="Install mokutil and openssl", packages=["mokutil", "openssl"])
+        gpu.enrolled(name="Enrol the driver's signing key in the firmware", selection=chosen)
 
     allowed = settings.gpu.reboot == "once"
     version = settings.gpu.driver.version
     gpu.driver(name="Install NVIDIA's driver", selection=chosen, version=version, allowed=allowed)
     gpu.loaded(name="Load NVIDIA's driver", allowed=allowed, timeout=settings.gpu.reboot_timeout)
     units.running(name="Run nvidia-persistenced", unit="nvidia-persistenced.service")
-    gpu.awake(name="Keep the machine from sleeping")
+    gpu.awake(name="Disable sleep")
     gpu.toolkit(name="Install NVIDIA's container toolkit", version=settings.gpu.toolkit.version)
     units.running(name=f"Run {CDI_UNIT}", unit=CDI_UNIT)
-    gpu.shown(name="Describe the card to containers")
+    gpu.shown(name="Generate the CDI specification")
 
 
 def _repositories(settings: Settings, found: Machine) -> dict[str, str]:

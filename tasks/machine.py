@@ -51,7 +51,7 @@ def deploy(settings: Settings) -> None:
         machine.account(name=f"Create the user {user}", user=user, groups=person.groups, shell=person.shell, home=home)
         if person.authorized_keys is not None:
             machine.authorized_keys(
-                name=f"Let the keys of {user} log in", user=user, folder=f"{home}/.ssh", keys=person.authorized_keys
+                name=f"Authorize the keys of {user}", user=user, folder=f"{home}/.ssh", keys=person.authorized_keys
             )
 
     parameters = {key: str(value) for key, value in wanted.sysctl.items() if value is not None}
@@ -59,7 +59,7 @@ def deploy(settings: Settings) -> None:
     machine.sysctl(name="Apply kernel parameters", values=parameters, file=SYSCTL)
 
     written(name=f"Write {JOURNALD}", path=JOURNALD, text=render(JOURNALD, **wanted.journald.model_dump()))
-    units.running(name="Run the journal with its limits", unit="systemd-journald.service", files=[JOURNALD])
+    units.running(name="Apply the journal's limits", unit="systemd-journald.service", files=[JOURNALD])
 
     updates = wanted.security_updates
     written(name=f"Write {PERIODIC}", path=PERIODIC, text=render(PERIODIC, enabled=updates.enabled))

@@ -19,7 +19,7 @@ TIMER = "/etc/systemd/system/rig-models-scrub.timer"
 @concern("models")
 def install() -> None:
     """The programs of rigd: rig-models and the others."""
-    models.programs(name="Install the programs of rigd", wheel=wheel.build())
+    models.programs(name="Install Rig's programs", wheel=wheel.build())
 
 
 @concern("models")
@@ -27,7 +27,7 @@ def begin(settings: Settings) -> None:
     """What rig-models is told, and a fetch that goes on while the other concerns are deployed."""
     manifest = wanted.manifest(settings)
     written(name=f"Write {PATH}", path=PATH, text=dump(manifest))
-    models.started(name="Start to fetch the models", manifest=manifest)
+    models.started(name="Start fetching the models", manifest=manifest)
 
 
 @concern("models")
@@ -37,7 +37,7 @@ def finish(settings: Settings) -> None:
     written(name=f"Write {SCRUB}", path=SCRUB, text=render(SCRUB, models=settings.storage.models.path))
     written(name=f"Write {TIMER}", path=TIMER, text=render(TIMER, scrub=settings.models.scrub))
     units.running(
-        name="Read the models again from time to time",
+        name="Schedule the model scrub",
         unit="rig-models-scrub.timer",
         files=[TIMER],
         starts=["rig-models-scrub.service"],

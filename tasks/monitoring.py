@@ -28,7 +28,7 @@ def close(settings: Settings) -> None:
             wanted.drop_in(unit): render(wanted.drop_in(unit), **values)
             for unit, values in wanted.drop_ins(settings).items()
         }
-        written_together(name="Keep what monitors on loopback", texts=texts)
+        written_together(name="Bind the monitoring programs to loopback", texts=texts)
 
 
 @concern("monitoring")
@@ -52,8 +52,8 @@ def _machine(settings: Settings) -> None:
         SERVICE: own_file(SERVICE),
         TIMER: render(TIMER, seconds=seconds(settings.monitoring.state_interval)),
     }
-    written_together(name="Write what rig-metrics looks at", texts=texts)
-    units.running(name="Look up what no program shows", unit=OWN, files=[TIMER], starts=["rig-metrics.service"])
+    written_together(name="Write rig-metrics' settings", texts=texts)
+    units.running(name="Run the rig-metrics timer", unit=OWN, files=[TIMER], starts=["rig-metrics.service"])
 
 
 def _prometheus(settings: Settings) -> None:

@@ -18,7 +18,7 @@ def deploy(settings: Settings) -> None:
         texts = {wanted.unit_path(unit): own_file(wanted.unit_path(unit)) for unit in names}
         texts[PATH] = dump(wanted.config(settings))
         written_together(name="Write the thermal monitor's units and settings", texts=texts)
-    thermal.settled(name="Settle the thermal monitor's units", wanted=list(names), linked=wanted.linked(settings))
+    thermal.settled(name="Enable the thermal monitor's units", wanted=list(names), linked=wanted.linked(settings))
     for unit in names:
         if unit == wanted.MONITOR:
             # The program's link is made anew with each version of it.

@@ -218,12 +218,12 @@ def _memory(settings: Settings, look: Look) -> Check:
     # Programs can use 97 % of what the card has: the driver keeps the rest.
     if planned > there:
         sentence = f"the card has {in_words(there)}, and machine.hardware.gpu.memory plans with {in_words(planned)}"
-        return Check("memory", "bad", sentence, "write what there is, less 3 % for the driver; python -m rig plan")
+        return Check("memory", "bad", sentence, "write what there is, less 3 % for the driver; rig plan")
     if planned < 0.9 * there:
         sentence = (
             f"the card has {in_words(there)}, and machine.hardware.gpu.memory plans with {in_words(planned)} only"
         )
-        return Check("memory", "bad", sentence, "write what there is, less 3 % for the driver; python -m rig plan")
+        return Check("memory", "bad", sentence, "write what there is, less 3 % for the driver; rig plan")
     return Check("memory", "good", f"the card has {in_words(there)}, of which {in_words(planned)} are planned with")
 
 

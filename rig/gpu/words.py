@@ -72,7 +72,7 @@ def not_installed(driver: Driver, selection: Selection, version: str, booting: b
 NOT_LOADED = (
     "the driver's module could not be loaded; the cause stands above, and in: journalctl --dmesg --boot | grep NVRM. "
     "'Key was rejected' means Secure Boot, 'No such device' that the card or its firmware settings are at fault. "
-    "python -m rig doctor looks at all of it"
+    "rig doctor looks at all of it"
 )
 
 
@@ -91,7 +91,7 @@ def futile(what: Reboot) -> str:
     return (
         f"{' and '.join(what.futile)}, and the last boot did not change that; "
         "find out what loads it (lsinitramfs /boot/initrd.img-$(uname -r) | grep -e nouveau -e nvidia), or see: "
-        "python -m rig doctor"
+        "rig doctor"
     )
 
 

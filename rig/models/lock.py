@@ -260,7 +260,7 @@ class _Asked:
         if answer.status_code >= 400:
             raise CannotAsk(
                 f"{self.hub} answers {answer.status_code} for {what} of {self.repository} at {self.revision}; "
-                "are these three right?"
+                "check all three"
             )
         return answer
 

@@ -88,7 +88,7 @@ def _graphics_card(settings: Settings) -> Iterator[Alert]:
             f"rig_gpu_thermal_level == {level}",
             0,
             "critical" if severity == "critical" else "warning",
-            "The graphics card is {} hot.".format("critically" if severity == "critical" else "rather"),
+            "The GPU is {}hot.".format("critically " if severity == "critical" else ""),
             "Look at its fans and at what blows into the case; a lower power limit cools it, too.",
         )
     yield Alert(
@@ -114,7 +114,7 @@ def _graphics_card(settings: Settings) -> Iterator[Alert]:
         "rig_gpu_reading_success == 0",
         pending,
         "warning",
-        "The graphics card does not tell how it is.",
+        "The GPU's sensors cannot be read.",
         "nvidia-smi on the machine shows why; after a driver update it needs a reboot.",
     )
 

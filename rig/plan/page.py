@@ -8,7 +8,7 @@ from rig.capacity.units import in_words
 from rig.plan import words
 from rig.plan.figures import EnginePlan, Plan, Total
 
-BEGIN = "<!-- Computed by `python -m rig plan --into PAGE`; what stands between these two lines is replaced. -->"
+BEGIN = "<!-- Computed by `rig plan --into PAGE`; what stands between these two lines is replaced. -->"
 END = "<!-- End of what is computed. -->"
 
 

@@ -163,7 +163,7 @@ def _storage(settings: Settings, machine: Machine) -> list[str]:
             found.append(
                 f"{place.path} has {there.device} mounted, and storage.{name}.mount.source asks for "
                 f"{place.mount.source}; stop what uses it and unmount it (sudo systemctl stop {stop}), "
-                "move over what is to be kept, and deploy again"
+                "copy what you want to keep, and deploy again"
             )
     return found
 

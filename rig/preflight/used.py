@@ -120,7 +120,7 @@ def _hardware(settings: Settings, machine: Machine) -> list[str]:
     if machine.ram is not None and machine.ram < SEEN * size_bytes(hardware.ram):
         found.append(
             f"the machine has {in_words(machine.ram)} of RAM, and machine.hardware.ram says {hardware.ram}; correct "
-            "it, and 'python -m rig check' shows whether all engines still fit"
+            "it, and 'rig check' shows whether all engines still fit"
         )
     if machine.cores is not None and machine.cores < hardware.cores:
         found.append(
@@ -131,7 +131,7 @@ def _hardware(settings: Settings, machine: Machine) -> list[str]:
         if largest < SEEN * size_bytes(hardware.gpu.memory):
             found.append(
                 f"the graphics card has {in_words(largest)}, and machine.hardware.gpu.memory says "
-                f"{hardware.gpu.memory}; correct it, and 'python -m rig check' shows whether all engines still fit"
+                f"{hardware.gpu.memory}; correct it, and 'rig check' shows whether all engines still fit"
             )
     return found
 

@@ -313,10 +313,10 @@ def _unpinned_models(engines: Mapping[str, Engine], models: Mapping[str, Model])
         for name in entry.model_names:
             found = models.get(name)
             if found is not None and found.chosen.files == ():
-                sentence = f"are not known yet, and engine {engine} needs them; run python -m rig lock {name}"
+                sentence = f"are not known yet, and engine {engine} needs them; run rig lock {name}"
                 yield ("models", "catalogue", name, "files"), sentence
             elif found is not None and not found.chosen.pinned:
-                sentence = f"is missing, and engine {engine} needs it; write it, or run python -m rig lock {name}"
+                sentence = f"is missing, and engine {engine} needs it; write it, or run rig lock {name}"
                 yield ("models", "catalogue", name, *found.place, "sha256"), sentence
             elif found is not None and found.file is None and isinstance(entry, LlamaEngine):
                 sentence = f"is '{name}', a whole repository, and llama.cpp serves one GGUF file; write such a model"

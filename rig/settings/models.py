@@ -244,7 +244,7 @@ class Model(Pin):
 
 def contradictions(name: str, model: Model) -> Iterator[tuple[tuple[str, ...], str]]:
     """What in an entry does not go together: path below the entry and sentence. `name`: that of the entry."""
-    lock = f"run python -m rig lock {name}"
+    lock = f"run rig lock {name}"
     yield from ((("previous", key), sentence) for key, sentence in _conflicts(model.previous, lock))
     yield from (((key,), sentence) for key, sentence in _conflicts(model, lock))
     known = 0 if model.shape is None else model.shape.least

@@ -26,7 +26,7 @@ from rigd.base.state import size
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
-CODES = "Exits with 0 when all is well, 1 when something failed, 2 when what was asked for makes no sense."
+CODES = "Exits with 0 when all is well, 1 when something failed, 2 on a usage error."
 LOOK = "look how far it is: rig-backup status"
 KEYS = "keys.env"
 REPAIR = (

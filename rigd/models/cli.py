@@ -20,7 +20,7 @@ from rigd.models.records import Records
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
-CODES = "Exits with 0 when all is well, 1 when something failed, 2 when what was asked for makes no sense."
+CODES = "Exits with 0 when all is well, 1 when something failed, 2 on a usage error."
 
 
 def main(arguments: list[str] | None = None) -> int:

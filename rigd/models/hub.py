@@ -144,7 +144,7 @@ class Hub:
             return Trouble(answers, rest(response.headers))
         if status == 416:
             return _beyond_the_end(response, file)
-        return Failed(f"{answers} for {file.path} of {model.repository} at {model.revision}; are these three right?")
+        return Failed(f"{answers} for {file.path} of {model.repository} at {model.revision}; check all three")
 
 
 def busy(status: int) -> bool:

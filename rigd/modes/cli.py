@@ -23,7 +23,7 @@ from rigd.modes.look import Seen
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
-CODES = "Exits with 0 when what is meant to run is healthy, 1 when it is not, 2 when what was asked for makes no sense."
+CODES = "Exits with 0 when what is meant to run is healthy, 1 when it is not, 2 on a usage error."
 LINE_EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
 LOG_LINES = 10

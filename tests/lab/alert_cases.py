@@ -71,7 +71,7 @@ UNREADY = "Engine two did not become ready in time."
 
 CASES = (
     Case(
-        "GpuHot", {'rig_gpu_thermal_level{gpu="G"}': "0 1"}, "1m", (({"gpu": "G"}, "The graphics card is rather hot."),)
+        "GpuHot", {'rig_gpu_thermal_level{gpu="G"}': "0 1"}, "1m", (({"gpu": "G"}, "The GPU is hot."),)
     ),
     Case("GpuHot", {'rig_gpu_thermal_level{gpu="G"}': "1 0"}, "1m"),
     Case("GpuHot", {'rig_gpu_thermal_level{gpu="G"}': "1 2"}, "1m"),
@@ -79,7 +79,7 @@ CASES = (
         "GpuTooHot",
         {'rig_gpu_thermal_level{gpu="G"}': "1 2"},
         "1m",
-        (({"gpu": "G"}, "The graphics card is critically hot."),),
+        (({"gpu": "G"}, "The GPU is critically hot."),),
     ),
     Case("GpuTooHot", {'rig_gpu_thermal_level{gpu="G"}': "2 1"}, "1m"),
     Case(
@@ -105,7 +105,7 @@ CASES = (
     Case("GpuXid", {'rig_gpu_xid_errors_total{xid="79"}': "1x120"}, "70m"),
     Case("GpuXid", {'rig_gpu_xid_errors_total{xid="79"}': "0x120"}, "10m"),
     Case(
-        "GpuNotRead", {"rig_gpu_reading_success": "0x10"}, "5m", (({}, "The graphics card does not tell how it is."),)
+        "GpuNotRead", {"rig_gpu_reading_success": "0x10"}, "5m", (({}, "The GPU's sensors cannot be read."),)
     ),
     Case("GpuNotRead", {"rig_gpu_reading_success": "0 0 0 1 0 0 0"}, "6m"),
     engine("EngineDown", up="1 0x10", wanted="1x20", loading="0x20", at="3m", fires=DOWN),

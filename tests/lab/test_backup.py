@@ -255,7 +255,7 @@ def test_cron_makes_up_for_a_backup_that_was_missed_while_the_machine_was_off(ba
     success = backed.status()["success"]["started"]
     assert backed.run("--if-due").returncode == 0
     assert backed.status()["success"]["started"] == success
-    assert run(lab).changes == {"backup | Write what rig-backup and cron are told"}
+    assert run(lab).changes == {"backup | Write rig-backup's settings and its cron job"}
 
 
 def _said(lab: Lab, words: str) -> list[str]:
@@ -271,7 +271,7 @@ def test_without_backups_nothing_tells_of_them_and_nothing_warns(backed: Backed)
     assert set(told.split()) == {"BackupTooOld", "BackupFailed", "BackupNeverAsked"}
     off = ("--data", "backup.enabled=false")
     assert run(lab, *off).changes == {
-        "backup | Make no backups",
+        "backup | Remove the backup job",
         "monitoring | Write /etc/rig/prometheus",
         "monitoring | Run Prometheus",
     }

@@ -135,7 +135,7 @@ def test_an_engine_does_not_start_without_the_card(machine: Lab) -> None:
     # Else it would be back before the deploy.
     machine.sudo(f"systemctl stop {UNIT}")
     machine.sudo("mv /run/kept /sys/module/nvidia")
-    assert {"gpu | Describe the card to containers", START} <= run(machine).changes
+    assert {"gpu | Generate the CDI specification", START} <= run(machine).changes
     assert run(machine).changes == set()
 
 

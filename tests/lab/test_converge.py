@@ -111,7 +111,7 @@ def test_a_disabled_engine_is_retired_and_nothing_else_is_touched(deployed: Lab,
     assert retired.changes == {
         "models | Write /etc/rig/models.json",
         "engines | Retire engines that are no longer enabled",
-        "monitoring | Write what rig-metrics looks at",
+        "monitoring | Write rig-metrics' settings",
         "monitoring | Give Prometheus the keys of the engines",
         "monitoring | Write /etc/rig/prometheus",
         "monitoring | Run Prometheus",

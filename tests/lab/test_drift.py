@@ -69,13 +69,13 @@ DRIFTS = {
     "a user's authorized key removed": Drift(
         command=": > /home/owner/.ssh/authorized_keys",
         seen_by={"machine": ("test_user_logs_in_with_the_keys_of_the_settings_and_no_other",)},
-        told={"machine | Let the keys of owner log in"},
+        told={"machine | Authorize the keys of owner"},
     ),
     "a stranger's key authorized": Drift(
         command="echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0F2Tym2W1zEq0bbnKzdRNHW3IbpbF0RMGpCZ5OvXnf stranger' "
         ">> /home/owner/.ssh/authorized_keys",
         seen_by={"machine": ("test_user_logs_in_with_the_keys_of_the_settings_and_no_other",)},
-        told={"machine | Let the keys of owner log in"},
+        told={"machine | Authorize the keys of owner"},
     ),
     "a kernel parameter's file edited": Drift(
         command="sed -i 's/^net.core.somaxconn.*/net.core.somaxconn = 77/' /etc/sysctl.d/60-rig.conf",
@@ -92,7 +92,7 @@ DRIFTS = {
         seen_by={"machine": ("test_journal_has_its_limits",)},
         told={
             "machine | Write /etc/systemd/journald.conf.d/60-rig.conf",
-            "machine | Run the journal with its limits",
+            "machine | Apply the journal's limits",
         },
         restarted={"systemd-journald.service"},
     ),
@@ -115,7 +115,7 @@ DRIFTS = {
     "backups nobody asks for": Drift(
         command="rm /etc/cron.d/rig-backup",
         seen_by={"backup": ("test_cron_asks_at_the_time_of_the_settings_or_never",)},
-        told={"backup | Write what rig-backup and cron are told"},
+        told={"backup | Write rig-backup's settings and its cron job"},
     ),
     "cron stopped for good": Drift(
         command="systemctl disable --now cron.service",
@@ -165,14 +165,14 @@ DRIFTS = {
         command=f"touch -r {MODEL} /run/kept && printf X | dd of={MODEL} bs=1 seek=300000 conv=notrunc status=none "
         f"&& touch -r /run/kept {MODEL} && rm /run/kept",
         seen_by={"models": ("test_model_has_the_hashes_of_the_settings",)},
-        told={"models | Start to fetch the models", "models | Fetch the models"},
+        told={"models | Start fetching the models", "models | Fetch the models"},
         perhaps={"models | Fetch the models"},
         owner="rm /mnt/models/tiny/*/tiny.gguf.*.aside",
     ),
     "a model that others can change": Drift(
         command=f"chmod 0666 {MODEL}",
         seen_by={"models": ("test_model_can_be_read_by_engines_and_changed_by_root_alone",)},
-        told={"models | Start to fetch the models", "models | Fetch the models"},
+        told={"models | Start fetching the models", "models | Fetch the models"},
         perhaps={"models | Fetch the models"},
     ),
     "the compose file edited": Drift(
@@ -231,7 +231,7 @@ DRIFTS = {
     "node_exporter opened to everybody, once it is started again": Drift(
         command=f"sed -i 's/127.0.0.1:9100/0.0.0.0:9100/' /etc/systemd/system/{NODE_EXPORTER}.d/rig.conf",
         seen_by={"monitoring": ("test_program_runs_now_and_after_a_boot_from_its_current_file",)},
-        told={"monitoring | Keep what monitors on loopback", "monitoring | Run node_exporter"},
+        told={"monitoring | Bind the monitoring programs to loopback", "monitoring | Run node_exporter"},
         restarted={NODE_EXPORTER},
     ),
     "an engine taken out of what Prometheus asks": Drift(
@@ -253,7 +253,7 @@ DRIFTS = {
     "the looking up of figures stopped": Drift(
         command="systemctl disable --now rig-metrics.timer",
         seen_by={"monitoring": ("test_what_no_program_shows_is_looked_up_as_often_as_the_settings_say",)},
-        told={"monitoring | Look up what no program shows"},
+        told={"monitoring | Run the rig-metrics timer"},
     ),
     "the packet filter not loaded at boot": Drift(
         command="systemctl disable rig-firewall.service",

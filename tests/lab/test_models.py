@@ -160,7 +160,7 @@ def test_a_model_that_rotted_is_found_by_the_scrub_and_served_by_nobody(machine:
 
 def test_the_next_run_fetches_it_anew_and_starts_the_engines(machine: Lab, hub: Hub) -> None:
     changes = run(machine).changes
-    assert "models | Start to fetch the models" in changes
+    assert "models | Start fetching the models" in changes
     assert changes >= RUNS
     assert machine.sudo(f"ls {MARKER}", check=False).stdout == ""
     assert host_tests(machine, "tests/host/test_models.py", "tests/host/test_engines.py").code == 0

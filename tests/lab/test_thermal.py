@@ -41,7 +41,7 @@ WARM = {"temperature.gpu": 84, "temperature.gpu.tlimit": 4}
 HOT = {"temperature.gpu": 87, "temperature.gpu.tlimit": 1}
 
 WRITE = "monitoring | Write the thermal monitor's units and settings"
-SETTLE = "monitoring | Settle the thermal monitor's units"
+SETTLE = "monitoring | Enable the thermal monitor's units"
 RUN = "monitoring | Run the thermal monitor"
 
 
@@ -208,7 +208,7 @@ def test_a_card_that_is_too_hot_is_told_to_its_owner_and_told_again_when_it_has_
     eventually(lambda: not web.alerts("GpuTooHot", "firing"), seconds=60)
     alert = web.alerts("GpuTooHot", "firing")[-1]
     assert (alert["labels"]["gpu"], alert["labels"]["severity"]) == (CARD, "critical")
-    assert alert["annotations"]["summary"] == "The graphics card is critically hot."
+    assert alert["annotations"]["summary"] == "The GPU is critically hot."
 
     card.set({"power.limit": 260})
     began = alert["startsAt"]

@@ -1,4 +1,4 @@
-"""The command line `python -m rig`, as it is typed."""
+"""The command line `rig`, as it is typed."""
 
 from __future__ import annotations
 

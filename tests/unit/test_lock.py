@@ -1,4 +1,4 @@
-"""`python -m rig lock`: what the hub says is put into the YAML, and everything else stays as it was typed."""
+"""`rig lock`: what the hub says is put into the YAML, and everything else stays as it was typed."""
 
 from __future__ import annotations
 

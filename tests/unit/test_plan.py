@@ -1,4 +1,4 @@
-"""`python -m rig plan`: the figures of a machine, for people and for programs, and the page that shows them."""
+"""`rig plan`: the figures of a machine, for people and for programs, and the page that shows them."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_the_plan_of_the_documentation_is_current(project: Project) -> None:
     page.write_text(shipped, encoding="utf-8")
     done = project.run("rig", "plan", "--into", "capacity.md")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert page.read_text(encoding="utf-8") == shipped, "run: python -m rig plan --into docs/capacity.md"
+    assert page.read_text(encoding="utf-8") == shipped, "run: rig plan --into docs/capacity.md"
 
 
 def test_the_plan_of_the_documentation_follows_the_settings(project: Project) -> None:

@@ -128,7 +128,7 @@ def test_a_folder_that_has_another_disk_is_refused_with_what_takes_that_away() -
     machine = replace(FINE, mounts=there, disks=disks)
     assert _only(machine, {"storage/models/mount": DISK}) == (
         "/mnt/models has /dev/sdb1 mounted, and storage.models.mount.source asks for LABEL=models; stop what uses it "
-        "and unmount it (sudo systemctl stop 'rig-*@*' mnt-models.mount), move over what is to be kept, and deploy "
+        "and unmount it (sudo systemctl stop 'rig-*@*' mnt-models.mount), copy what you want to keep, and deploy "
         "again"
     )
     sentence = _only(machine, {"storage/backup/mount": {**DISK, "source": "UUID=0a1b"}})

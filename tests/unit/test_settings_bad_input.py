@@ -205,7 +205,7 @@ MISTAKES = {
         f"      sha256: {HASH}",
         "      sha256:",
         "models.catalogue.llama-3.3-70b-q4.sha256",
-        "is missing, and engine llama-70b needs it; write it, or run python -m rig lock llama-3.3-70b-q4",
+        "is missing, and engine llama-70b needs it; write it, or run rig lock llama-3.3-70b-q4",
     ),
     "hash too short": (
         f"      sha256: {HASH}",

@@ -202,7 +202,7 @@ def test_more_requests_at_once_than_have_their_whole_context_are_right_for_vllm(
 
 def test_vllm_without_the_hashes_of_its_checkpoint_is_told_how_to_get_them(project: Project) -> None:
     (problem,) = project.problems(**ON)
-    assert problem.endswith("and engine vllm-8b needs them; run python -m rig lock llama-3.1-8b-fp8")
+    assert problem.endswith("and engine vllm-8b needs them; run rig lock llama-3.1-8b-fp8")
 
 
 def test_llama_cpp_is_not_given_a_whole_repository(with_vllm: Project) -> None:

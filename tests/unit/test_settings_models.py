@@ -44,14 +44,14 @@ def test_files_that_are_not_known_yet_are_no_mistake_until_an_engine_needs_them(
     line = project.line("all.yml", "files: []")
     assert problem == (
         f"{ENTRY.format(line=line)}.files: are not known yet, and engine llama-8b needs them; "
-        "run python -m rig lock llama-3.1-8b-fp8"
+        "run rig lock llama-3.1-8b-fp8"
     )
 
 
 @pytest.mark.parametrize(
     ("size", "more", "key", "sentence"),
     [
-        (43, "", "size", "is 43, and the files have 42 bytes together; write that, or run python -m rig lock"),
+        (43, "", "size", "is 43, and the files have 42 bytes together; write that, or run rig lock"),
         (54, FILES.splitlines(keepends=True)[1], "files", "has 'config.json' twice; remove one of them, or run"),
         (42, f"      sha256: {'a' * 64}\n", "sha256", "is of one file, and each of files has its own; remove it"),
         (42, "      file: config.json\n", "files", "stands beside file; remove one of them"),
@@ -120,12 +120,12 @@ def test_a_model_in_parts_is_one_model_of_which_the_engine_gets_the_first(projec
 @pytest.mark.parametrize(
     ("listed", "file", "key", "sentence"),
     [
-        ("", FIRST, "files", "is missing, as the model has 2 parts; write files: [], and run python -m rig lock"),
+        ("", FIRST, "files", "is missing, as the model has 2 parts; write files: [], and run rig lock"),
         (
             "      files: []\n",
             FIRST,
             "files",
-            "are not known yet, and engine llama-8b needs them; run python -m rig lock",
+            "are not known yet, and engine llama-8b needs them; run rig lock",
         ),
         ("      files:\n" + _part(FIRST, 42), FIRST, "files", f"lacks '{SECOND}', a part of the model; run python"),
         (
@@ -166,7 +166,7 @@ def test_a_file_without_a_hash_is_no_mistake_until_an_engine_needs_it(project: P
     (problem,) = project.problems(**{"engines.llama-8b.model": "qwen3-14b-q4"})
     assert problem.endswith(
         "models.catalogue.qwen3-14b-q4.sha256: is missing, and engine llama-8b needs it; write it, or run "
-        "python -m rig lock qwen3-14b-q4"
+        "rig lock qwen3-14b-q4"
     )
 
 

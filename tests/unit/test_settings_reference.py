@@ -120,7 +120,7 @@ def test_every_key_has_a_description() -> None:
 @pytest.mark.parametrize(("name", "hosts"), [("schema.json", False), ("hosts.schema.json", True)])
 def test_the_shipped_schema_is_current(name: str, hosts: bool) -> None:
     shipped = (ROOT / "group_data" / name).read_text(encoding="utf-8")
-    assert shipped == schema_text(hosts=hosts) + "\n", f"run: python -m rig schema > group_data/{name}"
+    assert shipped == schema_text(hosts=hosts) + "\n", f"run: rig schema > group_data/{name}"
 
 
 def test_a_group_file_may_say_any_part_alone() -> None:

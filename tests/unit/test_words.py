@@ -60,7 +60,7 @@ def test_an_operation_is_named_by_an_imperative() -> None:
     assert [name for name in names if not re.match(r"[A-Z][a-z]+ ", name)] == []
 
 
-@pytest.mark.parametrize(("place", "text"), pages(), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("place", "text"), list(pages()), ids=lambda value: str(value)[:40])
 def test_prose_wraps_at_100(place: str, text: str) -> None:
     long = [line for line in text.splitlines() if len(line) > 100 and not line.startswith(("|", "    ", "<!--"))]
     assert long == []
