@@ -83,17 +83,17 @@ rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 apt-get clean
 ({UPDATE}) || exit 1
 export DEBIAN_FRONTEND=noninteractive
-APT="{APT_GET} -o Dpkg::Options::=--force-confmiss --allow-downgrades --allow-change-held-packages"
+get() {{ {APT_GET} -o Dpkg::Options::=--force-confmiss --allow-downgrades --allow-change-held-packages "$@"; }}
 unusable() {{ dpkg-query -W -f='${{db:Status-Abbrev}} ${{binary:Package}}\n' | sed -n 's/^..[^ ] *//p'; }}
 again=$(unusable)
 if [ -n "$again" ]; then
-  $APT --reinstall install $again || for package in $again; do
+  get --reinstall install $again || for package in $again; do
     # No archive has what is half there: it is taken away, and installed by whoever needs it.
     dpkg --remove --force-remove-reinstreq --force-depends $package
   done
 fi
 dpkg --force-confdef --force-confold --configure -a || true
-$APT --fix-broken install || exit 1
+get --fix-broken install || exit 1
 dpkg --force-confdef --force-confold --configure -a || exit 1
 for package in {named}; do
   dpkg-query --listfiles $package 2>/dev/null | while read -r path; do
@@ -101,7 +101,7 @@ for package in {named}; do
     case $path in /etc/*) [ ! -f "$path" ] || [ -s "$path" ] || rm "$path" ;; esac
   done
 done
-{f"$APT --reinstall install {named} || exit 1" if named else ""}
+{f"get --reinstall install {named} || exit 1" if named else ""}
 bundle=/etc/ssl/certs/ca-certificates.crt
 [ ! -e $bundle ] || [ -s $bundle ] || update-ca-certificates --fresh
 ldconfig

@@ -220,7 +220,7 @@ CASES = {
         drifts={"it is back": "dpkg --install /srv/repository/tool_2.deb"},
     ),
     "interrupted installations": Case(
-        operation=packages.configured,
+        operation=packages.repaired,
         arguments={},
         given="dpkg --unpack /srv/repository/tool_2.deb",
         look="dpkg --audit; dpkg-query -W -f '${Package} ${db:Status-Abbrev}\\n'",

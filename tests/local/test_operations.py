@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rig.facts.packages import HalfInstalled, Installed
+from rig.facts.packages import Damaged, Installed
 from rig.operations import backup, downloads, files, monitoring, packages, secrets
 from tests.local.cases import CASES, HEX_KEYS, STORE, Case
 from tests.local.throwaway import Refused, Throwaway
@@ -130,10 +130,10 @@ def test_facts_tell_a_package_on_hold_and_a_half_installed_one_apart(root: Throw
     root.shell(REPOSITORY)
     root.shell("dpkg --install /srv/repository/tool_1.deb; echo tool hold | dpkg --set-selections")
     assert root.fact(Installed, packages=("tool", "other")) == {"tool"}
-    assert not root.fact(HalfInstalled)
+    assert not root.fact(Damaged).unfinished
     root.shell("dpkg --unpack /srv/repository/other_1.deb")
     assert root.fact(Installed, packages=("tool", "other")) == {"tool"}
-    assert root.fact(HalfInstalled)
+    assert root.fact(Damaged).unfinished
 
 
 SERVE = """

@@ -288,8 +288,13 @@ def test_verify_reads_everything_and_names_what_is_wrong(machine: Machine) -> No
     done = machine.run("verify")
     assert done.returncode == 1
     assert f"models/{machine.place()} has SHA-256" in done.stderr
+    said = machine.run("status")
+    assert said.returncode == 1
+    assert f"models/{machine.place()} has SHA-256" in said.stderr
+    assert "rig-backup verify" in said.stderr
     machine.back_up()
     assert machine.run("verify").returncode == 0
+    assert "has SHA-256" not in machine.run("status").stderr
     (pack,) = list((machine.root / "backup/restic/data").rglob("*" * 1 + "[0-9a-f]" * 8))[:1]
     pack.chmod(0o600)
     flip(pack)
