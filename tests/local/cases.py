@@ -223,8 +223,12 @@ CASES = {
         operation=packages.repaired,
         arguments={},
         given="dpkg --unpack /srv/repository/tool_2.deb",
-        look="dpkg --audit; dpkg-query -W -f '${Package} ${db:Status-Abbrev}\\n'",
-        expected="tool ii \n",
-        drifts={"again": "dpkg --unpack /srv/repository/tool_2.deb"},
+        look="dpkg --audit; dpkg-query -W -f '${Package} ${db:Status-Abbrev}\\n'; "
+        "[ -s /var/lib/dpkg/info/tool.list ] && echo ok",
+        expected="tool ii \nok\n",
+        drifts={
+            "again": "dpkg --unpack /srv/repository/tool_2.deb",
+            "its list of files emptied by a power cut": ": >/var/lib/dpkg/info/tool.list",
+        },
     ),
 }
