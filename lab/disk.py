@@ -110,7 +110,7 @@ def _give_card(root: Path, whole: bool) -> None:
     after = "After=systemd-udev-trigger.service\n" if whole else ""
     _write(root / "etc/systemd/system" / HARDWARE, _HARDWARE.replace("Before=", f"{after}Before="))
     (root / _STATE.lstrip("/")).mkdir(exist_ok=True)
-    _write(root / "etc/systemd/system/rig-thermal-cool.service.d/lab.conf", _COOL)
+    _write(root / "usr/lib/systemd/system/rig-thermal-cool.service.d/lab.conf", _COOL)
     wanted = root / "etc/systemd/system/sysinit.target.wants" / HARDWARE
     wanted.parent.mkdir(exist_ok=True)
     wanted.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from pyinfra.api import FactBase
 
-from rig.facts import used
+from rig.facts import overrides, used
 from rig.facts.containers import DAEMON
 from rig.facts.gpu import CARDS, card
 from rig.preflight.machine import Listener, Login, Machine, Mounted, key_bodies
@@ -67,7 +67,7 @@ class MachineFact(FactBase[Machine]):
         images: Iterable[str],
         servers: Iterable[str],
     ) -> str:
-        script = (_SCRIPT + used.script(servers, disks) + CARDS).replace("@PATHS@", shlex.join(paths))
+        script = (_SCRIPT + used.script(servers, disks) + overrides.SCRIPT + CARDS).replace("@PATHS@", shlex.join(paths))
         script = script.replace("@FILES@", shlex.join(files)).replace("@DISKS@", shlex.join(disks))
         script = script.replace("@SWITCH@", f"{LOCK}/{NAME}")
         return script.replace("@IMAGES@", shlex.join(images)).replace("@DAEMON@", DAEMON)
@@ -98,6 +98,7 @@ class MachineFact(FactBase[Machine]):
             cards=tuple(card(values) for values in fields.get("card", [])),
             automounts=frozenset(path for (path,) in fields.get("automount", [])),
             **used.fields(fields),
+            overrides=overrides.fields(fields),
             kernel=fields["kernel"][0][0],
             secure_boot="secure" in fields,
             daemon=base64.b64decode("".join(fields.get("daemon", [[""]])[0])).decode(errors="replace"),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from rig.apt.sources import NONE, Sources
 from rig.gpu.cards import Card
+from rig.preflight import overrides
+from rig.preflight.overrides import Overrides
 
 KEY = re.compile(r"(?:^|\s)(?:ssh|ecdsa|sk)-\S+\s+([A-Za-z0-9+/]{40,}={0,3})")
 """A public key in a line of authorized_keys, behind its kind; options may stand before that."""
@@ -113,6 +115,8 @@ class Machine:
     """As nvidia-smi shows it; empty where it does not answer."""
     cuda: str = ""
     """Newest CUDA that the driver has; empty where nvidia-smi does not answer."""
+    overrides: Overrides = overrides.NONE
+    """Files that could undo ours."""
     malformed_keys: tuple[str, ...] = ()
     """Variables of /etc/rig/keys.env that stand there without a key, or twice."""
 

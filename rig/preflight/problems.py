@@ -13,7 +13,7 @@ from rig.engines import compose, native
 from rig.gpu.cards import CannotDrive
 from rig.gpu.driver import handled, outdated, selection
 from rig.monitoring import alertmanager, grafana, prometheus
-from rig.preflight import lacking, used
+from rig.preflight import lacking, overrides, used
 from rig.preflight.machine import Listener, Login, Machine, Mounted, key_bodies
 from rig.settings import Settings, size_bytes
 from rig.settings.firewall import Ssh
@@ -115,6 +115,7 @@ def problems(settings: Settings, machine: Machine) -> list[str]:
         *_owners_files(machine),
         *_secrets(settings, machine),
         *used.problems(settings, machine),
+        *overrides.problems(settings, machine.overrides),
         *lacking.problems(settings, machine),
     ]
 

@@ -1,0 +1,39 @@
+"""What preflight reads of the files that could undo ours: those of sysctl, the journal and apt, and drop-ins."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+
+from rig.preflight.overrides import Overrides, files
+
+# `t` is a tab. Drop-ins below /usr are those of packages; what `systemctl set-property` writes is in system.control.
+SCRIPT = r"""
+for name in sysctl.d systemd/journald.conf; do
+  printf "config\t%s\t%s\n" "$name" "$(systemd-analyze --no-pager cat-config "$name" 2>/dev/null | base64 -w 0)"
+done
+for file in $(LC_ALL=C ls -d /etc/apt/apt.conf.d/* /etc/apt/apt.conf 2>/dev/null | LC_ALL=C sort); do
+  case ${file##*/} in *.*) case $file in *.conf) ;; *) continue ;; esac ;; esac
+  grep -qiE "periodic|unattended" "$file" && printf "aptconf\t%s\t%s\n" "$file" "$(base64 -w 0 "$file")"
+done
+for folder in /etc/systemd/system /run/systemd/system /etc/systemd/system.control /run/systemd/system.control; do
+  for file in $folder/rig-*.d/*.conf $folder/prometheus*.d/*.conf; do
+    [ ! -e "$file" ] || printf "dropin\t%s\n" "$file"
+  done
+done
+"""
+
+
+def fields(found: Mapping[str, Iterable[list[str]]]) -> Overrides:
+    """From the lines that the script printed."""
+    configs = {name: files(_text(encoded)) for name, encoded in found.get("config", [])}
+    return Overrides(
+        sysctl=configs.get("sysctl.d", {}),
+        journald=configs.get("systemd/journald.conf", {}),
+        apt={path: _text(encoded) for path, encoded in found.get("aptconf", [])},
+        drop_ins=tuple(path for (path,) in found.get("dropin", [])),
+    )
+
+
+def _text(encoded: str) -> str:
+    return base64.b64decode(encoded).decode(errors="replace")

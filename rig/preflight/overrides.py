@@ -1,0 +1,147 @@
+"""Files of others that undo, at the next boot or the next look, what a deploy writes: each with its remedy."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from rig.settings import Settings
+
+OURS = {"sysctl": "60-rig.conf", "journald": "60-rig.conf", "periodic": "20auto-upgrades"}
+UNATTENDED = "52rig-unattended-upgrades"
+DROP_INS = ("rig.conf", "models.conf", "engine.conf")
+"""Names of the drop-ins that Rig writes."""
+ETC = PurePosixPath("/etc/systemd/system")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the machine has beside our own files, each file by its path, in the order in which they are read."""
+
+    sysctl: Mapping[str, str] = field(default_factory=dict)
+    journald: Mapping[str, str] = field(default_factory=dict)
+    apt: Mapping[str, str] = field(default_factory=dict)
+    drop_ins: tuple[str, ...] = ()
+    """Paths of the drop-ins of units that a deploy writes or runs for itself."""
+
+
+NONE = Overrides()
+
+
+def problems(settings: Settings, found: Overrides) -> list[str]:
+    """Each a sentence."""
+    return [
+        *_sysctl(settings, found.sysctl),
+        *_journald(settings, found.journald),
+        *_apt(settings, found.apt),
+        *_drop_ins(found.drop_ins),
+    ]
+
+
+def files(shown: str) -> dict[str, str]:
+    """The files in what `systemd-analyze cat-config` prints: a comment with its path stands before each."""
+    parts = re.split(r"(?m)^# (/\S+\.conf)$", shown)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _later(found: Mapping[str, str], ours: str) -> Iterator[tuple[str, str]]:
+    """Files that are read after ours: by their names, whatever folder they are in."""
+    for path, text in found.items():
+        where = PurePosixPath(path)
+        if where.parent.name.endswith(".d") and where.name > ours:
+            yield path, text
+
+
+def _assignments(text: str) -> Iterator[tuple[str, str]]:
+    for line in text.splitlines():
+        key, separator, value = line.strip().partition("=")
+        if separator and not key.startswith(("#", ";")):
+            yield key.strip(), value.strip()
+
+
+def _sysctl(settings: Settings, found: Mapping[str, str]) -> Iterator[str]:
+    for name, wanted in settings.machine.sysctl.items():
+        if wanted is None:
+            continue
+        for path, text in _later(found, OURS["sysctl"]):
+            for key, value in _assignments(text):
+                pattern = key.lstrip("-").replace("/", ".")
+                if fnmatch.fnmatchcase(name, pattern) and value.split() != str(wanted).split():
+                    yield (
+                        f"{path} sets {name} to {value} at each boot, after machine.sysctl's {wanted}; remove that "
+                        f"line, or write '{name}: {value}' in machine.sysctl"
+                    )
+
+
+def _journald(settings: Settings, found: Mapping[str, str]) -> Iterator[str]:
+    journald = settings.machine.journald
+    wanted = {
+        "Storage": "persistent",
+        "SystemMaxUse": journald.max_use,
+        "MaxRetentionSec": journald.max_retention,
+    }
+    for path, text in _later(found, OURS["journald"]):
+        for key, value in _assignments(text):
+            if key in wanted and value != str(wanted[key]):
+                yield f"{path} sets {key}={value}, after Rig's own {wanted[key]} (machine.journald); remove that line"
+
+
+def _apt(settings: Settings, found: Mapping[str, str]) -> Iterator[str]:
+    enabled = str(int(settings.machine.security_updates.enabled))
+    scalars = {
+        "apt::periodic::update-package-lists": (OURS["periodic"], enabled),
+        "apt::periodic::unattended-upgrade": (OURS["periodic"], enabled),
+        "apt::periodic::enable": ("", "1"),
+        "unattended-upgrade::automatic-reboot": (UNATTENDED, "false"),
+    }
+    for path, text in found.items():
+        name = PurePosixPath(path).name
+        # /etc/apt/apt.conf is read after all files of the folder.
+        last = path == "/etc/apt/apt.conf"
+        if name in (OURS["periodic"], UNATTENDED):
+            continue
+        for key, value in apt_options(text):
+            ours, wanted = scalars.get(key.lower(), ("", ""))
+            if key.lower() in scalars and (last or name > ours) and value != wanted:
+                yield f'{path} sets {key} to "{value}", and machine.security_updates has "{wanted}"; remove that line'
+            pattern = key.lower().startswith(("unattended-upgrade::origins-pattern", "unattended-upgrade::allowed-"))
+            if pattern and (last or name > UNATTENDED) and "-security" not in value:
+                yield f"{path} has {value or 'nothing'} installed unattended (by {key}), not security updates only; remove it"
+
+
+def apt_options(text: str) -> Iterator[tuple[str, str]]:
+    """Names and values of an apt.conf(5), in both its ways of writing; an entry of a list has its list's name."""
+    text = re.sub(r"/\*.*?\*/", " ", text, flags=re.DOTALL)
+    scope: list[str] = []
+    name = ""
+    # A string first, as two slashes in it begin no comment.
+    for token in re.findall(r'"[^"\n]*"|//[^\n]*|#[^\n]*|[{};]|[^\s"{};]+', text):
+        if token.startswith(("//", "#")):
+            continue
+        if token == "{":
+            scope.append(name)
+            name = ""
+        elif token == "}":
+            if scope:
+                scope.pop()
+            name = ""
+        elif token == ";":
+            name = ""
+        elif token.startswith('"'):
+            yield "::".join(part.strip(":") for part in (*scope, name) if part.strip(":")), token.strip('"')
+        else:
+            name = token
+
+
+def _drop_ins(found: Iterable[str]) -> Iterator[str]:
+    for path in found:
+        where = PurePosixPath(path)
+        if where.parent.parent != ETC or where.name not in DROP_INS:
+            unit = where.parent.name.removesuffix(".d")
+            yield (
+                f"{path} changes {unit}, which is Rig's; remove it (sudo rm {path} && sudo systemctl daemon-reload), "
+                "and write into group_data/ what you want otherwise"
+            )
