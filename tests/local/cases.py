@@ -147,7 +147,8 @@ CASES = {
     "no backups": Case(
         operation=backup.retired,
         arguments={"files": ["/etc/cron.d/rig-backup", "/etc/rig/backup.json"]},
-        given="mkdir /etc/cron.d && touch /etc/cron.d/rig-backup /etc/cron.d/other /etc/rig/backup-password",
+        given="mkdir /etc/cron.d && touch /etc/cron.d/rig-backup /etc/cron.d/other && "
+        "cd /etc/rig && touch backup.json backup-password",
         look="ls /etc/cron.d /etc/rig",
         expected="/etc/cron.d:\nother\n\n/etc/rig:\nbackup-password\n",
         drifts={"a file is back": "touch /etc/rig/backup.json"},

@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import ExitStack, chdir
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
+from click.testing import CliRunner
+
+from rig.operator.commands import COMMANDS, main
 from rig.settings import SettingsError, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +25,11 @@ hosts:
     user: owner
     groups: [workstation]
 """
+
+
+def _own_variables() -> list[str]:
+    """Names in the environment of the tests that would change what a command does."""
+    return [key for key in os.environ if key.startswith(("RIG_", "PYINFRA_"))]
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Project:
 
     def run(self, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """A command of the project, as it is typed in the project's folder."""
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("RIG_", "PYINFRA_"))}
+        clean = {key: value for key, value in os.environ.items() if key not in _own_variables()}
         return subprocess.run(
             [sys.executable, "-m", *command],
             cwd=self.root,
@@ -70,3 +81,17 @@ class Project:
             check=False,
             timeout=60,
         )
+
+    def rig(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """The same of ``rig``, without a process of its own, which takes most of the time."""
+        runner = CliRunner(env=dict.fromkeys(_own_variables()) | environ)
+        package = main.callback.__module__
+        with ExitStack() as stack:
+            stack.enter_context(chdir(self.root))
+            for module in (package, *(f"{package}.{name}" for name in COMMANDS)):
+                if hasattr(import_module(module), "ROOT"):
+                    stack.enter_context(mock.patch(f"{module}.ROOT", self.root))
+            done = runner.invoke(main, arguments, prog_name="rig")
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(["rig", *arguments], done.exit_code, done.stdout, done.stderr)

@@ -26,7 +26,7 @@ def test_right_settings_are_summed_up_and_exit_0(project: Project) -> None:
 
 
 def test_without_a_machine_all_yml_alone_is_checked(project: Project) -> None:
-    done = project.run("rig", "check")
+    done = project.rig("check")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "group_data/all.yml is valid; group_data/hosts.yml names no machine yet\n"
 
@@ -46,7 +46,7 @@ def test_problems_go_to_stderr_without_colour_in_a_pipe_and_exit_2(project: Proj
 
 def test_problems_as_json_can_be_read_by_a_program(project: Project) -> None:
     line = project.change("all.yml", "  source: vendor\n\n  # The v", "  source: vender\n\n  # The v")
-    done = project.run("rig", "check", "--json")
+    done = project.rig("check", "--json")
     assert (done.returncode, done.stderr) == (2, "")
     assert json.loads(done.stdout) == {
         "machines": {},
@@ -63,33 +63,33 @@ def test_problems_as_json_can_be_read_by_a_program(project: Project) -> None:
 
 def test_machines_as_json_can_be_read_by_a_program(project: Project) -> None:
     project.write("hosts.yml", WORKSTATION)
-    told = json.loads(project.run("rig", "check", "--json").stdout)
+    told = json.loads(project.rig("check", "--json").stdout)
     assert told["problems"] == []
     assert told["machines"]["workstation"]["models"] == ["llama-3.3-70b-q4", "llama-3.1-8b-q4"]
 
 
 def test_data_is_checked_as_pyinfra_would_take_it(project: Project) -> None:
-    done = project.run("rig", "check", "--data", "machine.timezone=Nowhere")
+    done = project.rig("check", "--data", "machine.timezone=Nowhere")
     assert done.returncode == 2
     assert done.stderr.startswith("--data: machine.timezone: 'Nowhere' is not a known time zone; write ")
 
 
 def test_data_without_a_value_is_refused(project: Project) -> None:
-    done = project.run("rig", "check", "--data", "machine.timezone")
+    done = project.rig("check", "--data", "machine.timezone")
     assert done.returncode == 2
     assert "'machine.timezone' has no value; write key=value" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_the_schema_is_printed_even_where_no_machine_is_configured(project: Project) -> None:
-    done = project.run("rig", "schema")
+    done = project.rig("schema")
     assert done.returncode == 0
     assert json.loads(done.stdout)["properties"]["machine"]["properties"]["timezone"]["default"] == "Etc/UTC"
 
 
 def test_the_schema_follows_the_owners_all_yml(project: Project) -> None:
     project.change("all.yml", "  timezone: Etc/UTC", "  timezone: Asia/Tokyo")
-    told = json.loads(project.run("rig", "schema").stdout)
+    told = json.loads(project.rig("schema").stdout)
     assert told["properties"]["machine"]["properties"]["timezone"]["default"] == "Asia/Tokyo"
 
 
@@ -97,7 +97,7 @@ def test_the_schema_of_a_broken_all_yml_is_printed_without_defaults_and_with_a_s
     project: Project,
 ) -> None:
     project.write("all.yml", "[")
-    done = project.run("rig", "schema")
+    done = project.rig("schema")
     assert done.returncode == 2
     zone = json.loads(done.stdout)["properties"]["machine"]["properties"]["timezone"]
     assert zone["type"] == "string" and "default" not in zone
@@ -106,10 +106,10 @@ def test_the_schema_of_a_broken_all_yml_is_printed_without_defaults_and_with_a_s
 
 
 def test_help_says_what_the_commands_do(project: Project) -> None:
-    told = project.run("rig", "--help").stdout
+    told = project.rig("--help").stdout
     assert "Check all settings" in told
     assert "Print the JSON Schema" in told
-    assert "--json" in project.run("rig", "check", "--help").stdout
+    assert "--json" in project.rig("check", "--help").stdout
 
 
 def test_a_mistyped_command_names_the_nearest_one(project: Project) -> None:
@@ -119,7 +119,7 @@ def test_a_mistyped_command_names_the_nearest_one(project: Project) -> None:
 
 
 def test_the_version_names_the_commit(project: Project) -> None:
-    done = project.run("rig", "--version")
+    done = project.rig("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"rig \d+\.\d+( \(commit [0-9a-f]{7,}(, with changes)?\))?\n", done.stdout)
 

@@ -59,7 +59,7 @@ def _lock(
     project: Project, hub: Hub, *arguments: str, text: str = TEXT, **options: str
 ) -> subprocess.CompletedProcess[str]:
     (project.root / "group_data" / "mine.yml").write_text(text.replace("HUB", hub.address))
-    return project.run("rig", "lock", "--file", "group_data/mine.yml", *arguments, **options)
+    return project.rig("lock", "--file", "group_data/mine.yml", *arguments, **options)
 
 
 def _written(project: Project) -> str:

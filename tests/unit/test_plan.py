@@ -19,7 +19,7 @@ FILE_8B = "Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf"
 
 def told(project: Project, *arguments: str, machine: str = ALONE, **environ: str) -> Any:
     """One machine's figures."""
-    done = project.run("rig", "plan", "--json", *arguments, **environ)
+    done = project.rig("plan", "--json", *arguments, **environ)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)["machines"][machine]
 
@@ -83,7 +83,7 @@ def test_each_machine_is_planned_with_its_own_hardware(project: Project) -> None
     assert slow["gpu"] is None
     assert sum(engine(slow, "llama-70b")["gpu"].values()) == 0
     assert engine(slow, "vllm-8b")["tokens_per_second"] is None
-    assert "no card" in project.run("rig", "plan").stdout
+    assert "no card" in project.rig("plan").stdout
 
 
 def test_a_longer_prompt_and_fewer_threads_answer_later(project: Project) -> None:
@@ -105,7 +105,7 @@ def test_a_lab_is_planned_and_what_is_unknown_of_its_model_is_said(project: Proj
     found = engine(told(project, machine="rig-lab", RIG_LAB=".lab"), "llama-8b")
     assert found["ram"] == {"weights": 1024, "kv_cache": None, "overhead": 256 * GIB // 1024, "prompts": GIB // 16}
     assert (found["sequences_that_fit"], found["first_token_seconds"]) == (None, None)
-    shown = project.run("rig", "plan", RIG_LAB=".lab").stdout
+    shown = project.rig("plan", RIG_LAB=".lab").stdout
     assert "> 0.3 GiB" in shown
     assert " unknown" in shown
     assert "> unknown" not in shown
@@ -129,12 +129,12 @@ def test_a_checkpoint_that_is_here_beats_the_figures_of_the_catalogue(
     folder = tmp_path / name
     folder.parent.mkdir(exist_ok=True)
     checkpoint(folder, shapes())
-    done = project.run("rig", "plan", "--json", "--file", str(folder))
+    done = project.rig("plan", "--json", "--file", str(folder))
     assert done.returncode == 0, done.stderr
 
 
 def test_a_checkpoint_that_the_catalogue_does_not_name_is_told(project: Project, tmp_path: Path) -> None:
-    done = project.run("rig", "plan", "--file", str(checkpoint(tmp_path / "x", shapes())))
+    done = project.rig("plan", "--file", str(checkpoint(tmp_path / "x", shapes())))
     assert done.returncode == 2
     assert "the catalogue has no repository 'x'; give one of" in done.stderr
     assert "Meta-Llama-3.1-8B-Instruct-FP8" in done.stderr
@@ -142,7 +142,7 @@ def test_a_checkpoint_that_the_catalogue_does_not_name_is_told(project: Project,
 
 def test_a_file_that_the_catalogue_does_not_name_is_told(project: Project, tmp_path: Path) -> None:
     file = write_model(tmp_path / "other.gguf")
-    done = project.run("rig", "plan", "--file", str(file))
+    done = project.rig("plan", "--file", str(file))
     assert done.returncode == 2
     assert "the catalogue has no file 'other.gguf'; give one of" in done.stderr
     assert FILE_8B in done.stderr
@@ -150,21 +150,21 @@ def test_a_file_that_the_catalogue_does_not_name_is_told(project: Project, tmp_p
 
 def test_a_file_that_is_no_model_is_told(project: Project, tmp_path: Path) -> None:
     (tmp_path / FILE_8B).write_text("not a model", encoding="utf-8")
-    done = project.run("rig", "plan", "--file", str(tmp_path / FILE_8B))
+    done = project.rig("plan", "--file", str(tmp_path / FILE_8B))
     assert done.returncode == 2
     assert "is not a complete GGUF file" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_what_cannot_fit_is_refused_with_exit_2(project: Project) -> None:
-    done = project.run("rig", "plan", "--json", "--data", "engines.llama-8b.memory=5G")
+    done = project.rig("plan", "--json", "--data", "engines.llama-8b.memory=5G")
     assert done.returncode == 2
     (problem,) = json.loads(done.stdout)["problems"]
     assert problem["path"] == "engines.llama-8b.memory"
 
 
 def test_in_a_pipe_the_plan_is_plain_and_at_most_100_columns_wide(project: Project) -> None:
-    shown = project.run("rig", "plan").stdout
+    shown = project.rig("plan").stdout
     assert "\x1b" not in shown
     assert max(len(line) for line in shown.splitlines()) <= 100
     assert "80.0 GiB of 120.0 GiB, 40.0 GiB left" in shown
@@ -183,7 +183,7 @@ def test_the_plan_of_the_documentation_is_current(project: Project) -> None:
     page = project.root / "capacity.md"
     shipped = (ROOT / "docs" / "capacity.md").read_text(encoding="utf-8")
     page.write_text(shipped, encoding="utf-8")
-    done = project.run("rig", "plan", "--into", "capacity.md")
+    done = project.rig("plan", "--into", "capacity.md")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert page.read_text(encoding="utf-8") == shipped, "run: rig plan --into docs/capacity.md"
 
@@ -191,7 +191,7 @@ def test_the_plan_of_the_documentation_is_current(project: Project) -> None:
 def test_the_plan_of_the_documentation_follows_the_settings(project: Project) -> None:
     page = project.root / "capacity.md"
     page.write_text((ROOT / "docs" / "capacity.md").read_text(encoding="utf-8"), encoding="utf-8")
-    project.run("rig", "plan", "--into", "capacity.md", "--data", "machine.hardware.ram_bandwidth=57.6")
+    project.rig("plan", "--into", "capacity.md", "--data", "machine.hardware.ram_bandwidth=57.6")
     written = page.read_text(encoding="utf-8")
     assert "57.6 GB/s" in written
     assert "| llama-70b | 13.9 GiB | 25 of 80 | 31.2 GiB | 64.0 GiB | 8,192 | 1 (3 fit) | < 1.9 |" in written
@@ -200,7 +200,7 @@ def test_the_plan_of_the_documentation_follows_the_settings(project: Project) ->
 def test_a_page_that_is_no_text_is_left_alone(project: Project) -> None:
     page = project.root / "page.md"
     page.write_bytes(b"\xff\xfe")
-    done = project.run("rig", "plan", "--into", "page.md")
+    done = project.rig("plan", "--into", "page.md")
     assert (done.returncode, "page.md is not UTF-8 text" in done.stderr) == (2, True), done.stderr
     assert page.read_bytes() == b"\xff\xfe"
 
@@ -208,23 +208,23 @@ def test_a_page_that_is_no_text_is_left_alone(project: Project) -> None:
 def test_a_page_without_a_place_for_the_plan_is_left_alone(project: Project) -> None:
     page = project.root / "page.md"
     page.write_text("# Words\n", encoding="utf-8")
-    done = project.run("rig", "plan", "--into", "page.md")
+    done = project.rig("plan", "--into", "page.md")
     assert done.returncode == 2
     assert "has no place for the plan; write the lines" in done.stderr
     assert page.read_text(encoding="utf-8") == "# Words\n"
 
 
 def test_help_says_what_the_plan_shows(project: Project) -> None:
-    assert "Print what each engine takes and how fast it can be." in project.run("rig", "--help").stdout
+    assert "Print what each engine takes and how fast it can be." in project.rig("--help").stdout
     for option in ("--json", "--file", "--prompt", "--data", "--into"):
-        assert option in project.run("rig", "plan", "--help").stdout
+        assert option in project.rig("plan", "--help").stdout
 
 
 # What of the catalogue fits
 
 
 def test_what_fits_is_listed_the_fastest_first(project: Project) -> None:
-    done = project.run("rig", "plan", "--fits", "--json")
+    done = project.rig("plan", "--fits", "--json")
     (listed,) = json.loads(done.stdout)["machines"].values()
     speeds = [fit["tokens_per_second"] for fit in listed]
     assert speeds == sorted(speeds, reverse=True)
@@ -243,19 +243,19 @@ def test_what_does_not_fit_comes_last_with_the_reason(project: Project) -> None:
     small = {"machine.hardware.ram": "24G", "machine.hardware.gpu.memory": "8G"}
     off = {f"engines.{name}.enabled": "false" for name in ("llama-70b", "llama-8b")}
     data = [word for key, value in (small | off).items() for word in ("--data", f"{key}={value}")]
-    (listed,) = json.loads(project.run("rig", "plan", "--fits", "--json", *data).stdout)["machines"].values()
+    (listed,) = json.loads(project.rig("plan", "--fits", "--json", *data).stdout)["machines"].values()
     missing = {fit["model"]: fit["missing"] for fit in listed if fit["missing"]}
     assert list(missing) == [fit["model"] for fit in listed[-len(missing) :]]
     assert missing["llama-3.3-70b-q4"].endswith("of RAM, and 16.0 GiB are there for engines")
     assert "of GPU memory, and 8.0 GiB are there" in missing["llama-3.1-8b-fp8"]
-    shown = project.run("rig", "plan", "--fits", *data).stdout
+    shown = project.rig("plan", "--fits", *data).stdout
     assert f"llama-3.3-70b-q4 {missing['llama-3.3-70b-q4']}." in " ".join(shown.split())
 
 
 def test_without_a_card_everything_lies_in_ram_and_vllm_fits_nowhere(project: Project) -> None:
     project.write("workstation.yml", "machine: {hardware: {gpu: null}}\nengines: {llama-70b: {gpu_layers: 0}}\n")
     project.write("hosts.yml", WORKSTATION)
-    (listed,) = json.loads(project.run("rig", "plan", "--fits", "--json").stdout)["machines"].values()
+    (listed,) = json.loads(project.rig("plan", "--fits", "--json").stdout)["machines"].values()
     found = {fit["model"]: fit for fit in listed}
     assert found["llama-3.1-8b-fp8"]["missing"] == "is for vLLM, which needs a graphics card"
     assert sum(found["gpt-oss-20b"]["gpu"].values()) == 0

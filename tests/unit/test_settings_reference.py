@@ -137,7 +137,7 @@ def test_the_lab_settings_need_only_what_the_lab_generates(project: Project) -> 
     (lab / "hosts.yml").write_text(
         "hosts:\n  rig-lab: {address: 10.77.0.2, user: rig, groups: [lab]}\n", encoding="utf-8"
     )
-    told = project.run("rig", "check", RIG_LAB=".lab").stderr
+    told = project.rig("check", RIG_LAB=".lab").stderr
     assert [line.split(": ")[1] for line in told.splitlines()[:-1]] == [
         "engines.llama-70b.model",
         "engines.llama-8b.model",
