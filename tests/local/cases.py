@@ -18,6 +18,17 @@ STORE = "/etc/rig/keys.env"
 HEX_KEYS = f"grep -cE '^RIG_KEY_(ONE|TWO)=[0-9a-f]{{64}}$' {STORE}"
 
 
+NO_SERVICE = """\
+mount -t tmpfs none /usr/local/sbin
+cat >/usr/local/sbin/systemctl <<'END'
+#!/bin/sh
+printf '%s\\n' LoadState=not-found ActiveState=inactive UnitFileState= NeedDaemonReload=no
+END
+chmod 0755 /usr/local/sbin/systemctl
+"""
+"""What systemd says of a unit before its package is installed; a throwaway root has no systemd."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One operation, and shell scripts that are run as root outside pyinfra."""
@@ -192,7 +203,8 @@ CASES = {
     "Docker's configuration": Case(
         operation=containers.daemon,
         arguments={"wanted": {"live-restore": True, "log-opts": {"max-size": "1m"}}},
-        given="""mkdir /etc/docker && echo '{"debug": true, "log-opts": {"max-file": "3"}}' >/etc/docker/daemon.json""",
+        given=NO_SERVICE
+        + """mkdir /etc/docker && echo '{"debug": true, "log-opts": {"max-file": "3"}}' >/etc/docker/daemon.json""",
         look='stat -c "%a %U:%G" /etc/docker/daemon.json; tr -d " \\n" </etc/docker/daemon.json',
         expected='644 root:root\n{"debug":true,"log-opts":{"max-file":"3","max-size":"1m"},"live-restore":true}',
         drifts={
