@@ -67,8 +67,9 @@ class MachineFact(FactBase[Machine]):
         images: Iterable[str],
         servers: Iterable[str],
     ) -> str:
-        script = (_SCRIPT + used.script(servers, disks) + overrides.SCRIPT + CARDS).replace("@PATHS@", shlex.join(paths))
-        script = script.replace("@FILES@", shlex.join(files)).replace("@DISKS@", shlex.join(disks))
+        script = _SCRIPT + used.script(servers, disks) + overrides.SCRIPT + CARDS
+        script = script.replace("@PATHS@", shlex.join(paths)).replace("@FILES@", shlex.join(files))
+        script = script.replace("@DISKS@", shlex.join(disks))
         script = script.replace("@SWITCH@", f"{LOCK}/{NAME}")
         return script.replace("@IMAGES@", shlex.join(images)).replace("@DAEMON@", DAEMON)
 

@@ -109,7 +109,8 @@ def _apt(settings: Settings, found: Mapping[str, str]) -> Iterator[str]:
                 yield f'{path} sets {key} to "{value}", and machine.security_updates has "{wanted}"; remove that line'
             pattern = key.lower().startswith(("unattended-upgrade::origins-pattern", "unattended-upgrade::allowed-"))
             if pattern and (last or name > UNATTENDED) and "-security" not in value:
-                yield f"{path} has {value or 'nothing'} installed unattended (by {key}), not security updates only; remove it"
+                wrong = value or "nothing"
+                yield f"{path} has {wrong} installed unattended (by {key}), not security updates only; remove it"
 
 
 def apt_options(text: str) -> Iterator[tuple[str, str]]:
