@@ -1,4 +1,4 @@
-"""What a deploy leaves to the owner of a machine on purpose; docs/failed-runs.md lists it."""
+"""What a deploy neither changes nor refuses, on purpose: it is the owner's. docs/failed-runs.md lists it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ class Left:
 
 
 LEFT = (
-    Left(
-        "drop-ins of `docker.service`",
-        "a proxy or a mirror is set there; nothing that listens to the network passes",
-    ),
+    Left("drop-ins of `docker.service`", "proxies and mirrors are set there; a port open to the network is seen"),
     Left(
         "`AuthorizedKeysCommand`, `TrustedUserCAKeys`, and files of keys outside of the home, in `/etc/ssh`",
         "who may log in by them is decided elsewhere; `sshd -T` shows them",
@@ -26,20 +23,11 @@ LEFT = (
     Left("groups and sudo rules of a user beyond those of the settings", "they are added to, never taken away"),
     Left("packages beyond those of the settings, and versions of what is not pinned", "apt keeps them up to date"),
     Left("containers, images, networks and volumes without the label `rig.engine`", "they are your own"),
-    Left(
-        "tables of the packet filter other than `inet rig` and Docker's",
-        "libvirt's and fail2ban's are written by these",
-    ),
-    Left(
-        "guests of a bridge with a name of its own, where the machine's network card is on a bridge",
-        "see firewall.md",
-    ),
+    Left("tables of the packet filter other than `inet rig` and Docker's", "libvirt and fail2ban write their own"),
+    Left("bridges with other names than Docker's, where the machine itself is on a bridge", "see firewall.md"),
     Left("keys of `daemon.json` that the settings do not name", "Docker's configuration is shared with yours"),
     Left("kernel parameters that `machine.sysctl` does not name", "the distribution's, or yours"),
     Left("other units, timers and cron jobs", "nothing of Rig depends on them"),
     Left("files in the models folder that are no models of the settings", "`rig-models prune` deletes what Rig left"),
-    Left(
-        "BIOS, firmware, disks and their health",
-        "only figures of them are watched, as far as node_exporter has them",
-    ),
+    Left("BIOS, firmware, disks and their health", "node_exporter's figures of them are watched, nothing more"),
 )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 
-from rig.preflight.overrides import Overrides, files
+from rig.preflight.machine import Overrides
 
 # `t` is a tab. Drop-ins below /usr are those of packages; what `systemctl set-property` writes is in system.control.
 SCRIPT = r"""
@@ -33,6 +34,12 @@ def fields(found: Mapping[str, Iterable[list[str]]]) -> Overrides:
         apt={path: _text(encoded) for path, encoded in found.get("aptconf", [])},
         drop_ins=tuple(path for (path,) in found.get("dropin", [])),
     )
+
+
+def files(shown: str) -> dict[str, str]:
+    """The files in what `systemd-analyze cat-config` prints: a comment with its path stands before each."""
+    parts = re.split(r"(?m)^# (/\S+\.conf)$", shown)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _text(encoded: str) -> str:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 from rig.apt.sources import NONE, Sources
 from rig.gpu.cards import Card
-from rig.preflight import overrides
-from rig.preflight.overrides import Overrides
 
 KEY = re.compile(r"(?:^|\s)(?:ssh|ecdsa|sk)-\S+\s+([A-Za-z0-9+/]{40,}={0,3})")
 """A public key in a line of authorized_keys, behind its kind; options may stand before that."""
@@ -53,6 +51,17 @@ class Mounted:
     device: str
     uuid: str = ""
     label: str = ""
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the machine has beside our own files, each file by its path, in the order in which they are read."""
+
+    sysctl: Mapping[str, str] = field(default_factory=dict)
+    journald: Mapping[str, str] = field(default_factory=dict)
+    apt: Mapping[str, str] = field(default_factory=dict)
+    drop_ins: tuple[str, ...] = ()
+    """Paths of the drop-ins of units that a deploy writes or runs for itself."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ class Machine:
     """As nvidia-smi shows it; empty where it does not answer."""
     cuda: str = ""
     """Newest CUDA that the driver has; empty where nvidia-smi does not answer."""
-    overrides: Overrides = overrides.NONE
+    overrides: Overrides = field(default_factory=Overrides)
     """Files that could undo ours."""
     malformed_keys: tuple[str, ...] = ()
     """Variables of /etc/rig/keys.env that stand there without a key, or twice."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from rig.preflight.machine import Overrides
 from rig.settings import Settings
 
 OURS = {"sysctl": "60-rig.conf", "journald": "60-rig.conf", "periodic": "20auto-upgrades"}
@@ -15,20 +15,6 @@ UNATTENDED = "52rig-unattended-upgrades"
 DROP_INS = ("rig.conf", "models.conf", "engine.conf")
 """Names of the drop-ins that Rig writes."""
 ETC = PurePosixPath("/etc/systemd/system")
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """What the machine has beside our own files, each file by its path, in the order in which they are read."""
-
-    sysctl: Mapping[str, str] = field(default_factory=dict)
-    journald: Mapping[str, str] = field(default_factory=dict)
-    apt: Mapping[str, str] = field(default_factory=dict)
-    drop_ins: tuple[str, ...] = ()
-    """Paths of the drop-ins of units that a deploy writes or runs for itself."""
-
-
-NONE = Overrides()
 
 
 def problems(settings: Settings, found: Overrides) -> list[str]:
@@ -39,12 +25,6 @@ def problems(settings: Settings, found: Overrides) -> list[str]:
         *_apt(settings, found.apt),
         *_drop_ins(found.drop_ins),
     ]
-
-
-def files(shown: str) -> dict[str, str]:
-    """The files in what `systemd-analyze cat-config` prints: a comment with its path stands before each."""
-    parts = re.split(r"(?m)^# (/\S+\.conf)$", shown)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _later(found: Mapping[str, str], ours: str) -> Iterator[tuple[str, str]]:
@@ -109,8 +89,7 @@ def _apt(settings: Settings, found: Mapping[str, str]) -> Iterator[str]:
                 yield f'{path} sets {key} to "{value}", and machine.security_updates has "{wanted}"; remove that line'
             pattern = key.lower().startswith(("unattended-upgrade::origins-pattern", "unattended-upgrade::allowed-"))
             if pattern and (last or name > UNATTENDED) and "-security" not in value:
-                wrong = value or "nothing"
-                yield f"{path} has {wrong} installed unattended (by {key}), not security updates only; remove it"
+                yield f"{path} has {value or 'nothing'} installed unattended ({key}), not security updates; remove it"
 
 
 def apt_options(text: str) -> Iterator[tuple[str, str]]:

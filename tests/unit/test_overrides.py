@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rig.preflight.overrides import Overrides, apt_options, files, problems
+from rig.facts.overrides import files
+from rig.preflight.machine import Overrides
+from rig.preflight.overrides import apt_options, problems
 from tests.unit.sample import settings
 
 SYSCTL, JOURNALD, APT = "/etc/sysctl.d", "/etc/systemd/journald.conf.d", "/etc/apt/apt.conf.d"
