@@ -239,6 +239,10 @@ class PortHolders(FactBase[tuple[str, ...]]):
 
 SUMS = ".rig-sha256"
 """In the folder of an unpacked archive: the hashes of its files."""
+LINKS = ".rig-links"
+"""The same for its links: where each leads."""
+OWN = f"! -name {SUMS} ! -name {LINKS}"
+LIST_LINKS = "find . -type l -printf '%p %l\\n' | LC_ALL=C sort"
 
 
 class Unpacked(FactBase[bool]):
@@ -248,8 +252,10 @@ class Unpacked(FactBase[bool]):
         folder = shlex.quote(directory)
         return (
             f"cd {folder} 2>/dev/null && [ -x {shlex.quote(program)} ] && sha256sum --check --status {SUMS} 2>/dev/null"
-            f' && [ "$(find . -type f ! -name {SUMS} | wc -l)" = "$(wc -l <{SUMS})" ]'
-            ' && [ -z "$(find . ! -user "$(id -u)" -o ! -type l -perm /022)" ] && echo yes || echo no'
+            f' && [ "$(find . -type f {OWN} | wc -l)" = "$(wc -l <{SUMS})" ]'
+            f' && [ -f {LINKS} ] && [ "$({LIST_LINKS})" = "$(cat {LINKS})" ]'
+            ' && [ -z "$(find . ! -user "$(id -u)" -o ! -type l -perm /6022; find .. -maxdepth 0 -perm /022)" ]'
+            " && echo yes || echo no"
         )
 
     def process(self, output: list[str]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from pyinfra import host
 from pyinfra.api import operation
 
-from rig.facts.engines import SUMS, Unpacked
+from rig.facts.engines import LINKS, LIST_LINKS, OWN, SUMS, Unpacked
 from rig.operations import Commands
 
 CURL = (
@@ -45,8 +45,10 @@ if [ ! -x "$new/tree/"{shlex.quote(program)} ]; then
 fi
 chmod -R u=rwX,go=rX "$new/tree"
 rm "$new/archive"
-(cd "$new/tree" && find . -type f ! -name {SUMS} -print0 | LC_ALL=C sort -z | xargs -0 sha256sum >"$new/sums")
+(cd "$new/tree" && find . -type f {OWN} -print0 | LC_ALL=C sort -z | xargs -0 sha256sum >"$new/sums")
+(cd "$new/tree" && {LIST_LINKS} >"$new/links")
 mv "$new/sums" "$new/tree/{SUMS}"
+mv "$new/links" "$new/tree/{LINKS}"
 sync --file-system "$new"
 # Not before the new one is whole: an engine may be started from the old one meanwhile.
 rm -rf {shlex.quote(directory)}

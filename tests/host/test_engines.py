@@ -250,6 +250,21 @@ def test_service_runs_the_program_of_the_pinned_archive(machine: Machine, settin
     assert int(mode, 8) & 0o022 == 0
 
 
+def test_service_has_the_files_of_its_archive_and_nobody_else_changes_them(
+    machine: Machine, settings: Settings, service: str
+) -> None:
+    """By the sums that were written down when those of the archive had been checked."""
+    archive = getattr(settings.engines[service], "archive", None)
+    assert archive is not None
+    folder = f"/opt/rig/llama.cpp/{archive.sha256[:12]}"
+    machine.run(f"cd {folder} && sha256sum --check --quiet --strict .rig-sha256")
+    files = machine.lines(f"cd {folder} && find . -type f ! -name '.rig-*'")
+    assert len(files) == len(machine.lines(f"cat {folder}/.rig-sha256")) > 0
+    open_ones = f"find {folder} ! -type l '(' ! -uid 0 -o -perm /022 ')'"
+    assert machine.lines(f"{open_ones}; find /opt/rig /opt/rig/llama.cpp -maxdepth 0 -perm /022") == []
+    assert machine.run(f"grep -c '{folder}/.*(deleted)' /proc/{_pid(machine, service)}/maps || true") == "0"
+
+
 def test_service_has_the_time_zone_of_the_settings(machine: Machine, settings: Settings, service: str) -> None:
     shown = machine.run(f"tr '\\0' '\\n' </proc/{_pid(machine, service)}/environ | grep ^TZ=")
     assert shown == f"TZ={settings.machine.timezone}"

@@ -65,7 +65,6 @@ def _archive(command: str) -> Drift:
         command=command,
         seen_by={"engines": ("test_service_has_the_files_of_its_archive_and_nobody_else_changes_them",)},
         told={"engines | Install llama.cpp for llama-8b"},
-        perhaps={"engines | Run llama-8b as a service"},
         follows={"engines | Run llama-8b as a service"},
         restarted={NATIVE},
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rig.operations import downloads
-from tests.unit.sample import Here, needs, tree
+from tests.unit.sample import Here, needs, needs_root, tree
 from tests.unit.web import Web, serving
 
 pytestmark = needs("curl", "flock", "sha256sum", "tar")
@@ -80,6 +80,7 @@ def unpacked(place: Place) -> Unpacked:
 def test_an_archive_is_unpacked_whole_and_readable_by_everyone(unpacked: Unpacked) -> None:
     assert unpacked.install() == ""
     assert tree(unpacked.place.root) == {
+        "opt/abc/.rig-links": "644",
         "opt/abc/.rig-sha256": "644",
         "opt/abc/build/bin/libllama.so": "644",
         "opt/abc/build/bin/llama-server": "755",
@@ -116,6 +117,34 @@ def test_an_archive_with_a_file_that_is_not_as_it_came_is_unpacked_again(unpacke
     assert unpacked.install() == ""
     assert library.read_bytes() == b"library"
     assert unpacked.install() is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "chmod 4755 build/bin/llama-server",
+        "chmod 0777 build/bin",
+        "chmod 0777 ..",
+        "ln -s /tmp/libggml.so build/bin/libggml.so",
+        "ln -sf /tmp/libllama.so build/bin/libllama.so",
+        "rm .rig-links",
+    ],
+)
+def test_a_link_or_a_mode_that_did_not_come_with_the_archive_is_undone(unpacked: Unpacked, command: str) -> None:
+    unpacked.install()
+    before = tree(unpacked.place.root)
+    unpacked.place.here.shell(f"cd {unpacked.directory} && {command}")
+    assert unpacked.install() == ""
+    assert tree(unpacked.place.root) == before
+    assert unpacked.install() is None
+
+
+@needs_root
+def test_a_file_of_another_owner_is_fetched_again(unpacked: Unpacked) -> None:
+    unpacked.install()
+    os.chown(unpacked.directory / "build/bin/libllama.so", 1234, 1234)
+    assert unpacked.install() == ""
+    assert {path.stat().st_uid for path in unpacked.directory.rglob("*")} == {0}
 
 
 def test_an_archive_with_another_hash_is_not_unpacked(unpacked: Unpacked) -> None:
