@@ -13,6 +13,15 @@ def test_no_unit_has_failed(machine: Machine) -> None:
     assert machine.lines("systemctl list-units --failed --plain --no-legend") == []
 
 
+def test_nobody_else_changes_a_unit_of_rigs(machine: Machine) -> None:
+    """By drop-ins of their own, or with `systemctl set-property`, which writes them into folders of its own."""
+    folders = [f"/{root}/systemd/{name}" for root in ("etc", "run") for name in ("system", "system.control")]
+    units = "-path '*/rig-*.d/*.conf' -o -path '*/prometheus*.d/*.conf'"
+    found = machine.lines(f"find {' '.join(folders)} {units} || true")
+    ours = re.compile(r"/etc/systemd/system/[^/]+\.d/(rig|models|engine)\.conf")
+    assert [path for path in found if not ours.fullmatch(path)] == []
+
+
 def test_no_package_is_half_installed(machine: Machine) -> None:
     assert machine.run("dpkg --audit") == ""
 

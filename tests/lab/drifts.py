@@ -16,6 +16,7 @@ UPDATES = "test_security_updates_are_installed_when_the_settings_say_so"
 KEYS_OF_USERS = "test_user_logs_in_with_the_keys_of_the_settings_and_no_other"
 KEYS_GUARDED = "test_users_keys_are_nobody_elses_to_change"
 PROGRAM = "test_program_runs_now_and_after_a_boot_from_its_current_file"
+UNITS_OF_RIG = "test_nobody_else_changes_a_unit_of_rigs"
 COPIES = "test_prometheus_reads_the_key_of_an_engine_and_others_do_not"
 BACKUP = "backup | Write rig-backup's settings and its cron job"
 STRANGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0F2Tym2W1zEq0bbnKzdRNHW3IbpbF0RMGpCZ5OvXnf stranger"
@@ -537,14 +538,14 @@ DRIFTS = {
     ),
     "a service's memory changed until the next boot": Drift(
         command=f"systemctl set-property --runtime {NATIVE} MemoryMax=7G",
-        seen_by={"engines": ("test_service_has_the_limits_of_the_settings",)},
+        seen_by={"machine": (UNITS_OF_RIG,)},
         told=set(),
         refused=f"/run/systemd/system.control/{NATIVE}.d/50-MemoryMax.conf changes {NATIVE}",
         owner=f"rm -r /run/systemd/system.control/{NATIVE}.d && systemctl daemon-reload",
     ),
     "a service's memory changed for good": Drift(
         command=f"systemctl set-property {NATIVE} MemoryMax=7G",
-        seen_by={"engines": ("test_service_has_the_limits_of_the_settings",)},
+        seen_by={"machine": (UNITS_OF_RIG,)},
         told=set(),
         refused=f"/etc/systemd/system.control/{NATIVE}.d/50-MemoryMax.conf changes {NATIVE}",
         owner=f"rm -r /etc/systemd/system.control/{NATIVE}.d && systemctl daemon-reload",
@@ -552,7 +553,10 @@ DRIFTS = {
     "a service's limits overridden": Drift(
         command=f"printf '[Service]\\nMemoryMax=7G\\n' >/etc/systemd/system/{NATIVE}.d/own.conf && "
         "systemctl daemon-reload",
-        seen_by={"engines": ("test_service_has_the_limits_of_the_settings",)},
+        seen_by={
+            "engines": ("test_service_has_the_limits_of_the_settings",),
+            "machine": (UNITS_OF_RIG,),
+        },
         told=set(),
         refused=f"/etc/systemd/system/{NATIVE}.d/own.conf changes {NATIVE}",
         owner=f"rm /etc/systemd/system/{NATIVE}.d/own.conf && systemctl daemon-reload",
@@ -560,7 +564,10 @@ DRIFTS = {
     "the monitoring's limits overridden": Drift(
         command="printf '[Service]\\nMemoryMax=7G\\n' >/etc/systemd/system/prometheus.service.d/zz-own.conf && "
         "systemctl daemon-reload",
-        seen_by={"monitoring": ("test_program_has_the_memory_of_the_settings",)},
+        seen_by={
+            "machine": (UNITS_OF_RIG,),
+            "monitoring": ("test_program_has_the_memory_of_the_settings",),
+        },
         told=set(),
         refused="/etc/systemd/system/prometheus.service.d/zz-own.conf changes prometheus.service",
         owner="rm /etc/systemd/system/prometheus.service.d/zz-own.conf && systemctl daemon-reload",
