@@ -100,6 +100,8 @@ def test_security_updates_are_installed_when_the_settings_say_so(machine: Machin
     wanted = "1" if settings.machine.security_updates.enabled else "0"
     assert options["APT::Periodic::Update-Package-Lists"] == [wanted]
     assert options["APT::Periodic::Unattended-Upgrade"] == [wanted]
+    # Without it, apt does nothing by itself.
+    assert options.get("APT::Periodic::Enable", ["1"]) == ["1"]
     for timer in ("apt-daily.timer", "apt-daily-upgrade.timer"):
         assert machine.unit(timer, "ActiveState", "UnitFileState") == {
             "ActiveState": "active",

@@ -371,10 +371,10 @@ DRIFTS = {
         owner="rm /etc/sysctl.d/99-own.conf",
     ),
     "a later file of kernel parameters in /usr, with slashes": Drift(
-        command="mkdir -p /usr/local/lib/sysctl.d && echo '-vm/swappiness=77' >/usr/local/lib/sysctl.d/90-own.conf",
+        command="mkdir -p /usr/local/lib/sysctl.d && echo '-net/core/somaxconn=77' >/usr/local/lib/sysctl.d/90-own.conf",
         seen_by={"machine": ("test_kernel_parameter_has_its_value_after_a_boot",)},
         told=set(),
-        refused="/usr/local/lib/sysctl.d/90-own.conf sets vm.swappiness to 77",
+        refused="/usr/local/lib/sysctl.d/90-own.conf sets net.core.somaxconn to 77",
         owner="rm -r /usr/local/lib/sysctl.d",
     ),
     "a later file of the journal": Drift(
@@ -548,7 +548,8 @@ DRIFTS = {
         seen_by={"machine": (UNITS_OF_RIG,)},
         told=set(),
         refused=f"/etc/systemd/system.control/{NATIVE}.d/50-MemoryMax.conf changes {NATIVE}",
-        owner=f"rm -r /etc/systemd/system.control/{NATIVE}.d && systemctl daemon-reload",
+        owner=f"rm -r /etc/systemd/system.control/{NATIVE}.d && rmdir /etc/systemd/system.control && "
+        "systemctl daemon-reload",
     ),
     "a service's limits overridden": Drift(
         command=f"printf '[Service]\\nMemoryMax=7G\\n' >/etc/systemd/system/{NATIVE}.d/own.conf && "
