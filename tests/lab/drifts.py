@@ -371,11 +371,11 @@ DRIFTS = {
         owner="rm /etc/sysctl.d/99-own.conf",
     ),
     "a later file of kernel parameters in /usr, with slashes": Drift(
-        command="mkdir -p /usr/local/lib/sysctl.d && echo '-net/core/somaxconn=77' >/usr/local/lib/sysctl.d/90-own.conf",
+        command="echo '-net/core/somaxconn=77' >/usr/lib/sysctl.d/90-own.conf",
         seen_by={"machine": ("test_kernel_parameter_has_its_value_after_a_boot",)},
         told=set(),
-        refused="/usr/local/lib/sysctl.d/90-own.conf sets net.core.somaxconn to 77",
-        owner="rm -r /usr/local/lib/sysctl.d",
+        refused="/usr/lib/sysctl.d/90-own.conf sets net.core.somaxconn to 77",
+        owner="rm /usr/lib/sysctl.d/90-own.conf",
     ),
     "a later file of the journal": Drift(
         command="printf '[Journal]\\nSystemMaxUse=9G\\n' >/etc/systemd/journald.conf.d/90-own.conf",
