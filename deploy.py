@@ -1,4 +1,4 @@
-"""The machine, concern by concern, in the order in which they are made so."""
+"""The deploy: every concern of the machine, in the order in which it is set up."""
 
 from os import environ
 
@@ -9,30 +9,30 @@ from tasks import backup, containers, engines, firewall, gpu, machine, models, m
 
 
 def close() -> None:
-    """What would be too late afterwards: packages start programs, and a program that starts must not be reachable."""
+    """Close the machine first: packages start programs, and a started program must not be reachable."""
     monitoring.close(settings=settings)
     machine.deploy(settings=settings)
     firewall.deploy(settings=settings)
 
 
 def begin() -> None:
-    """What takes long: a reboot for the driver, and then the fetch of the models, which goes on by itself."""
+    """Begin the slow parts: a reboot for the driver, then the fetch of the models, which runs in the background."""
     storage.deploy(settings=settings)
     models.install()
-    # The keys of an earlier life of the machine are restored before new ones would be made.
+    # Restore the keys of an earlier installation before new ones are made.
     backup.guard(settings=settings)
     gpu.deploy(settings=settings, found=found)
     models.begin(settings=settings)
 
 
 def build() -> None:
-    """What can be made while models arrive."""
+    """Set up whatever does not need the models, while they arrive."""
     containers.deploy(settings=settings, found=found)
     secrets.deploy(settings=settings)
 
 
 def serve() -> None:
-    """What needs the models: the fetch is waited for, engines answer, and they are watched and backed up."""
+    """Wait for the models, start the engines, then monitor and back up."""
     models.finish(settings=settings)
     engines.deploy(settings=settings)
     monitoring.deploy(settings=settings)

@@ -7,7 +7,7 @@ from typing import Any as _Any
 
 from pyinfra import logger as _logger
 
-# pyinfra puts the folder it is started in on the path, which need not be this one.
+# pyinfra puts its working directory on the path, which need not be this folder.
 if str(_Path(__file__).resolve().parent) not in _sys.path:
     _sys.path.insert(0, str(_Path(__file__).resolve().parent))
 
@@ -21,7 +21,7 @@ from rig.settings import active_inventory as _active_inventory
 
 
 def _connection(host: _Host) -> dict[str, _Any]:
-    """What pyinfra needs to log in. A host key that is unknown or another one is refused."""
+    """pyinfra's data to log in. An unknown or different host key is refused."""
     if host.is_local:
         return {"_sudo": _geteuid() != 0}
     connection = {
@@ -36,7 +36,7 @@ def _connection(host: _Host) -> dict[str, _Any]:
 
 
 def _remark(host: _Host) -> str | None:
-    """What the operator can do about a machine whose host key is not known, which pyinfra will refuse."""
+    """The remedy for a machine whose host key is unknown, which pyinfra will refuse."""
     unknown = None if host.is_local else _unknown(host.known_hosts_file, _known_as(host))
     if unknown is None:
         return None
@@ -50,7 +50,7 @@ except _SettingsError as _error:
     print(_error.report(), file=_sys.stderr)
     raise SystemExit(2) from None
 
-# pyinfra ends in a traceback for these.
+# A missing key file ends pyinfra in a traceback.
 _keyless = [
     f"{_host.name}: the key to log in with, {_host.identity_file}, is not there; correct identity_file in hosts.yml"
     for _host in _inventory.hosts.values()
@@ -65,7 +65,7 @@ for _text in (_inventory.remark, *map(_remark, _inventory.hosts.values())):
     if _text:
         print(_text, file=_sys.stderr)
 
-# pyinfra makes a group of every list of this module.
+# pyinfra makes a group of every list in this module.
 all = [(_host.connector_name, _connection(_host)) for _host in _inventory.hosts.values()]
 for _group in sorted({_name for _host in _inventory.hosts.values() for _name in _host.groups}):
     globals()[_group] = [

@@ -1,4 +1,4 @@
-"""`python -m rig` is the command line `rig` where the virtual environment has no launcher for it."""
+"""`python -m rig`: the command line `rig` in a virtual environment without its launcher."""
 
 from rig.operator.commands import main
 

@@ -1,4 +1,4 @@
-"""What rig-backup is told, and what it needs on a machine: plain functions of the settings."""
+"""The settings of rig-backup, and the packages it needs: plain functions of the settings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ CRON = "/etc/cron.d/rig-backup"
 CRON_UNIT = "cron.service"
 METRICS = f"{TEXTFILES}/{NAME}"
 NEEDLESS = (CRON, PATH, METRICS)
-"""What goes where no backups are made: figures that nobody writes any more would stay what they are for ever."""
+"""Files to remove where no backups are made: metrics that nobody updates would keep their last values for ever."""
 
 
 def packages(settings: Settings) -> tuple[str, ...]:
-    """Packages of the distribution that the settings ask for."""
+    """The distribution's packages that the settings need."""
     return ("cron", "restic", "rsync", "tzdata") if settings.backup.enabled else ()
 
 
@@ -38,13 +38,13 @@ def config(settings: Settings) -> Config:
 
 
 def cron_values(settings: Settings) -> dict[str, object]:
-    """What cron's file is rendered with."""
+    """Values for the template of cron's file."""
     schedule = settings.backup.schedule
     return {"days": schedule.days, "time": schedule.time, "minutes": crontab_minutes(_schedule(settings))}
 
 
 def repository(settings: Settings) -> str:
-    """Where the encrypted part is."""
+    """The path of the encrypted part."""
     return f"{settings.storage.backup.path}/{REPOSITORY}"
 
 

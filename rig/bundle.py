@@ -1,4 +1,4 @@
-"""Many commands of a shell as one script: each by itself, with its exit code and everything that it printed."""
+"""Many shell commands as one script; each has its own exit code and its whole output."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SECONDS = 20
-"""How long a script may take; then it is killed and answers nothing."""
+"""Time limit of a script; after it the script is killed and gives no answers."""
 
-# Programs that wait for a daemon, start an interpreter or read large lists. Commands that name one run beside the rest.
+# Programs that wait for a daemon, start an interpreter or read large lists. Commands with one of them run in parallel.
 _SLOW = re.compile(r"\b(?:docker|rig-models|apt-cache|dpkg|dpkg-query|curl|unshare)\b")
 
 
@@ -22,11 +22,11 @@ _MARK = re.compile(r"rig-[0-9a-f]{24}")
 
 @dataclass(frozen=True)
 class Answer:
-    """How one command ended."""
+    """The result of one command."""
 
     code: int
     output: str
-    """Its standard output; what is no UTF-8 makes the whole answer None."""
+    """Its standard output. If it is not UTF-8, there is no Answer at all."""
 
     @property
     def lines(self) -> list[str]:
@@ -38,8 +38,8 @@ class Answer:
 def script(commands: Sequence[str]) -> str:
     """A script for the standard input of `sh` that runs each command in a subshell and prints all answers at once.
 
-    It is one compound command, so that a script which arrives in part does not run at all. Slow commands run at the
-    same time as the others; each hands its output on through a pipe, so no file is written.
+    It is one compound command, so a script that arrives in part does not run at all. Slow commands run at the same time
+    as the others; each passes its output on through a pipe, so no file is written.
     """
     mark = _mark(commands)
     frames = [
@@ -55,7 +55,7 @@ def script(commands: Sequence[str]) -> str:
 
 
 def answers(commands: Sequence[str], printed: Iterable[str]) -> list[Answer | None]:
-    """The answer to each command in the lines that the script printed, or several such scripts; None without one."""
+    """The answer to each command, from the output of its script and perhaps of others; None where there is none."""
     found: list[Answer | None] = [None] * len(commands)
     mark = _mark(commands)
     lines = list(printed)
@@ -79,7 +79,7 @@ def answers(commands: Sequence[str], printed: Iterable[str]) -> list[Answer | No
 
 
 def chatter(printed: Iterable[str]) -> list[str]:
-    """What else was printed than the answers of scripts, such as the greeting of a login shell."""
+    """Output that is not part of any script's answers, such as the greeting of a login shell."""
     found, inside = [], False
     for line in printed:
         if _MARK.fullmatch(line):
@@ -90,11 +90,11 @@ def chatter(printed: Iterable[str]) -> list[str]:
 
 
 def fed(shell: str, text: str) -> str:
-    """A command that runs a script with another shell, as part of a script itself."""
+    """A command that runs a script in another shell, for use inside a script."""
     end = f"END-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
     return f"{shell} <<'{end}'\n{text}{end}\n"
 
 
 def _mark(commands: Sequence[str]) -> str:
-    """A word that no output contains: the hash of the commands themselves."""
+    """A word that no output contains: the hash of the commands."""
     return f"rig-{hashlib.sha256(chr(0).join(commands).encode()).hexdigest()[:24]}"

@@ -1,4 +1,4 @@
-"""Packages of the container engine, from its vendor and from the distributions, and which are due. Plain values."""
+"""The container engine's packages, from its vendor and from the distributions, and which need an upgrade."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DISTRIBUTION = {
     "debian": ["docker.io", "docker-cli", "docker-compose", "containerd", "runc"],
     "ubuntu": ["docker.io", "docker-compose-v2", "containerd", "runc"],
 }
-"""The engine itself is the first of each."""
+"""The engine itself comes first in each."""
 
 KEYRING = "/etc/apt/keyrings/docker.asc"
 SOURCES = "/etc/apt/sources.list.d/docker.sources"
@@ -25,7 +25,7 @@ PINNED = {
     "vendor": ["docker-ce", "docker-ce-cli", "docker-ce-rootless-extras"],
     "distribution": ["docker.io", "docker-cli"],
 }
-"""Packages that have the engine's version, and fit it in that one only."""
+"""Packages that must have exactly the engine's version."""
 
 
 def repository(vendor: Vendor, os_id: str, codename: str) -> Repository:
@@ -37,24 +37,24 @@ def repository(vendor: Vendor, os_id: str, codename: str) -> Repository:
 
 @dataclass(frozen=True)
 class Offered:
-    """A package as apt sees it."""
+    """A package in apt's view."""
 
     installed: str | None
-    """Version that is installed; None without one."""
+    """Installed version; None if it is not installed."""
     candidate: str | None
-    """Version that apt would install, by its lists and pins; None without one."""
+    """Version that apt would install, by its lists and pins; None if there is none."""
     held: bool = False
-    """Its owner has put it on hold."""
+    """The owner has put it on hold."""
 
 
 def pattern(version: str) -> str:
-    """What versions of packages match that begin with ``version``, for apt's pins, grep -E and Python alike."""
+    """A regular expression for versions that begin with ``version``; the same for apt's pins, grep -E and Python."""
     upstream = re.sub(r"^[0-9]+:", "", version)
     return f"^([0-9]+:)?{re.sub(r'[.+]', lambda found: chr(92) + found[0], upstream)}([.+~-]|$)"
 
 
 def due(packages: Sequence[str], there: Mapping[str, Offered], version: str) -> list[str]:
-    """Those of the packages, the engine first, that are not there, or not in the version that apt would install."""
+    """The packages that are missing, or not in apt's candidate version; `packages` begins with the engine."""
     found = []
     for name in packages:
         seen = there.get(name, Offered(None, None))
@@ -67,7 +67,7 @@ def due(packages: Sequence[str], there: Mapping[str, Offered], version: str) -> 
 
 
 def no_such_version(package: str, version: str) -> str:
-    """The lists have been fetched, and none has it."""
+    """Message: no package repository has this version."""
     return (
         f"the package repositories of this machine have no {package} {version}; write another containers.version "
         f"(apt-cache madison {package} lists them)"
@@ -75,12 +75,12 @@ def no_such_version(package: str, version: str) -> str:
 
 
 def replaced(settings: Containers, there: Iterable[str]) -> list[str]:
-    """Those of the packages that the settings' source of the engine replaces."""
+    """The installed packages that the settings' source of the engine replaces."""
     return sorted(set(CONFLICTING if settings.source == "vendor" else VENDOR) & set(there))
 
 
 def outdated(settings: Containers, there: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Packages of the engine whose versions are not the settings': name, setting, its value."""
+    """Packages of the engine whose version differs from the settings: name, setting, its value."""
     wanted = settings.version
     if wanted is None:
         return []

@@ -1,4 +1,4 @@
-"""daemon.json of the container engine: ours over the owner's, and what of the owner's cannot stay. Plain functions."""
+"""daemon.json of the container engine: our keys merged over the owner's, and the owner's keys that must go."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ OF_EVERY_DRIVER = frozenset({"mode", "max-buffer-size"})
 LABELLING = frozenset({"env", "env-regex", "labels", "labels-regex", "tag"})
 ROTATION = frozenset({"compress", "max-file", "max-size"})
 TAKES = {"json-file": LABELLING | ROTATION, "local": ROTATION, "none": frozenset[str]()}
-"""Options of log drivers (Docker's manual); the others take labels, and options that no two of them share.
+"""Options that each log driver accepts (Docker's manual); other drivers accept labels, and share no further options.
 
 Docker does not start with an option that its driver does not know.
 """
 
 
 def merged(own: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """``ours`` over ``own``: mappings merge, anything else of ours replaces, keys that we do not name survive."""
+    """``ours`` merged over ``own``: mappings merge, any other value of ours replaces the owner's, other keys stay."""
     result = dict(own)
     for key, value in ours.items():
         there = result.get(key)
@@ -28,7 +28,7 @@ def merged(own: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def content(own: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """What daemon.json is to hold. An option of the owner's log driver goes with it when ours is another one."""
+    """The new content of daemon.json. If ours changes the log driver, options that the new driver lacks are dropped."""
     before, after = own.get("log-driver") or DEFAULT_DRIVER, ours.get("log-driver")
     options = own.get("log-opts")
     if after is None or after == before or not isinstance(options, Mapping):
@@ -40,7 +40,7 @@ def content(own: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problems(own: Mapping[str, Any], ours: Mapping[str, Any], swarm: bool) -> list[str]:
-    """Keys that keep Docker, or an engine, from starting; each a sentence. ``swarm``: the machine is a node of one."""
+    """Keys that stop Docker or an engine from starting, each as a sentence. ``swarm``: the machine is a swarm node."""
     whole = content(own, ours)
     found: list[str] = []
     if swarm and whole.get("live-restore"):

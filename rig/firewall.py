@@ -9,23 +9,23 @@ from rig.engines.compose import BRIDGE
 from rig.settings.firewall import Firewall
 
 BRIDGES = ("docker0", BRIDGE)
-"""Interfaces behind which containers live."""
+"""Interfaces of the networks that containers are on."""
 
 
 @dataclass(frozen=True)
 class Opening:
-    """One accepting rule of one address family."""
+    """One accept rule of one address family."""
 
     name: str
     family: str
-    """``ip`` or ``ip6``, as nft calls them."""
+    """``ip`` or ``ip6``, nft's names."""
     networks: tuple[str, ...]
     protocol: str
     port: int
 
 
 def openings(firewall: Firewall) -> list[Opening]:
-    """Every opening, SSH first, split by address family as nft wants it."""
+    """Every opening, SSH first, split by address family as nft requires."""
     asked = [("ssh", firewall.ssh.networks, "tcp", firewall.ssh.port)]
     asked += [(name, rule.networks, rule.protocol, rule.port) for name, rule in firewall.allow.items()]
     return [

@@ -1,4 +1,4 @@
-"""Templates, rendered before the first change is made, so that a missing value stops the run with nothing done."""
+"""Templates, rendered before the first change, so that a missing value stops the run with nothing changed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def render(target: str, **values: Any) -> str:
-    """Text of the file that lands at ``target``; its template stands at the same path under templates/."""
+    """The text of the file at ``target`` on the machine; its template has the same path under templates/."""
     return _environment().get_template(f"{target.removeprefix('/')}.j2").render(**values)
 
 
 def upload(text: str) -> StringIO:
-    """Text in the shape that pyinfra's ``files.put`` takes."""
+    """Text in the form that pyinfra's ``files.put`` takes."""
     return StringIO(text)
 
 
 def own_file(target: str) -> str:
-    """Text of a file that is copied as it is; it stands at the same path under files/."""
+    """The text of a file that is copied unchanged from the same path under files/."""
     return (ROOT / "files" / target.removeprefix("/")).read_text()
 
 
@@ -42,7 +42,7 @@ def _environment() -> Environment:
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes a value that stands in several places in each of them, instead of a reference to the first."""
+    """Writes a value that occurs several times in full each time, without references to the first."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""rigd as a wheel, made from its folder: the same sources make the same bytes, whose hash says which version it is."""
+"""rigd as a wheel, built from its folder; the same sources give the same bytes, whose hash is the version."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent.parent / "rigd"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip file knows; the sources' own would make every checkout another wheel."""
+"""The earliest time in a zip file; with the sources' own times every checkout would give a different wheel."""
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel, and the name of it that pip wants."""
+    """A wheel, and the file name that pip requires."""
 
     name: str
     content: bytes
     programs: Mapping[str, str]
-    """Commands that it installs, each with its `module:function`."""
+    """The commands it installs, each with its `module:function`."""
     modules: str
-    """SHA-256 of what `sha256sum` prints for its Python files, in the order of their bytes."""
+    """SHA-256 of the output of `sha256sum` for its Python files, in the order of their bytes."""
 
     @property
     def version(self) -> str:
-        """The beginning of its SHA-256."""
+        """The first digits of its SHA-256."""
         return hashlib.sha256(self.content).hexdigest()[:12]
 
 
 @cache
 def build(source: Path = SOURCE) -> Wheel:
-    """The wheel of the package in `source`, pure Python; its metadata are those of pyproject.toml."""
+    """The wheel of the package in `source`, pure Python; its metadata come from pyproject.toml."""
     project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     stem = f"{project['name']}-{project['version']}"
     files = {
@@ -60,7 +60,7 @@ def build(source: Path = SOURCE) -> Wheel:
 
 
 def modules(files: Mapping[str, bytes]) -> str:
-    """SHA-256 over the Python files among `files` (path to content), by which an installation is verified."""
+    """SHA-256 over the Python files among `files` (path to content); verifies an installation."""
     listing = "".join(
         f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files) if name.endswith(".py")
     )
@@ -73,7 +73,7 @@ def _digest(content: bytes) -> str:
 
 def _zipped(files: dict[str, bytes]) -> bytes:
     packed = BytesIO()
-    # Not compressed: another zlib would make other bytes.
+    # Not compressed: another version of zlib would give different bytes.
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files.items():
             entry = zipfile.ZipInfo(name, _LONG_AGO)

@@ -1,1 +1,1 @@
-"""How each concern is made so: one module a concern, called by deploy.py in its order."""
+"""One module for each concern, which sets it up; deploy.py calls them in order."""

@@ -1,4 +1,4 @@
-"""Concern backup: cron asks rig-backup whether to copy keys, settings and models to another disk."""
+"""Concern backup: cron runs rig-backup, which copies keys, settings and models to another disk when a copy is due."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rigd.backup.config import PASSWORD, PATH, dump
 
 @concern("backup")
 def guard(settings: Settings) -> None:
-    """Before keys are made and models fetched: on the machine of an earlier life they are brought back instead."""
+    """Bring back the keys and models of an earlier installation, before new keys are made and models are fetched."""
     if not settings.backup.enabled:
         backup.retired(name="Remove the backup job", files=list(wanted.NEEDLESS))
         return
@@ -28,6 +28,6 @@ def guard(settings: Settings) -> None:
 
 @concern("backup")
 def deploy(settings: Settings) -> None:
-    """Cron runs."""
+    """Install the backup and its cron job."""
     if settings.backup.enabled:
         units.running(name="Run cron", unit=wanted.CRON_UNIT)

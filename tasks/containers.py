@@ -37,14 +37,14 @@ def deploy(settings: Settings, found: Machine) -> None:
         containers.upgraded(name="Install the container engine", packages=engine, version=version)
     daemon = settings.containers.daemon
     if gpu.handled(settings, found.cards):
-        # Docker has it on by itself from 28.2 on, and takes the key all the same.
+        # From 28.2 on, Docker enables it by default, and still accepts the key.
         daemon = merged({"features": {"cdi": True}}, daemon)
     containers.daemon(name=f"Merge {DAEMON}", wanted=daemon)
     containers.running(name="Run the container engine")
 
 
 def pin(settings: Containers) -> str:
-    """What makes apt choose the engine's version."""
+    """apt's preferences that select the engine's version."""
     wanted = None if settings.version is None else pattern(settings.version)
     return render(PIN, packages=PINNED[settings.source], pattern=wanted)
 

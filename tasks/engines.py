@@ -1,4 +1,4 @@
-"""Concern engines: the servers of models, in containers and as sandboxed services."""
+"""Concern engines: the model servers, in containers and as sandboxed services."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ NATIVE_UNIT = f"{UNITS}/rig-native@.service"
 
 @concern("engines")
 def deploy(settings: Settings) -> None:
-    """Every enabled engine runs as set and answers; every other one is gone."""
+    """Every enabled engine runs with its settings and answers; every other one is gone."""
     containers, services = compose.engines(settings), native.engines(settings)
     wanted = [f"rig-container@{name}.service" for name in containers]
     wanted += [f"rig-native@{name}.service" for name in services]
     for name, container in containers.items():
-        # Before anything names it: an image that cannot be pulled leaves the engine as it is, after a boot too.
+        # Before any file names it: a failed pull leaves the engine as it is, after a boot too.
         engines.image(name=f"Pull the image of {name}", reference=str(container.image))
     for name, native_engine in services.items():
         _archive(name, native_engine)
-    # After all that is fetched, so that a registry that is down costs no engine; before all that starts, so that an
-    # engine's port and memory are free for the one that takes its place.
+    # After every download, so that an unreachable registry costs no engine; before every start, so that an engine's
+    # port and memory are free for its successor.
     engines.retired(name="Retire engines that are no longer enabled", wanted=wanted)
 
     if containers:
@@ -44,7 +44,7 @@ def deploy(settings: Settings) -> None:
     if services:
         written(name=f"Write {NATIVE_UNIT}", path=NATIVE_UNIT, text=own_file(NATIVE_UNIT))
     records |= {name: _service(settings, name, service) for name, service in services.items()}
-    # Last: it says what was written above.
+    # Last: it describes the files above.
     written(name=f"Write {config.PATH}", path=config.PATH, text=config.dump(modes.modes(settings, records)))
 
 
@@ -60,7 +60,7 @@ def _container(settings: Settings, name: str, engine: Containerised) -> Served:
         user=vllm.USER,
     )
     written(name=f"Write {dest}", path=dest, text=text)
-    # One after the other, each just before it is tried: whenever a run ends, a boot starts no other one untried.
+    # One after the other, each just before its trial: wherever a run ends, a boot starts no other untried engine.
     engines.defined(
         name=f"Define {name} in {COMPOSE}",
         engine=name,
@@ -89,7 +89,7 @@ def _service(settings: Settings, name: str, engine: NativeEngine) -> Served:
     text, fingerprint = _drop_in(settings, name, engine)
     dest = native.drop_in(name)
     written(name=f"Write {dest}", path=dest, text=text)
-    # As the engine's own unit: the template is every engine's, and those that are tried later start from the new one.
+    # As the engine's own unit: all engines share the template, and later ones in this run start from the new one.
     own = f"{UNITS}/{settings.unit(name)}"
     record = Served(fingerprint, _asked(engine), None, {dest: text, own: own_file(NATIVE_UNIT)})
     engines.serving(name=f"Run {name} as a service", wanted=_wanted(settings, name, record))
@@ -113,7 +113,7 @@ def _wanted(settings: Settings, name: str, record: Served) -> engines.Wanted:
 
 
 def _drop_in(settings: Settings, name: str, engine: NativeEngine) -> tuple[str, str]:
-    """The drop-in, and the fingerprint in it: over itself without one, and the template unit."""
+    """The drop-in, and the fingerprint in it: a hash of the drop-in without it and of the template unit."""
     values = {
         "engine": name,
         "models": settings.storage.models.path,

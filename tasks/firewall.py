@@ -1,4 +1,4 @@
-"""Concern firewall: a table of our own in the kernel's packet filter, and nobody else's touched."""
+"""Concern firewall: a table of our own in the kernel's packet filter; all other tables stay as they are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNIT = f"/etc/systemd/system/{SERVICE}"
 
 @concern("firewall")
 def deploy(settings: Settings) -> None:
-    """Everything that the settings do not open is dropped; or, when the owner says so, no table of ours at all."""
+    """Drop everything that the settings do not open; or, with the firewall disabled, have no table at all."""
     if not settings.firewall.enabled:
         firewall.unloaded(name="Remove the packet filter", unit=SERVICE)
         return

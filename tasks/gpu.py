@@ -1,4 +1,4 @@
-"""Concern gpu: NVIDIA's driver where there is a card, loaded and kept, and the card in containers by CDI."""
+"""Concern gpu: NVIDIA's driver if there is a card, loaded and kept, and the card in containers through CDI."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CDI_UNIT = "nvidia-cdi-refresh.path"
 
 @concern("gpu")
 def deploy(settings: Settings, found: Machine) -> None:
-    """Nothing where the settings or the machine have no card. What is installed stays when the settings drop it."""
+    """Install the driver if the settings and the machine have a card. Without one, installed packages stay."""
     if not wanted.handled(settings, found.cards):
         return
     chosen = wanted.selection(settings, found.cards, (found.os_id, found.os_version), found.kernel)
@@ -48,7 +48,7 @@ def deploy(settings: Settings, found: Machine) -> None:
 
 
 def _repositories(settings: Settings, found: Machine) -> dict[str, str]:
-    """Files that make apt find the packages: the key rings, the sources, and what is preferred from them."""
+    """apt's files for these packages: key rings, sources and preferences."""
     signers = {
         repository: signer(repository, found.sources)
         for repository in wanted.repositories(settings, (found.os_id, found.os_version))

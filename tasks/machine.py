@@ -25,7 +25,7 @@ OWN_PACKAGES = [
     "unattended-upgrades",
     "util-linux",
 ]
-"""What the other concerns need on the machine."""
+"""Packages that the other concerns need."""
 
 SYSCTL = "/etc/sysctl.d/60-rig.conf"
 JOURNALD = "/etc/systemd/journald.conf.d/60-rig.conf"
@@ -33,12 +33,12 @@ PERIODIC = "/etc/apt/apt.conf.d/20auto-upgrades"
 NEEDRESTART = "/etc/needrestart/conf.d/60-rig.conf"
 UNATTENDED = "/etc/apt/apt.conf.d/52rig-unattended-upgrades"
 TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
-"""Start what the two files above are about; they do nothing where these say so."""
+"""The timers that the two files above configure; with updates disabled there, they do nothing."""
 
 
 @concern("machine")
 def deploy(settings: Settings) -> None:
-    """The operating system as the settings have it, before anything is served from it."""
+    """Set up the operating system, before any service uses it."""
     wanted = settings.machine
     packages.repaired(name="Finish interrupted package installations")
     wanted_packages = {*OWN_PACKAGES, *wanted.packages, *prometheus.packages(settings), *backup.packages(settings)}
@@ -64,7 +64,7 @@ def deploy(settings: Settings) -> None:
     updates = wanted.security_updates
     written(name=f"Write {PERIODIC}", path=PERIODIC, text=render(PERIODIC, enabled=updates.enabled))
     written(name=f"Write {UNATTENDED}", path=UNATTENDED, text=render(UNATTENDED, blocklist=(*KEPT, *updates.blocklist)))
-    # Ubuntu has the program that reads it; elsewhere it may be installed later.
+    # needrestart reads it: installed on Ubuntu, elsewhere perhaps later.
     written(name=f"Write {NEEDRESTART}", path=NEEDRESTART, text=own_file(NEEDRESTART))
     for timer in TIMERS:
         units.running(name=f"Run {timer}", unit=timer)

@@ -1,4 +1,4 @@
-"""Concern models: the files that enabled engines serve, fetched while the rest is deployed, and verified."""
+"""Concern models: the enabled engines' files, fetched while the rest is deployed, and verified."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TIMER = "/etc/systemd/system/rig-models-scrub.timer"
 
 @concern("models")
 def install() -> None:
-    """The programs of rigd: rig-models and the others."""
+    """Install Rig's programs, rig-models among them."""
     models.programs(name="Install Rig's programs", wheel=wheel.build())
 
 
 @concern("models")
 def begin(settings: Settings) -> None:
-    """What rig-models is told, and a fetch that goes on while the other concerns are deployed."""
+    """Write rig-models' settings and start the fetch, which runs while the other concerns are deployed."""
     manifest = wanted.manifest(settings)
     written(name=f"Write {PATH}", path=PATH, text=dump(manifest))
     models.started(name="Start fetching the models", manifest=manifest)
@@ -32,7 +32,7 @@ def begin(settings: Settings) -> None:
 
 @concern("models")
 def finish(settings: Settings) -> None:
-    """Every needed model. A wrong one ends the run here, before an engine could serve it."""
+    """Wait for every needed model. A wrong one ends the run here, before an engine could serve it."""
     models.fetched(name="Fetch the models", manifest=wanted.manifest(settings))
     written(name=f"Write {SCRUB}", path=SCRUB, text=render(SCRUB, models=settings.storage.models.path))
     written(name=f"Write {TIMER}", path=TIMER, text=render(TIMER, scrub=settings.models.scrub))

@@ -1,4 +1,4 @@
-"""Concern monitoring: figures of machine and engines, kept by the distribution's own programs, on loopback only."""
+"""Concern monitoring: metrics of machine and engines, kept by the distribution's own programs, on loopback only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OWN = "rig-metrics.timer"
 
 @concern("monitoring")
 def close(settings: Settings) -> None:
-    """Before the packages: they start their programs as soon as they are installed, and on every address."""
+    """Write the drop-ins before the packages: these start their programs at once, and on every address."""
     if settings.monitoring.enabled:
         texts = {
             wanted.drop_in(unit): render(wanted.drop_in(unit), **values)
@@ -33,7 +33,7 @@ def close(settings: Settings) -> None:
 
 @concern("monitoring")
 def deploy(settings: Settings) -> None:
-    """Every program of the monitoring runs as set; or none is there, when the owner says so."""
+    """Every monitoring program runs with its settings; or, with monitoring disabled, none is installed."""
     thermal.deploy(settings)
     if not settings.monitoring.enabled:
         monitoring.without_grafana(name="Remove Grafana", unit=grafana.UNIT, home=grafana.HOME)

@@ -1,4 +1,4 @@
-"""Before the first change: everything that can be known to fail later fails here, with what to do."""
+"""Preflight: every failure that can be foreseen happens here, before the first change, with its remedy."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from rig.settings import Settings, SettingsError, active
 from rig.settings.secrets import key_variable
 
 APT_WAIT = 600
-"""Seconds that a running apt is waited for before the deploy gives up."""
+"""Seconds to wait for a running apt before the deploy gives up."""
 
 
 def check(host: Host, config: Config) -> tuple[Settings, Machine]:
-    """The machine's settings, and what preflight saw of it. Raises DeployError with every reason not to go on."""
+    """The machine's settings, and preflight's facts. Raises DeployError with every reason not to go on."""
     settings = _settings(host)
     _read_ahead(host, settings)
     login = host.get_fact(LoginFact, _sudo=False)
@@ -38,7 +38,7 @@ def check(host: Host, config: Config) -> tuple[Settings, Machine]:
     config.SUDO = login.uid != 0
 
     found = _look(host, settings, sudo=config.SUDO)
-    # A dry run changes nothing, and may be made beside a deploy.
+    # A dry run changes nothing, and may run beside a deploy.
     if "--dry" not in sys.argv:
         lock.hold(host, sudo=config.SUDO, password=config.SUDO_PASSWORD)
     begin = time.monotonic()
@@ -55,7 +55,7 @@ def check(host: Host, config: Config) -> tuple[Settings, Machine]:
 
 
 def _read_ahead(host: Host, settings: Settings) -> None:
-    """Everything that is read before the first operation, in one round trip; with sudo as the inventory expects it."""
+    """Read everything needed before the first operation, in one round trip; with sudo as the inventory expects it."""
     sudo = bool(host.data.get("_sudo", False))
     users = tuple(settings.machine.users)
     keyrings = (containers.KEYRING, gpu.DRIVER_KEYRING, gpu.TOOLKIT_KEYRING)

@@ -1,4 +1,4 @@
-"""Concern secrets: one key for each consumer, made on the machine and never leaving it."""
+"""Concern secrets: one key for each consumer; made on the machine, it never leaves it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rig.settings.secrets import key_variable
 
 @concern("secrets")
 def deploy(settings: Settings) -> None:
-    """The store of keys, and each native engine's own copy of its key."""
+    """Write the key store, and each native engine's own copy of its key."""
     secrets.keys(
         name=f"Write {KEYS}",
         variables=[key_variable(consumer) for consumer in settings.consumers],

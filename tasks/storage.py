@@ -17,7 +17,7 @@ RIG = "/etc/rig"
 
 @concern("storage")
 def deploy(settings: Settings) -> None:
-    """Both directories, mounted where the settings name a disk; and Rig's own."""
+    """Both directories, mounted if the settings name a disk; and Rig's own."""
     files.directory(name=f"Create {RIG}", path=RIG, user="root", group="root", mode="755")
     for folder in (settings.storage.models, settings.storage.backup):
         if folder.mount is not None:

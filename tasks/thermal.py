@@ -1,4 +1,4 @@
-"""Concern monitoring, its part thermal: the watch over the graphics card's temperature."""
+"""Concern monitoring, its part thermal: the watch over the GPU's temperature."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rigd.thermal.config import PATH, dump
 
 
 def deploy(settings: Settings) -> None:
-    """The monitor with its settings, and what acts for it, as far as there is something to act upon."""
+    """Run the monitor with its settings, and the units that act for it when an action is configured."""
     names = wanted.units(settings)
     if names:
         texts = {wanted.unit_path(unit): own_file(wanted.unit_path(unit)) for unit in names}
@@ -21,7 +21,7 @@ def deploy(settings: Settings) -> None:
     thermal.settled(name="Enable the thermal monitor's units", wanted=list(names), linked=wanted.linked(settings))
     for unit in names:
         if unit == wanted.MONITOR:
-            # The program's link is made anew with each version of it.
+            # Each version of the program makes its link again.
             files = [PATH, wanted.unit_path(unit), f"{LINKS}/rig-thermal"]
             units.running(name="Run the thermal monitor", unit=unit, files=files)
         elif unit.endswith(".path"):

@@ -1,4 +1,4 @@
-"""The signing key of a vendor's apt repository: fetched once, and believed only by its fingerprint."""
+"""The signing key of a vendor's apt repository: fetched once, and trusted only by its fingerprint."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import urllib3
 from rig.apt import openpgp
 
 LIMIT = 1 << 20
-"""Bytes beyond which an answer is no key."""
+"""Size limit in bytes: a longer answer is not a key."""
 
 
 class KeyRefused(Exception):
-    """A key that could not be had, or is not the pinned one; its text says what to do."""
+    """A key that cannot be fetched, or is not the pinned one; the text has the remedy."""
 
 
 def is_pinned(text: str | None, fingerprints: Sequence[str]) -> bool:
-    """Whether a key ring holds pinned keys and no other: apt would trust each one in it."""
+    """Whether a key ring holds pinned keys and no others: apt would trust each key in it."""
     if text is None:
         return False
     try:
@@ -28,9 +28,9 @@ def is_pinned(text: str | None, fingerprints: Sequence[str]) -> bool:
 
 
 def fetch(url: str, fingerprints: Sequence[str], setting: str) -> str:
-    """The armoured key ring at ``url``. Raises KeyRefused when it cannot be had or holds any key that is not pinned.
+    """The armoured key ring at ``url``. Raises KeyRefused when it cannot be fetched or holds a key that is not pinned.
 
-    ``setting``: the mapping of the settings that pins it, such as containers.vendor.
+    ``setting``: the mapping of the settings with the pin, such as containers.vendor.
     """
     try:
         answer = requests.get(url, timeout=30, stream=True)
@@ -57,7 +57,7 @@ def fetch(url: str, fingerprints: Sequence[str], setting: str) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """What a person needs of an error that requests wraps several times over."""
+    """The useful part of an error that requests wraps several times over."""
     if isinstance(error, requests.HTTPError):
         return f"the server answers {error.response.status_code}"
     if isinstance(error, requests.Timeout):

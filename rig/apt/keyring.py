@@ -1,4 +1,4 @@
-"""The key ring of a vendor's repository as it is to stand on a machine, had before anything there is changed."""
+"""The key ring for a vendor's repository, obtained before anything on the machine changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rig.facts.machine import FileText
 
 
 def text(repository: Repository) -> str:
-    """The key ring that is there when it is the pinned one; else the vendor's. Raises DeployError."""
+    """The machine's key ring if it holds exactly the pinned keys; else the vendor's. Raises DeployError."""
     there = host.get_fact(FileText, path=repository.keyring)
     if there is not None and key.is_pinned(there, repository.fingerprints):
         return str(there) + "\n"

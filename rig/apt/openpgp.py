@@ -1,4 +1,4 @@
-"""Fingerprints of OpenPGP public keys, so that a repository's key is pinned without gnupg on either side."""
+"""Fingerprints of OpenPGP public keys, so that neither the operator nor the machine needs gnupg to pin a key."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ PUBLIC_KEY = 6
 
 
 class NotAKey(ValueError):
-    """The bytes hold no OpenPGP public key that we can read."""
+    """The bytes hold no OpenPGP public key in a supported format."""
 
 
 def fingerprints(data: bytes) -> tuple[str, ...]:
     """Fingerprints of all *primary* keys in an armoured or binary key ring, 40 upper-case hex digits each.
 
     apt trusts every primary key in a key ring, so a caller must compare the whole tuple, not look for one member.
-    Version 4 only (RFC 9580, section 5.5.4.2: SHA-1 over 0x99, a two-byte length and the packet's body), which is
-    what Docker and NVIDIA publish. Raises NotAKey otherwise.
+    Version 4 only (RFC 9580, section 5.5.4.2: SHA-1 over 0x99, a two-byte length and the packet's body), the version of
+    Docker's and NVIDIA's keys. Raises NotAKey otherwise.
     """
     found: list[str] = []
     for tag, body in _packets(_dearmour(data)):
@@ -38,7 +38,7 @@ def fingerprints(data: bytes) -> tuple[str, ...]:
 
 
 def _dearmour(data: bytes) -> bytes:
-    """The binary packets of an armoured block (RFC 9580, section 6); binary data comes back as it is."""
+    """The binary packets of an armoured block (RFC 9580, section 6); binary data is returned unchanged."""
     if not data.lstrip().startswith(b"-----BEGIN PGP"):
         return data
     blocks: list[bytes] = []
@@ -54,7 +54,7 @@ def _dearmour(data: bytes) -> bytes:
             lines = None
         elif lines is not None:
             lines.append(line)
-    # A reader that is less strict would find a key in a block that never ends, and trust it: refused, not skipped.
+    # Refused, not skipped: a less strict reader would find a key in an unterminated block, and trust it.
     if lines is not None:
         raise NotAKey("its armour does not end")
     return b"".join(blocks)

@@ -1,4 +1,4 @@
-"""apt's source entries on a machine, and which key ring ours may name beside them. Plain functions of texts.
+"""apt's source entries on a machine, and the key ring that ours may name beside them. Plain functions of texts.
 
 apt reads no package list at all where two entries name one repository with different options (apt 2.6.1 and 3.0.4): the
 same suite at the same address, whatever the scheme, a slash at its end, the components, the architectures and the type.
@@ -21,7 +21,7 @@ TRUST = (
     "date-max-future",
     "inrelease-path",
 )
-"""Further options in which two entries of a repository may not differ; ours have none of them."""
+"""Further options that must be equal in all entries of a repository; ours set none of them."""
 INLINE = "-----BEGIN PGP"
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}!?", re.IGNORECASE)
 _LINE = re.compile(r"\s*deb(?:-src)?\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)")
@@ -29,38 +29,38 @@ _OFF = ("no", "false", "without", "off", "disable", "0")
 
 
 class CannotShare(Exception):
-    """An entry of the owner's names the same repository in a way that ours cannot; the text says what to do."""
+    """An owner's entry names the same repository with options that conflict with ours; the text has the remedy."""
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of apt as ours names it, and the key that signs it."""
+    """An apt repository as our entry names it, and its signing key."""
 
     address: str
     suite: str
     file: str
     """Our file of sources."""
     keyring: str
-    """Our key ring, which is written where no entry of the owner's brings another."""
+    """Our key ring, written unless an owner's entry brings its own."""
     key: str
     """Web address of the key."""
     fingerprints: Sequence[str]
     setting: str
-    """Where the settings pin them: the mapping that holds `repository` and `key_fingerprints`."""
+    """The mapping of the settings that pins them, with `repository` and `key_fingerprints`."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One repository in one entry of the machine's."""
+    """One repository in one of the machine's entries."""
 
     file: str
     line: int
     address: str
     suite: str
     signed_by: str = ""
-    """As the file has it, with its line breaks; empty where any key that the machine trusts may sign."""
+    """The value in the file, with its line breaks; empty if any key that the machine trusts may sign."""
     options: tuple[str, ...] = ()
-    """Those of TRUST that it sets."""
+    """The options of TRUST that it sets."""
 
     @property
     def place(self) -> str:
@@ -69,13 +69,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Sources:
-    """Files of source entries that name a server of ours, and the key rings that these name."""
+    """Source files that name a server of ours, and the key rings in them."""
 
     files: Mapping[str, str]
     rings: Mapping[str, bytes]
 
     def entries(self) -> list[Entry]:
-        """Every repository of every entry that is in force."""
+        """Every repository of every enabled entry."""
         return [entry for file, text in sorted(self.files.items()) for entry in entries(file, text)]
 
 
@@ -83,14 +83,14 @@ NONE = Sources({}, {})
 
 
 def entries(file: str, text: str) -> list[Entry]:
-    """The entries of a file, by its name in apt's one-line form or in deb822."""
+    """The entries of a file, in apt's one-line format or in deb822 by the file's name."""
     return list(_stanzas(file, text) if file.endswith(".sources") else _lines(file, text))
 
 
 def signer(repository: Repository, there: Sources) -> str:
-    """What our entry writes behind Signed-By. Raises CannotShare.
+    """The Signed-By value of our entry. Raises CannotShare.
 
-    The value of the owner's entries for this repository, where all keys that it allows are pinned; else our own ring.
+    The value in the owner's entries for this repository, if all keys that it allows are pinned; else our own key ring.
     """
     others = [
         entry
@@ -135,13 +135,13 @@ def _sentence(repository: Repository, entry: Entry, how: str) -> str:
 
 
 def _keys(value: tuple[str, ...], entry: Entry, repository: Repository, rings: Mapping[str, bytes]) -> list[str]:
-    """Fingerprints of every key that a value of Signed-By allows. Raises CannotShare."""
+    """Fingerprints of every key that a Signed-By value allows. Raises CannotShare."""
     found: list[str] = []
     for word in (entry.signed_by,) if INLINE in entry.signed_by else value:
         if _FINGERPRINT.fullmatch(word):
             found.append(word.rstrip("!").upper())
             continue
-        # deb822 writes an empty line of the armour as a full stop.
+        # deb822 has a full stop for an empty line of the armour.
         inline = "\n".join("" if line.strip() == "." else line.strip() for line in word.splitlines()).encode()
         data = inline if INLINE in word else rings.get(word)
         if data is None:
@@ -156,19 +156,19 @@ def _keys(value: tuple[str, ...], entry: Entry, repository: Repository, rings: M
 
 
 def _normal(signed_by: str) -> tuple[str, ...]:
-    """As apt compares it: words in any order; a key in the entry itself by its lines."""
+    """The form that apt compares: words in any order; an inline key by its lines."""
     if INLINE in signed_by:
         return tuple(line.strip() for line in signed_by.splitlines() if line.strip())
     return tuple(sorted(filter(None, re.split(r"[,\s]+", signed_by))))
 
 
 def _key(address: str) -> str:
-    """What apt tells repositories apart by."""
+    """apt's identity of a repository."""
     return _substituted(address).partition("://")[2].rstrip("/")
 
 
 def _substituted(text: str) -> str:
-    # Rig is for this architecture only.
+    # Rig supports this architecture only.
     return text.replace("$(ARCH)", "amd64")
 
 
@@ -180,7 +180,7 @@ def _lines(file: str, text: str) -> Iterator[Entry]:
         options: dict[str, str] = {}
         for word in (found[1] or "").split():
             name, _, value = word.partition("=")
-            # apt adds with += to what an option has; names count as they are written.
+            # += adds to an option; names are compared literally.
             options[name.rstrip("+-")] = value
         set_ = tuple(name for name in TRUST if name in options)
         address, suite = (word.strip('"') for word in (found[2], found[3]))

@@ -1,8 +1,8 @@
 """What fits and how fast it can be: arithmetic on sizes and speeds, without settings, machines or networks.
 
 Units are bytes, seconds, tokens, bytes a second and floating-point operations a second throughout; nothing here rounds
-for people except `rig.capacity.units`. Reading the headers of model files is left out of this list, as few commands
-need it: `rig.capacity.header` for GGUF files, `rig.capacity.checkpoint` for checkpoints.
+for people except `rig.capacity.units`. Few commands read the headers of model files, so their readers are apart:
+`rig.capacity.header` for GGUF files, `rig.capacity.checkpoint` for checkpoints.
 """
 
 from rig.capacity.fit import largest_at_once, sets_that_fit

@@ -1,4 +1,4 @@
-"""The real numbers of a checkpoint as Hugging Face keeps them: a folder with config.json and *.safetensors files."""
+"""The real numbers of a Hugging Face checkpoint: a folder with config.json and *.safetensors files."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from rig.capacity.model import Architecture, Cached, Experts, Model, NotAModel, 
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 LONGEST_HEADER = 100_000_000
-"""Bytes; the format's own limit (safetensors, MAX_HEADER_SIZE)."""
+"""Bytes; the limit of the format (safetensors, MAX_HEADER_SIZE)."""
 BLOCK = re.compile(r"\blayers\.(\d+)\.")
 SIGHT = re.compile(r"\b(visual|vision\w*|multi_modal_projector|audio\w*)\.")
-"""Parts of a model that sees or hears: they take memory, and no time for a token of text."""
+"""Vision and audio parts: they take memory, and no time for a token of text."""
 GUESSING = re.compile(r"\b(mtp|nextn)\b")
-"""Parts that guess further tokens, where they are not layers behind the last: engines do not use them by themselves."""
+"""Parts that predict further tokens, unless they are layers behind the last: engines do not use them by default."""
 EXPERTS = re.compile(r"\bexperts\.|\bblock_sparse_moe\.(input|output)_linear\.")
-"""The experts of a mixture, the second as Granite names them; those that each token uses are called shared."""
+"""The experts of a mixture, the second in Granite's naming; experts for every token are called shared."""
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
 PACKED = (".qweight", ".weight_packed", "_blocks")
-"""Endings of tensors that hold several quantized numbers in each of their integers."""
+"""Suffixes of tensors with several quantized numbers in each integer."""
 SCALES = re.compile(
     r"_scale(_inv|_2|s)?$|\.(scales|qzeros|g_idx|SCB|weight_format)$|_(zero_point|shape|global_scale)$"
     r"|\.weight\.(absmax|nested_absmax|quant_map|nested_quant_map|quant_state\..*)$"
 )
-"""Endings of tensors that tell how others are quantized, and are no parameters: GPTQ, AWQ, compressed-tensors, FP8,
-ModelOpt's NVFP4 (weight_scale_2), MXFP4 (blocks and scales) and bitsandbytes (quant_state, absmax, SCB)."""
+"""Suffixes of tensors that describe the quantization of others, and are no parameters: GPTQ, AWQ, compressed-tensors,
+FP8, ModelOpt's NVFP4 (weight_scale_2), MXFP4 (blocks and scales) and bitsandbytes (quant_state, absmax, SCB)."""
 MOST_LAYERS = 1000
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 EXPERTS_CHOSEN = ("num_experts_per_tok", "experts_per_token", "num_experts_per_token", "moe_topk", "moe_top_k")
@@ -38,7 +38,7 @@ EXPERTS_CHOSEN = ("num_experts_per_tok", "experts_per_token", "num_experts_per_t
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor: numbers as stored, of which a packed one holds several parameters each, and bytes."""
+    """One tensor: its stored numbers (a packed one holds several parameters each) and its bytes."""
 
     dtype: str
     numbers: int
@@ -46,7 +46,7 @@ class Tensor:
 
 
 def tensors(header: bytes, data: int) -> dict[str, Tensor]:
-    """The tensors of one file, by name; `header`: its JSON; `data`: bytes that follow it in the file.
+    """The tensors of one file, by name; `header`: its JSON; `data`: bytes after it in the file.
 
     Source: the format's description. A file is 8 bytes with the header's length as a little-endian number, the header,
     and the data, where each tensor has the bytes between its two data_offsets. Raises ValueError, KeyError, TypeError,
@@ -66,7 +66,7 @@ def tensors(header: bytes, data: int) -> dict[str, Tensor]:
 def model(config: Mapping[str, Any], found: Mapping[str, Tensor]) -> Model:
     """A model from its config.json and all of its tensors. Raises KeyError, ValueError, TypeError.
 
-    A model that sees keeps the figures of its language model under text_config.
+    A model with vision has its language model's figures under text_config.
     """
     text = {**config, **(config.get("text_config") or {})}
     hidden, layers = _number(text, "hidden_size"), _number(text, "num_hidden_layers")
@@ -82,7 +82,7 @@ def model(config: Mapping[str, Any], found: Mapping[str, Tensor]) -> Model:
     if len(tables) != 1:
         raise ValueError(f"{len(tables)} tensors end with {EMBEDDING}")
     embedding = tables[0]
-    # Not tie_word_embeddings: what is not written there has another meaning in each family.
+    # Not tie_word_embeddings: its default differs between families.
     tied = not any(name.endswith(HEAD) for name in found if name not in blocks and name not in idle)
     bits = _bits(config.get("quantization_config"))
     numbers = {name: _parameters(name, tensor, bits) for name, tensor in found.items()}
@@ -98,7 +98,7 @@ def model(config: Mapping[str, Any], found: Mapping[str, Tensor]) -> Model:
         parameters=sum(count for name, count in numbers.items() if name not in idle and not SIGHT.search(name)),
         experts=experts,
     )
-    # What lies outside the blocks and is read for no token counts as looked up, as a table is.
+    # Parts outside the blocks that no token reads count as looked up, like a table.
     beside = sum(
         tensor.size for name, tensor in found.items() if name not in blocks and (name in idle or SIGHT.search(name))
     )
@@ -112,7 +112,7 @@ def model(config: Mapping[str, Any], found: Mapping[str, Tensor]) -> Model:
 
 
 def _cached(text: Mapping[str, Any], layers: int, hidden: int) -> Cached:
-    """What attention keeps, summed up over all layers."""
+    """Numbers that attention keeps, summed over all layers."""
     attention, windowed = _kinds(text, layers)
     if text.get("kv_lora_rank"):
         return Cached(full=sum(attention) * (_number(text, "kv_lora_rank") + _number(text, "qk_rope_head_dim")))
@@ -129,7 +129,7 @@ def _cached(text: Mapping[str, Any], layers: int, hidden: int) -> Cached:
 
 
 def _kinds(text: Mapping[str, Any], layers: int) -> tuple[list[bool], list[bool]]:
-    """For each layer, whether it has attention, and whether that looks back over a window only."""
+    """For each layer, whether it has attention, and whether that attention has a window."""
     window = text.get("sliding_window")
     has_window = isinstance(window, int) and window > 0 and text.get("use_sliding_window") is not False
     kinds = text.get("layer_types") or text.get("layers_block_type")
@@ -153,7 +153,7 @@ def _kinds(text: Mapping[str, Any], layers: int) -> tuple[list[bool], list[bool]
 
 
 def _kv_heads(text: Mapping[str, Any], layers: int, heads: int) -> list[int]:
-    """Heads of keys and values of each layer: one number, a list, or as many as there are heads."""
+    """Heads of keys and values of each layer, given as one number, as a list, or by the number of heads."""
     found = text.get("num_key_value_heads", text.get("num_kv_heads"))
     if isinstance(found, list):
         if len(found) != layers or not all(type(number) is int and number >= 0 for number in found):
@@ -163,7 +163,7 @@ def _kv_heads(text: Mapping[str, Any], layers: int, heads: int) -> list[int]:
 
 
 def _state(text: Mapping[str, Any]) -> int:
-    """Numbers that a layer of Mamba 2 keeps of a sequence; 0 for other kinds, of which nothing is known here."""
+    """Numbers that a Mamba 2 layer keeps of a sequence; 0 for other kinds, whose state is unknown here."""
     names = ("mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_d_conv", "mamba_n_groups")
     if not all(isinstance(text.get(name), int) for name in names):
         return 0
@@ -172,7 +172,7 @@ def _state(text: Mapping[str, Any]) -> int:
 
 
 def _experts(text: Mapping[str, Any], parameters: int) -> Experts:
-    """The mixture of experts, by any of the names that families have for its two numbers."""
+    """The mixture of experts; families have different names for its two numbers."""
     count = next((text[key] for key in EXPERT_COUNTS if text.get(key)), None)
     active = next((text[key] for key in EXPERTS_CHOSEN if text.get(key)), None)
     total = _whole("the number of experts", count)
@@ -180,7 +180,7 @@ def _experts(text: Mapping[str, Any], parameters: int) -> Experts:
 
 
 def read_checkpoint(folder: Path) -> Model:
-    """What the headers of a folder say; no weights are read.
+    """The model in a folder, from the headers of its files; no weights are read.
 
     Raises NotAModel, and OSError when a file cannot be read.
     """
@@ -199,7 +199,7 @@ def read_checkpoint(folder: Path) -> Model:
 
 
 def _weight_files(folder: Path) -> list[str]:
-    """The files that make up the model: those of the index, beside which the same weights may lie in another layout."""
+    """The files of the model: those in the index, as the folder may hold the same weights in another layout, too."""
     if (folder / INDEX).is_file():
         named = {str(name) for name in _object(folder / INDEX)["weight_map"].values()}
         if strange := sorted(name for name in named if "/" in name or not name.endswith(".safetensors")):
@@ -234,7 +234,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _parameters(name: str, tensor: Tensor, bits: int) -> int:
-    """Numbers that a tensor stands for. Bytes of no meaning by themselves (U8) hold two numbers of 4 bits each."""
+    """Numbers that a tensor stands for. Bytes without a type of their own (U8) hold two numbers of 4 bits each."""
     if SCALES.search(name):
         return 0
     packed = name.endswith(PACKED) or (tensor.dtype == "U8" and name.endswith((".weight", "_proj")))
@@ -242,7 +242,7 @@ def _parameters(name: str, tensor: Tensor, bits: int) -> int:
 
 
 def _bits(quantization: object) -> int:
-    """Bits of a packed number: GPTQ and AWQ say it once, compressed-tensors for each group; 4 where nobody does."""
+    """Bits of a packed number: one value for GPTQ and AWQ, one for each group in compressed-tensors; 4 without any."""
     if not isinstance(quantization, Mapping):
         return 4
     groups = quantization.get("config_groups")

@@ -1,4 +1,4 @@
-"""Which sets of engines fit beside each other."""
+"""Sets of engines that fit beside each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 
 def largest_at_once(demands: Mapping[str, int], groups: Iterable[Collection[str]]) -> list[str]:
-    """The names that take most when they run together: of each group, of which one runs at a time, the largest."""
+    """The names that take most when they run together: the largest of each group, as one of a group runs at a time."""
     smaller = {name for group in groups for name in group if name != max(group, key=lambda other: demands[other])}
     return [name for name in demands if name not in smaller]
 
@@ -19,9 +19,9 @@ def sets_that_fit(
 ) -> list[tuple[str, ...]]:
     """The largest sets of names that fit together: adding any other name would exceed one of the rooms.
 
-    `demands`: bytes of each kind of memory, RAM and graphics card say, that a name takes; `room`: what there is of each
-    kind, in the same order; `groups`: names of which one runs at a time, so that no set has two of them; `most`: how
-    many sets are searched for; without it, all. The number of sets doubles with each name.
+    `demands`: bytes of each kind of memory that a name takes, such as RAM and GPU memory; `room`: the bytes of each
+    kind, in the same order; `groups`: names of which one runs at a time, so that no set has two of them; `most`: the
+    number of sets to search for; without it, all. The number of sets doubles with each name.
     """
     search = _Search(demands, room, groups, most)
     search.go_on(0, (), tuple(room), ())
@@ -30,11 +30,11 @@ def sets_that_fit(
 
 
 LONGEST_SEARCH = 20_000
-"""Decisions after which a search for some sets ends with those that it has: about a second."""
+"""Decisions after which a limited search ends with the sets found so far: about a second."""
 
 
 class _Search:
-    """Decides for one name after the other whether it is in the set, and leaves out no name without need."""
+    """Decides for one name after the other whether it is in the set, and never leaves out a name that would fit."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class _Search:
         self.steps = 0
 
     def go_on(self, at: int, chosen: tuple[str, ...], left: tuple[int, ...], missed: tuple[str, ...]) -> None:
-        """Decide for the names from number `at` on; `left` of each room is left by the chosen ones."""
+        """Decide for the names from number `at` on; `left`: the rest of each room beside the chosen names."""
         self.steps += 1
         if self.most is not None and (len(self.found) >= self.most or self.steps > LONGEST_SEARCH):
             return
@@ -61,7 +61,7 @@ class _Search:
             return
         later = [name for name in self.names[at:] if self.addable(name, chosen, left)]
         smallest = tuple(left[kind] - sum(self.demands[name][kind] for name in later) for kind in range(len(left)))
-        # Whatever is still chosen, one that was left out would fit: no set below here is as large as it can be.
+        # A name that was left out would fit whatever else is chosen: no set below here is maximal.
         rivals = {other for group in self.groups for other in group}
         if any(_fits(self.demands[name], smallest) and name not in rivals for name in missed):
             return
@@ -72,11 +72,11 @@ class _Search:
             self.go_on(at + 1, (*chosen, name), rest, missed)
             self.go_on(at + 1, chosen, left, (*missed, name))
         else:
-            # What does not fit now does not fit later either.
+            # A name that does not fit now does not fit later either.
             self.go_on(at + 1, chosen, left, missed)
 
     def addable(self, name: str, chosen: tuple[str, ...], left: tuple[int, ...]) -> bool:
-        """Whether a name fits beside the chosen ones, and is an alternative to none of them."""
+        """Whether a name fits beside the chosen ones, and is not an alternative to any of them."""
         alone = not any(name in group and not group.isdisjoint(chosen) for group in self.groups)
         return alone and _fits(self.demands[name], left)
 

@@ -13,20 +13,20 @@ from rigd.models.gguf import BadHeader, Header, Value
 INPUT, OUTPUT = "token_embd.weight", "output.weight"
 BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 EXPERTS = re.compile(r"ffn_(gate|up|down|gate_up)_(ch)?exps\.")
-"""Tensors that hold the experts of a layer, all of them in one; not the shared ones (_shexp)."""
+"""Tensors that hold all experts of a layer in one; not the shared experts (_shexp)."""
 MOST_LAYERS = 1000
 PERIODS = {"gemma2": 2, "gpt-oss": 2, "cohere2": 4, "exaone4": 4, "olmo2": 4, "gemma3n": 5, "gemma3": 6}
-"""Of so many layers the last keeps all tokens and the others a window, where the file itself does not say.
+"""Layers in a period: the last keeps all tokens and the others a window. Only where the file does not say it.
 
-Source: set_swa_pattern of each family in llama.cpp. Others keep all tokens everywhere, whatever window they were
-trained with: phi3 and llama (Mistral) have none there.
+Source: set_swa_pattern of each family in llama.cpp. Other families keep all tokens everywhere, even if they were
+trained with a window: phi3 and llama (Mistral) have none there.
 """
 
 
 def read_header(path: Path) -> Model:
-    """What the header of a GGUF file says; sizes are those of the tensors, as they lie in memory.
+    """The model in a GGUF file, from its header; sizes are the tensors' sizes in memory.
 
-    Of a model in several parts, `path` is the first. Raises NotAModel, and OSError when a file cannot be read.
+    For a model in several parts, `path` is the first. Raises NotAModel, and OSError when a file cannot be read.
     """
     try:
         return model(gguf.read(path))
@@ -44,7 +44,7 @@ def model(header: Header) -> Model:
     keys = _Keys(header.values)
     tensors = header.tensors
     hidden = keys.number("embedding_length")
-    # Layers that guess further tokens come last: they take memory, and llama-server passes them by.
+    # Layers that predict further tokens come last: they take memory, and llama-server skips them.
     layers = keys.number("block_count") - keys.number("nextn_predict_layers", 0, least=0)
     if not 0 < layers <= MOST_LAYERS:
         raise ValueError(f"it has {layers} layers")
@@ -84,7 +84,7 @@ def _without_attention(inside: Mapping[str, tuple[int, str]]) -> set[int]:
 
 
 def _cached(keys: _Keys, layers: int, hidden: int, stateful: set[int]) -> Cached:
-    """What each layer keeps, summed up."""
+    """Numbers that all layers keep."""
     window = keys.number("attention.sliding_window", 0, least=0)
     local = _local(keys, layers) if window else [False] * layers
     heads = keys.heads(layers)
@@ -104,7 +104,7 @@ def _cached(keys: _Keys, layers: int, hidden: int, stateful: set[int]) -> Cached
 
 
 def _kept(keys: _Keys, hidden: int, which: str) -> int:
-    """Numbers that a head keeps of a token; unless the file says, heads share the state evenly, as in llama.cpp."""
+    """Numbers that a head keeps of a token; without a key for it, heads share the state evenly, as in llama.cpp."""
     even = hidden // keys.number("attention.head_count")
     key, value = (keys.number(f"attention.{kind}_length", even) for kind in ("key", "value"))
     if which:
@@ -113,7 +113,7 @@ def _kept(keys: _Keys, hidden: int, which: str) -> int:
 
 
 def _local(keys: _Keys, layers: int) -> list[bool]:
-    """For each layer, whether it keeps a window only."""
+    """For each layer, whether it keeps only a window."""
     said = keys.value("attention.sliding_window_pattern")
     if isinstance(said, list):
         return [bool(said[layer % len(said)]) if said else False for layer in range(layers)]
@@ -129,7 +129,7 @@ def _state(keys: _Keys) -> int:
 
 
 class _Keys:
-    """The keys of a model's family."""
+    """The header's keys for the model's family."""
 
     def __init__(self, values: Mapping[str, Value]) -> None:
         self._values = values
@@ -142,7 +142,7 @@ class _Keys:
         return self._values.get(f"{self.family}.{key}")
 
     def number(self, key: str, default: int | None = None, least: int = 1) -> int:
-        """A whole number; of a list the largest. Raises KeyError, ValueError when there is none."""
+        """A whole number; the largest of a list. Raises KeyError, ValueError when there is none."""
         name = f"{self.family}.{key}"
         found = self._values.get(name, default)
         if found is None:

@@ -1,4 +1,4 @@
-"""A model as numbers: how it is built, and how its weights divide into parts that are read differently."""
+"""A model in numbers: its architecture, and its weights divided into parts that are read differently."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """Numbers that attention keeps of what it has read, over all layers together.
+    """Numbers that attention keeps of the text so far, over all layers together.
 
-    ``full``: of each token; ``local``: of each token in the layers that look back over ``window`` tokens only;
-    ``state``: of each sequence, however long it is, in layers without attention, 32 bits each.
+    ``full``: for each token; ``local``: for each token in the layers that look back over ``window`` tokens only;
+    ``state``: for each sequence of any length, in layers without attention, 32 bits each.
     """
 
     full: int
@@ -21,24 +21,24 @@ class Cached:
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """The experts of a mixture: so many in a layer, of which a token chooses `active`; numbers in all of all layers."""
+    """The experts of a mixture: the count in a layer, the `active` ones for a token, and the numbers in all of them."""
 
     count: int
     active: int
     parameters: int
 
     def unread(self, of_all: int) -> int:
-        """The part that a token does not read, of an amount that all experts have together."""
+        """The part that a token does not read, of an amount that all experts share."""
         return of_all * (self.count - self.active) // self.count
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How a transformer is built.
+    """The architecture of a transformer.
 
-    ``layers``: repeated blocks; ``cached``: what its attention keeps; ``hidden``: numbers in one token's state;
-    ``vocabulary``: tokens it knows; ``tied``: one table serves as input embedding and as output head; ``parameters``:
-    numbers in all; ``experts``: None where each token uses all of them.
+    ``layers``: repeated blocks; ``cached``: the numbers that its attention keeps; ``hidden``: numbers in one token's
+    state; ``vocabulary``: tokens it knows; ``tied``: one table is both input embedding and output head; ``parameters``:
+    numbers in all; ``experts``: None if each token uses all of them.
     """
 
     layers: int
@@ -51,18 +51,18 @@ class Architecture:
 
     @property
     def active_parameters(self) -> int:
-        """Numbers that a token uses: all but the experts that it does not choose."""
+        """Numbers that a token uses: all except the experts that it does not choose."""
         return self.parameters - (0 if self.experts is None else self.experts.unread(self.experts.parameters))
 
     @property
     def computed(self) -> int:
-        """Numbers that a token of a prompt is multiplied with: neither the table of which it looks a row up, nor the
+        """Numbers that multiply a token of a prompt: neither the embedding table, where one row is looked up, nor the
         head, which only the last token of a prompt needs."""
         return self.active_parameters - self.vocabulary * self.hidden * (1 if self.tied else 2)
 
 
 def cached(layers: int, kv_heads: int, head_dim: int) -> Cached:
-    """What attention keeps where all layers are alike: keys and values of every head."""
+    """Numbers that attention keeps if all layers are alike: keys and values of every head."""
     return Cached(full=2 * layers * kv_heads * head_dim)
 
 
@@ -70,9 +70,9 @@ def cached(layers: int, kv_heads: int, head_dim: int) -> Cached:
 class Weights:
     """Bytes of a model's weights.
 
-    ``total``: all of them; ``layers``: the repeated blocks together; ``looked_up``: the input embedding, of which one
-    row is read for a token, so that it takes memory and no time; ``idle``: the part of the blocks that a token does not
-    read, such as the experts that it does not choose.
+    ``total``: all of them; ``layers``: the repeated blocks together; ``looked_up``: the input embedding: one row is
+    read for a token, so that it takes memory and no time; ``idle``: the part of the blocks that a token does not read,
+    such as the experts that it does not choose.
     """
 
     total: int
@@ -82,7 +82,7 @@ class Weights:
 
     @property
     def read_per_token(self) -> int:
-        """Bytes read for each token: everything but the table that is looked up and the experts that are not chosen.
+        """Bytes read for each token: all except the embedding table and the experts that the token does not choose.
 
         Source: Llama 3.1 8B FP8 is 9.08 GB, its embedding 128,256 x 4,096 x 2 bytes = 1.05 GB; 8.03 GB are read. Of
         gpt-oss-20b's 12.1 GB 2.6 are, with 4 of 32 experts.
@@ -91,13 +91,13 @@ class Weights:
 
     @property
     def head(self) -> int:
-        """Bytes outside the blocks that are read for each token: the output head, and the norms beside it."""
+        """Bytes outside the blocks that every token reads: the output head, and the norms beside it."""
         return self.total - self.layers - self.looked_up
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is known of a model; ``architecture`` is None where nothing but the size of its file is known."""
+    """A model's figures; ``architecture`` is None if only the size of its file is known."""
 
     architecture: Architecture | None
     weights: Weights
@@ -106,26 +106,25 @@ class Model:
     def in_8_bits(self) -> bool:
         """Whether its weights have so few bits that an engine may compute with numbers of 8 bits.
 
-        Source: vLLM's FP8 kernels, and llama.cpp's, which multiply any quantized weights as 8-bit integers. Half way
-        between 8 and 16 bits a number decides, as some tensors of a quantized model stay finer.
+        Source: vLLM's FP8 kernels, and llama.cpp's, which multiply any quantized weights as 8-bit integers. The limit
+        is half way between 8 and 16 bits a number, as some tensors of a quantized model stay finer.
         """
         return self.architecture is not None and self.weights.total * 8 <= 12 * self.architecture.parameters
 
 
 class NotAModel(Exception):
-    """What was given is no language model; the text says what is wrong and what to give instead."""
+    """The path holds no language model; the text has the reason and the remedy."""
 
 
 def estimated_weights(
     size: int, architecture: Architecture, table_bits: float | None = None, expert_bits: float | None = None
 ) -> Weights:
-    """Weights of `size` bytes, before their header can be read.
+    """Weights of `size` bytes, an estimate before their header can be read.
 
-    An embedding table has vocabulary x hidden numbers, of ``table_bits`` each, and the experts have numbers of
-    ``expert_bits``. Without these, numbers are taken to have as many bits as the rest has on average, which is an
-    assumption: quantizations keep some tensors finer, which moves a few percent between the parts and leaves the total.
-    8-bit checkpoints leave both tables at 16 bits (Llama 3.1 8B FP8: 9.08 GB); gpt-oss has experts of 4.25 bits, and
-    all else at 8.5.
+    An embedding table has vocabulary x hidden numbers of ``table_bits`` each, and the experts have numbers of
+    ``expert_bits``. Without these, all numbers are assumed to have the average number of bits. In fact quantizations
+    keep some tensors finer, which moves a few percent between the parts and leaves the total. 8-bit checkpoints leave
+    both tables at 16 bits (Llama 3.1 8B FP8: 9.08 GB); gpt-oss has experts of 4.25 bits, and everything else at 8.5.
     """
     numbers = architecture.vocabulary * architecture.hidden
     tables = numbers * (1 if architecture.tied else 2)
@@ -145,5 +144,5 @@ def estimated_weights(
 
 
 def unknown_weights(size: int) -> Weights:
-    """Weights of a file of `size` bytes of which nothing else is known: all of it counts as read for each token."""
+    """Weights of a file of `size` bytes without other data: all of it counts as read for each token."""
     return Weights(total=size, layers=size, looked_up=0)

@@ -1,4 +1,4 @@
-"""Which part of a model lies on the graphics card and which in RAM, when some of its layers are on the card."""
+"""The division of a model between GPU and RAM when some of its layers are on the GPU."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def blocks_on_card(layers: int, gpu_layers: int) -> int:
 
 
 def split(weights: Weights, demand: Demand, layers: int, gpu_layers: int) -> tuple[Share, Share]:
-    """The shares of the graphics card and of RAM with `gpu_layers` of `layers` on the card, llama.cpp's --n-gpu-layers.
+    """The shares of GPU and RAM with `gpu_layers` of `layers` on the GPU, llama.cpp's --n-gpu-layers.
 
     A block takes its weights and its KV cache along. The output head is the first layer on the card
-    (`blocks_on_card`); the input embedding stays in RAM, where a row of it is looked up. Each side computes in buffers
-    of its own; the card needs none while it has no layer. What is kept of earlier prompts lies in RAM. Raises
-    ValueError for a number of layers that the model does not have.
+    (`blocks_on_card`); the input embedding stays in RAM, where one row is looked up. Each side has its own compute
+    buffers; the card needs none without layers. The cache of earlier prompts is in RAM. Raises ValueError for more
+    layers than the model has.
     """
     if not 0 <= gpu_layers <= layers:
         raise ValueError(f"{gpu_layers} of {layers} layers cannot be on the card")
@@ -57,11 +57,11 @@ def split(weights: Weights, demand: Demand, layers: int, gpu_layers: int) -> tup
 
 
 def all_in_ram(weights: Weights, demand: Demand) -> Share:
-    """The share of RAM when nothing is on the card: all of it. Needs no architecture."""
+    """RAM's share with nothing on the card: all of it. Needs no architecture."""
     return Share(demand, weights.read_per_token, 1)
 
 
 def largest_split(weights: Weights, demand: Demand, layers: int, gpu_memory: int) -> int:
-    """The most layers whose share of the card fits into `gpu_memory` bytes; 0 always does."""
+    """The largest number of layers whose share of the card fits into `gpu_memory` bytes; 0 always does."""
     fitting = (n for n in range(layers, 0, -1) if split(weights, demand, layers, n)[0].memory.known <= gpu_memory)
     return next(fitting, 0)

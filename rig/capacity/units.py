@@ -1,4 +1,4 @@
-"""Bytes as people write and read them: settings count in powers of 1024, makers of memory in powers of 1000."""
+"""Sizes in bytes, written and read by people: settings use powers of 1024, makers of memory powers of 1000."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GB = 10**9
 TERA = 10**12
 
 UNITS = {"K": KIB, "M": MIB, "G": GIB, "T": TIB}
-"""Letters of a size in the settings, and the bytes each stands for."""
+"""Letters of sizes in the settings, and their bytes."""
 
 
 def size_bytes(size: str) -> int:
@@ -19,9 +19,9 @@ def size_bytes(size: str) -> int:
 
 
 def size_text(count: int) -> str:
-    """The size that is exactly so many bytes, in the largest unit that needs no fraction.
+    """The size that is exactly `count` bytes, in the largest unit without a fraction.
 
-    Raises ValueError when it is no positive multiple of 1024, which is all that a size can say.
+    Raises ValueError unless it is a positive multiple of 1024: a size can express nothing else.
     """
     for letter in ("T", "G", "M", "K"):
         if count > 0 and count % UNITS[letter] == 0:
@@ -30,11 +30,11 @@ def size_text(count: int) -> str:
 
 
 def size_at_least(count: int) -> str:
-    """The nearest size of so many bytes or more: whole G from 1 GiB on, whole M below."""
+    """The nearest size of `count` bytes or more: whole G from 1 GiB on, whole M below."""
     letter = "G" if count >= GIB else "M"
     return f"{max(1, -(-count // UNITS[letter]))}{letter}"
 
 
 def in_words(count: int) -> str:
-    """Bytes as a person reads them: GiB, or MiB below a tenth of one, with one decimal."""
+    """Bytes for people: GiB, or MiB below a tenth of one, with one decimal."""
     return f"{count / GIB:,.1f} GiB" if abs(count) >= GIB // 10 or count == 0 else f"{count / MIB:,.1f} MiB"

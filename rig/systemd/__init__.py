@@ -1,1 +1,1 @@
-"""systemd: when a unit needs a restart, and how its mount units are called."""
+"""systemd: when a unit needs a restart, and the names of mount units."""

@@ -14,7 +14,7 @@ def unit_name(path: str) -> str:
 
 
 def device(source: str) -> str:
-    """Device node of ``UUID=...`` or ``LABEL=...``, by which systemd waits for the disk to appear."""
+    """Device node of ``UUID=...`` or ``LABEL=...``; systemd waits for it until the disk appears."""
     kind, _, value = source.partition("=")
     return f"/dev/disk/by-{kind.lower()}/{value}"
 
@@ -23,7 +23,7 @@ def _escape(path: str) -> str:
     return "".join(
         "-"
         if character == "/"
-        # A dot is escaped at the very beginning only, where it would make a hidden file of the unit.
+        # Only a leading dot is escaped: it would make the unit a hidden file.
         else character
         if character in _PLAIN and not (character == "." and at == 0)
         else f"\\x{ord(character):02x}"

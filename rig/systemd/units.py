@@ -1,4 +1,4 @@
-"""What a systemd unit needs to be as it should, decided from its state alone."""
+"""The steps that a systemd unit needs, decided from its state alone."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class UnitLike(Protocol):
 
 
 def steps(unit: UnitLike) -> list[Step]:
-    """What to do, in order, for a unit that must be enabled, running, and younger than the files it reads.
+    """The steps, in order, for a unit that must be enabled, running, and younger than the files it reads.
 
-    Comparing times instead of remembering what this run changed: a run that dies between the change and the restart
+    Times are compared, and this run's changes are not remembered: a run that dies between a change and the restart
     loses nothing.
     """
     wanted: list[Step] = []
-    # A file that was deleted and written again is one that systemd does not look for by itself.
+    # systemd does not look by itself for a file that was deleted and written again.
     if unit.reload_needed or unit.load == "not-found":
         wanted.append("daemon-reload")
-    # What is enabled at run time only does not start at the next boot.
+    # A unit that is enabled at run time only does not start at the next boot.
     if unit.enabled not in ("enabled", "static", "alias", "generated", "indirect"):
         wanted.append("enable")
     if unit.active not in ("active", "reloading", "activating"):
@@ -46,7 +46,7 @@ def steps(unit: UnitLike) -> list[Step]:
 
 
 def refusal(name: str, unit: UnitLike) -> str | None:
-    """Why a unit cannot be run, with what to do; None when it can."""
+    """Why a unit cannot run, with the remedy; None when it can."""
     if unit.load == "masked" or unit.enabled in ("masked", "masked-runtime"):
         runtime = "--runtime " if unit.enabled == "masked-runtime" else ""
         return f"{name} is masked, so that nothing starts it; to let Rig run it: sudo systemctl unmask {runtime}{name}"
@@ -56,7 +56,7 @@ def refusal(name: str, unit: UnitLike) -> str | None:
 
 
 def command_line(words: Iterable[str]) -> str:
-    """What ExecStart= gives exactly these words: systemd's own quoting (systemd.service(5), COMMAND LINES)."""
+    """An ExecStart= value with exactly these words: systemd's own quoting (systemd.service(5), COMMAND LINES)."""
     return " ".join(map(_quote, words))
 
 
