@@ -1,4 +1,4 @@
-"""The compose file of the containers that serve models, as a plain value computed from the settings."""
+"""The compose file of the model servers' containers, as a plain value computed from the settings."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from rig.settings.engines import ContainerEngine, Containerised, VllmEngine
 from rig.settings.secrets import key_variable
 
 PATH = "/etc/rig/compose.yaml"
-"""Where it lies on a machine."""
+"""Its path on a machine."""
 
 BRIDGE = "rig0"
 """Interface of the containers' network. A fixed name, so that the firewall's rules can name it."""
 
 MODELS = "/models"
-"""Where a container sees its models."""
+"""The models' folder inside a container."""
 
 CPU_PERIOD = 100_000
-"""Microseconds over which an engine's processors are counted; Docker's own default."""
+"""Microseconds over which an engine's CPU time is counted; Docker's own default."""
 
 STRANGER = "61000:61000"
-"""User and group of every engine: a number that neither Debian nor systemd gives to anybody. With that of `nobody`, the
+"""User and group of every engine: a number that neither Debian nor systemd assigns. With that of `nobody`, the
 machine's own processes of that name could read the engine's key in /proc/PID/environ (seen in the lab)."""
 
 
 OPEN_FILES = {"nofile": {"soft": 16384, "hard": 16384}}
-"""Docker 29 lowers nofile to 1024, which a server with many streams reaches. No more than enough: where the container
-engine itself runs in a container, it cannot give away more than it has (seen: 20000), and fails to start."""
+"""Docker 29 lowers nofile to 1024, too few for a server with many streams. No more than needed: where the container
+engine itself runs in a container, it cannot grant more than its own limit (seen: 20000), and the container fails to
+start."""
 
 CARD = "nvidia.com/gpu=all"
-"""The graphics card, by the name that the vendor's toolkit gives it in its CDI specification."""
+"""The graphics card, by its name in the CDI specification of the vendor's toolkit."""
 
 CACHES = PurePosixPath("/var/lib/rig/caches")
-"""Where engines keep what takes long to compute, each in a folder of its own."""
+"""The engines' caches of compiled kernels, which take long to compute; one folder for each engine."""
 
 
 def engines(settings: Settings) -> dict[str, Containerised]:
@@ -59,22 +60,22 @@ def document(settings: Settings) -> dict[str, Any]:
 
 
 def service(settings: Settings, name: str, engine: Containerised) -> dict[str, Any]:
-    """One engine's service, with the label ``rig.settings`` by which a later run sees whether it is current."""
+    """One engine's service; its label ``rig.settings`` shows a later run whether the container is current."""
     labels = {"rig.engine": name, "rig.settings": fingerprint(settings, name, engine)}
     return _definition(settings, name, engine) | {"labels": labels}
 
 
 def fingerprint(settings: Settings, name: str, engine: Containerised) -> str:
-    """SHA-256 of the engine's definition: what a running container must carry to be current.
+    """SHA-256 of the engine's definition; a running container with another one is outdated.
 
-    Other bytes of a model are another version, whose folder is part of the definition.
+    Changed bytes of a model are another version, whose folder is part of the definition.
     """
     canonical = json.dumps(_definition(settings, name, engine), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def cache(name: str, engine: Containerised) -> PurePosixPath | None:
-    """The folder on the machine in which an engine keeps compiled kernels; None where it keeps nothing."""
+    """The engine's folder for compiled kernels on the machine; None if it keeps none."""
     return CACHES / name if isinstance(engine, VllmEngine) else None
 
 
@@ -92,14 +93,14 @@ def _definition(settings: Settings, name: str, engine: Containerised) -> dict[st
         "ports": [f"{engine.address}:{engine.port}:{engine.port}"],
         "networks": ["rig"],
         "mem_limit": engine.memory.lower(),
-        # Equal to mem_limit: no swap, so that a model that does not fit fails at once and not by crawling.
+        # Equal to mem_limit: no swap, so that a model that does not fit fails at once and does not crawl.
         "memswap_limit": engine.memory.lower(),
-        # Not `cpus`: Docker refuses that outright where the kernel has no such limit, and only warns of this.
+        # Not `cpus`: without such a limit in the kernel Docker refuses it outright, and only warns of this one.
         "cpu_period": CPU_PERIOD,
         "cpu_quota": round(engine.cpus * CPU_PERIOD),
         "restart": "on-failure",
         "stop_grace_period": "30s",
-        # The image's own check asks a port of its choice.
+        # The image's own check requests a port of its choice.
         "healthcheck": {
             "test": ["CMD", "curl", "--fail", "--silent", "--output", "/dev/null", _health_url(engine)],
             "interval": "10s",
@@ -112,12 +113,12 @@ def _definition(settings: Settings, name: str, engine: Containerised) -> dict[st
 
 
 def _llama(settings: Settings, name: str, engine: ContainerEngine) -> dict[str, Any]:
-    """What is llama.cpp's own."""
+    """llama.cpp's own keys of the service."""
     names = engine.model_names
     seen_as = {model: _inside(settings, model) for model in names}
     architecture = settings.models.catalogue[engine.model].known.architecture
     layers = None if architecture is None else architecture.layers
-    # Weights that are locked in RAM count against this limit.
+    # Weights locked in RAM count against this limit.
     memlock = {"memlock": -1} if "mlock" in " ".join(engine.arguments) else {}
     return {
         "command": llama.arguments(engine, seen_as, host="0.0.0.0", layers=layers),
@@ -131,13 +132,13 @@ def _llama(settings: Settings, name: str, engine: ContainerEngine) -> dict[str, 
 
 
 def _vllm(settings: Settings, name: str, engine: VllmEngine) -> dict[str, Any]:
-    """What is vLLM's own."""
+    """vLLM's own keys of the service."""
     return {
         "entrypoint": vllm.ENTRYPOINT,
         "command": vllm.arguments(engine, _inside(settings, engine.model), host="0.0.0.0"),
         "environment": {"TZ": settings.machine.timezone, **vllm.ENVIRONMENT, vllm.KEY: _key(name)},
         "user": vllm.USER,
-        # Docker's own is 64 MB and executes nothing, and vLLM compiles there what it then loads.
+        # Docker's default is 64 MB and noexec, and vLLM compiles there and loads the result.
         "tmpfs": ["/tmp:exec,size=2g,mode=1777"],
         "shm_size": "2g",
         "volumes": [
@@ -150,7 +151,7 @@ def _vllm(settings: Settings, name: str, engine: VllmEngine) -> dict[str, Any]:
 
 
 def _key(name: str) -> str:
-    """Filled in by compose from /etc/rig/keys.env: an engine sees its own key and no other."""
+    """The key variable, filled in by compose from /etc/rig/keys.env: an engine sees its own key and no other."""
     return f"${{{key_variable(name)}:?no key for {name} in /etc/rig/keys.env}}"
 
 
@@ -159,13 +160,13 @@ def _models(settings: Settings, model: str) -> dict[str, Any]:
 
 
 def _bind(source: str, target: str, *, read_only: bool) -> dict[str, Any]:
-    # Docker would make a missing directory, and the engine would fail for another reason.
+    # Docker would create a missing directory, and the engine would fail for another reason.
     bind = {"create_host_path": False}
     return {"type": "bind", "source": source, "target": target, "read_only": read_only, "bind": bind}
 
 
 def _inside(settings: Settings, model: str) -> str:
-    """A model as its container sees it: its one file, or the folder of its repository."""
+    """A model's path in its container: its one file, or the folder of its repository."""
     below = settings.model_path(model).relative_to(settings.model_folder(model))
     return str(PurePosixPath(MODELS) / model / below)
 

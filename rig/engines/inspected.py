@@ -1,7 +1,7 @@
-"""A container as it runs, compared with the service that compose should have made it from.
+"""A running container, compared with its service in the compose file.
 
-compose itself compares a label only: a container that was made by hand with the same labels, one that `docker update`
-gave other limits, or one that was connected to a further network, is right in its eyes.
+compose itself compares only a label: it accepts a container that was made by hand with the same labels, got other
+limits from `docker update`, or was connected to a further network.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ POWERS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def differences(service: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """In what a container (`found`: what the fact Inspected has of it) differs from the `service` of a compose file.
+    """How a container (`found`: the value of the fact Inspected) differs from the `service` of a compose file.
 
-    Nothing for a container that Docker says nothing of: whether one runs at all is another question.
+    Empty for a container that Docker does not know: whether one runs at all is another question.
     """
     if not found:
         return []
@@ -49,7 +49,7 @@ def differences(service: Mapping[str, Any], found: Mapping[str, Any]) -> list[st
         "command": ([str(word).replace("$$", "$") for word in service.get("command", [])], found.get("Cmd") or []),
         "image": (service.get("image", ""), found.get("Image", "")),
     }
-    # Docker only warns of a limit that the kernel does not have.
+    # Docker only warns of a limit that the kernel lacks.
     lacking = found.get("Unlimited", [])
     return [name for name, (wanted, there) in pairs.items() if wanted != there and name not in lacking]
 
@@ -59,7 +59,7 @@ def _names(found: list[str] | None) -> list[str]:
 
 
 def _option(option: str) -> str:
-    """`no-new-privileges`, `no-new-privileges:true` and `no-new-privileges=true` are one."""
+    """The one spelling of `no-new-privileges`, `no-new-privileges:true` and `no-new-privileges=true`."""
     name, _, value = option.replace(":", "=", 1).partition("=")
     return f"{name}={value or 'true'}"
 
@@ -69,7 +69,7 @@ def _wanted_mounts(service: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
 
 
 def _mounts(host: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
-    """Binds in both notations of Docker's."""
+    """Bind mounts in both of Docker's notations."""
     found = [
         (mount.get("Source", ""), mount["Target"], bool(mount.get("ReadOnly"))) for mount in host.get("Mounts") or []
     ]
@@ -88,6 +88,6 @@ def _ports(bindings: Mapping[str, Any]) -> list[str]:
 
 
 def _bytes(size: str | int) -> int:
-    """Compose's notation of sizes, in bytes: powers of 1024, in letters of either case."""
+    """A size in compose's notation, in bytes: powers of 1024, letters of either case."""
     number, unit = re.fullmatch(r"([0-9.]+)([kmgt]?)b?", str(size).lower()).groups()  # type: ignore[union-attr]
     return int(float(number) * POWERS[unit])

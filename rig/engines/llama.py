@@ -12,9 +12,9 @@ from rig.settings.engines import LlamaEngine
 def arguments(engine: LlamaEngine, files: Mapping[str, str], *, host: str, layers: int | None) -> list[str]:
     """llama-server's command line without the program.
 
-    ``files``: path of each catalogue name as the server sees it; ``host``: address it listens on; ``layers``: those of
-    the model, None where unknown. The key never stands here, as arguments show in `ps`. llama-server divides
-    --ctx-size among its slots, so the total is asked for.
+    ``files``: path of each catalogue name in the server's file system; ``host``: listening address; ``layers``: those
+    of the model, None if unknown. The key is never an argument, as `ps` shows arguments. llama-server divides
+    --ctx-size among its slots, so it gets the total.
     """
     projector = ["--mmproj", files[engine.projector]] if engine.projector else []
     return [
@@ -25,7 +25,7 @@ def arguments(engine: LlamaEngine, files: Mapping[str, str], *, host: str, layer
         engine.model,
         "--host",
         host,
-        # The default port moved between releases: never left to it.
+        # The default port has changed between releases.
         "--port",
         str(engine.port),
         "--ctx-size",
@@ -38,23 +38,23 @@ def arguments(engine: LlamaEngine, files: Mapping[str, str], *, host: str, layer
         engine.kv_cache,
         "--cache-type-v",
         engine.kv_cache,
-        # Its own default is 8 GiB of RAM, which nobody would have counted.
+        # llama-server's default is 8 GiB of RAM, which the plan does not count.
         "--cache-ram",
         str(-(-engine.prompt_cache_bytes // MIB)),
         "--ctx-checkpoints",
         str(CHECKPOINTS),
         "--n-gpu-layers",
         _on_card(engine, layers),
-        # What fits is known beforehand: a server that changes its own settings to fit in would hide that it is wrong.
+        # The settings are checked to fit: a server that changes them to fit would hide a mistake.
         "--fit",
         "off",
         "--metrics",
-        # /slots shows other clients' prompts, and is on by default.
+        # /slots shows other clients' prompts, and is enabled by default.
         "--no-slots",
         *engine.arguments,
     ]
 
 
 def _on_card(engine: LlamaEngine, layers: int | None) -> str:
-    """llama.cpp counts the output head as a layer, the first on the card: the number of blocks alone leaves one out."""
+    """The value of --n-gpu-layers: llama.cpp counts the output head as one more layer, the first on the card."""
     return "all" if engine.on_card and engine.layers_on_card == layers else str(engine.layers_on_card)

@@ -1,4 +1,4 @@
-"""Alternatives: engines of which one runs at a time, as their units and rig-mode are told of them."""
+"""Alternatives: engines of which one runs at a time; the exclusions in their units, and rig-mode's settings."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rigd.modes.config import KEYS, Engine, Modes
 
 @dataclass(frozen=True)
 class Exclusion:
-    """What the unit of an alternative says of the others."""
+    """What an alternative's unit declares about the other alternatives."""
 
     units: tuple[str, ...]
-    """Units that its start stops."""
+    """Units that stop when it starts."""
     earlier: tuple[str, ...]
-    """Those of them that come before it in the group: an order in one direction only, as two would be a circle."""
+    """The units before it in the group: an order in one direction only, as both directions would be a cycle."""
     containers: tuple[str, ...]
-    """Containers of the others: Docker may have started one by itself, which no unit knows of."""
+    """Containers of the others: Docker may have started one by itself, unknown to its unit."""
 
 
 def exclusion(settings: Settings, name: str) -> Exclusion:
-    """For one enabled engine; empty where it is no alternative to any."""
+    """The exclusion of one enabled engine; empty if it has no alternatives."""
     group = settings.rivals(name)
     others = [other for other in group if other != name]
     return Exclusion(
@@ -38,7 +38,7 @@ def exclusion(settings: Settings, name: str) -> Exclusion:
 
 
 def modes(settings: Settings, records: Mapping[str, Served]) -> Modes:
-    """What rig-mode reads on the machine. `records`: the definition of each engine, by name."""
+    """rig-mode's settings on the machine. `records`: the definition of each engine, by name."""
     return Modes(
         keys=KEYS,
         groups={

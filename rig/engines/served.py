@@ -1,4 +1,4 @@
-"""What an engine served with last, kept on the machine: a change that does not become healthy is taken back."""
+"""An engine's last good definition, kept on the machine: a change that does not become healthy is rolled back."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ COMPOSE = "/etc/rig/compose.yaml"
 
 @dataclass(frozen=True)
 class Served:
-    """An engine's own definition: its service of the compose file, or the files of its unit, by path."""
+    """An engine's definition: its service of the compose file, or the files of its unit, by path."""
 
     fingerprint: str
     asked: Mapping[str, str | int | bool]
-    """By what it is known to serve: address, port, model, and whether it is on the graphics card."""
+    """The engine's endpoint for health checks: address, port, model, and whether it is on the graphics card."""
     service: Mapping[str, Any] | None
     files: Mapping[str, str]
 
     @property
     def text(self) -> str:
-        """What is kept; the same for the same definition."""
+        """The record's text; the same for the same definition."""
         parts = {"fingerprint": self.fingerprint, "asked": self.asked, "service": self.service, "files": self.files}
-        # In the order of the settings, so that what is restored is the file that was there.
+        # In the order of the settings, so that restoring it gives the identical file.
         return json.dumps(parts, indent=1) + "\n"
 
     def restored(self, engine: str, compose: str | None) -> dict[str, str]:
-        """Files, by path, with which the engine runs as it did; `compose`: the compose file as it is now.
+        """The files, by path, that restore the engine; `compose`: the text of the current compose file.
 
-        Other engines' services stay as they are: only this engine was found wanting.
+        Other engines' services stay as they are: only this engine failed.
         """
         if self.service is None:
             return dict(self.files)
-        # Its drop-in as well: a limit that comes without its mount, or its group, is no engine.
+        # Its drop-in as well: the service needs the mounts and groups in it.
         document = yaml.safe_load(compose or "") or {}
         services = {**document.get("services", {}), engine: dict(self.service)}
         return {COMPOSE: render(COMPOSE, compose={**document, "services": services}), **self.files}
@@ -48,11 +48,11 @@ class Served:
 def amended(
     wanted: Mapping[str, Any], engine: str, alternatives: Collection[str], there: str | None, records: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The compose file in which this engine alone is as `wanted` has it, and every other one as it last served.
+    """The compose file with this engine from `wanted`, and every other engine as it last served.
 
-    So that a boot after a run that broke off starts nothing that was not tried. `there`: the file as it is; `records`:
-    the text of each engine's record. Of the `alternatives` the file itself is believed: one that is not chosen is kept
-    up to date there, and tried when it is switched to.
+    So a boot after an interrupted run starts no untried definition. `there`: the current file; `records`: the text of
+    each engine's record. For `alternatives` the current file takes precedence: the idle one is kept up to date there,
+    and tried when rig-mode switches to it.
     """
     in_file = _services(there)
     services = {}
@@ -66,7 +66,7 @@ def amended(
 
 
 def _services(compose: str | None) -> Mapping[str, Any]:
-    """What a compose file runs; nothing where somebody made something else of it."""
+    """The services in a compose file; none if somebody broke the file."""
     try:
         services = yaml.safe_load(compose or "")["services"]
     except (yaml.YAMLError, TypeError, KeyError):
@@ -75,12 +75,12 @@ def _services(compose: str | None) -> Mapping[str, Any]:
 
 
 def path(engine: str) -> str:
-    """Where an engine's record lies."""
+    """Path of an engine's record."""
     return f"{FOLDER}/{engine}.json"
 
 
 def parse(text: str | None) -> Served | None:
-    """The record in this text; None where it is none."""
+    """The record in this text; None if it is not a valid one."""
     try:
         parts = json.loads(text or "")
         return Served(parts["fingerprint"], parts["asked"], parts["service"], parts["files"])

@@ -1,4 +1,4 @@
-"""What an engine needs to be as it should, decided from its state on the machine alone."""
+"""The steps that an engine needs, decided from its state on the machine alone."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Step = Literal["daemon-reload", "enable", "serve", "wait", "disable", "stop"]
-"""`serve` starts an engine anew and waits until it is healthy; `wait` only waits."""
+"""`serve` restarts an engine and waits until it is healthy; `wait` only waits."""
 
 
 @dataclass(frozen=True)
 class EngineState:
-    """An engine as it is, whichever way it runs."""
+    """The state of an engine, in a container or native."""
 
     enabled: bool
     """Its unit starts it at boot."""
@@ -21,26 +21,26 @@ class EngineState:
     active: bool
     """Its unit is active."""
     running: bool
-    """Its process, or its container, is there."""
+    """Its process, or its container, exists."""
     settings: str
-    """The fingerprint that the running process was started with; empty when there is none."""
+    """The fingerprint of the running process; empty without one."""
     intact: bool
-    """It was started from what its files and its key are now, and not from an edited version of them."""
+    """It was started from its current files and key, not from an edited version of them."""
     health: Literal["healthy", "starting", "unhealthy"]
-    """Its own word, that it lists its model, and that it is on the graphics card where it should be."""
+    """Its health endpoint, that it lists its model, and that it is on the graphics card if it should be."""
     crashes: int = field(default=0, compare=False)
-    """How often systemd or Docker started it again after it had ended by itself."""
+    """Restarts by systemd or Docker after it had ended by itself."""
     served: str = field(default="", compare=False)
-    """SHA-256 of the record of what it served with last; empty when there is none."""
+    """SHA-256 of the record of its last good definition; empty without one."""
     evidence: str = field(default="", compare=False)
-    """What its health was judged by, for people."""
+    """The observations behind `health`, for people."""
 
 
 def steps(state: EngineState, fingerprint: str) -> list[Step]:
-    """What to do, in order, for an engine that must run with ``fingerprint``, unaltered, and be healthy.
+    """The steps, in order, for an engine that must run with ``fingerprint``, unaltered, and be healthy.
 
-    Nothing here remembers what a run changed, so that a run that died before a restart is completed by the next one. An
-    engine that is current and still loading is waited for, as a restart would only begin its loading anew.
+    A run's changes are not remembered, so the next run completes a run that died before a restart. An engine that is
+    current and still loading is only waited for, as a restart would begin its loading again.
     """
     wanted: list[Step] = []
     if state.reload_needed:
@@ -56,18 +56,18 @@ def steps(state: EngineState, fingerprint: str) -> list[Step]:
 
 
 def in_the_way(holders: Iterable[str], unit: str, alternatives: Collection[str]) -> list[str]:
-    """Units to stop before `unit` can be started on its port, of those engines' that hold the port now.
+    """Units to stop before `unit` can start on its port; `holders`: units of our engines that listen on it now.
 
-    They hold it from before the settings gave it to this engine, and get their own new one when it is their turn. The
-    alternatives to it are stopped by its start.
+    They have it from earlier settings, and get their new port when it is their turn. Its alternatives need no stop
+    here: its start stops them.
     """
     return [holder for holder in holders if holder != unit and holder not in alternatives]
 
 
 def idle_steps(state: EngineState) -> list[Step]:
-    """What to do, in order, for an engine that is not to run, because an alternative to it does.
+    """The steps, in order, for an engine that must not run, because its alternative does.
 
-    Its files are kept up to date, so that it can be switched to at any time.
+    Its files are kept up to date, so that rig-mode can switch to it at any time.
     """
     wanted: list[Step] = []
     if state.reload_needed:

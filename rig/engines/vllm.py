@@ -5,30 +5,30 @@ from __future__ import annotations
 from rig.settings.engines import VllmEngine
 
 USER = "2000:0"
-"""The user that the image was made for: any other outside group 0 has no name there, and vLLM stops at that."""
+"""The image's own user: any other outside group 0 has no name there, and vLLM stops without one."""
 
 HOME = "/home/vllm"
 CACHE = f"{HOME}/.cache"
-"""Where it keeps compiled kernels, which take minutes to make."""
+"""vLLM's cache of compiled kernels, which take minutes to make."""
 
 ENTRYPOINT = ["vllm", "serve"]
-"""Said here, because the image's own has changed between releases."""
+"""Given explicitly, because the image's own has changed between releases."""
 
 ENVIRONMENT = {
     "HOME": HOME,
-    # Models are there, verified; nothing is to be looked up or sent.
+    # The models are local and verified: no look-ups, no telemetry.
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
 
 KEY = "VLLM_API_KEY"
-"""Variable of its key. An argument would show in `ps`."""
+"""The variable with its key. An argument would show in `ps`."""
 
 
 def arguments(engine: VllmEngine, path: str, *, host: str) -> list[str]:
-    """What follows `vllm serve`; ``path``: the folder of the checkpoint; ``host``: address it listens on.
+    """The arguments of `vllm serve`; ``path``: the folder of the checkpoint; ``host``: listening address.
 
-    No --quantization: the checkpoint says how it is quantized. The attention backend is chosen by vLLM itself.
+    No --quantization: the checkpoint declares its quantization. vLLM itself chooses the attention backend.
     """
     return [
         path,

@@ -1,1 +1,1 @@
-"""The graphics card: which driver it needs, what is due on a machine, and what is wrong with one. Plain functions."""
+"""The graphics card: its driver, the steps that a machine needs, and the diagnosis of one. Plain functions."""

@@ -1,4 +1,4 @@
-"""NVIDIA's cards by their number on the PCI bus: their architecture, and with it the kernel modules that drive them."""
+"""NVIDIA's cards by their PCI device number: the architecture, and with it the kernel modules that drive them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ NVIDIA = "10de"
 
 @dataclass(frozen=True)
 class Architecture:
-    """A generation of cards, and the branches of the driver that know it."""
+    """A generation of cards, and the driver branches that support it."""
 
     name: str
     devices: tuple[tuple[int, int], ...]
-    """First and last device number of each block that NVIDIA gave to it."""
+    """First and last device number of each of its blocks."""
     modules: tuple[Modules, ...]
-    """Kernel modules that drive it, the preferred first."""
+    """Kernel modules that drive it, in order of preference."""
     first: int
-    """Lowest branch that knows a card of it."""
+    """Lowest branch that supports any of its cards."""
     last: int | None = None
-    """Highest branch that does; None while none has dropped it."""
+    """Highest branch that supports it; None until one drops it."""
 
 
 ARCHITECTURES = (
@@ -36,9 +36,9 @@ ARCHITECTURES = (
     Architecture("Ada", ((0x2600, 0x28FF),), ("open", "proprietary"), 520),
     Architecture("Blackwell", ((0x2900, 0x2FFF), (0x3180, 0x31FF)), ("open",), 570),
 )
-"""Blocks of device numbers as in the PCI ID database. The branch from which Blackwell is known, and that only the open
-modules drive it: NVIDIA's driver documentation, the chapter on open kernel modules. Branch 580 is the last one for
-Maxwell, Pascal and Volta. A number outside of all blocks is taken for a newer card than these."""
+"""Blocks of device numbers as in the PCI ID database. For Blackwell, the first branch, and that only the open modules
+drive it: NVIDIA's driver documentation, the chapter on open kernel modules. Branch 580 is the last one for Maxwell,
+Pascal and Volta. A number outside all blocks counts as a newer card than these."""
 
 NEWER = Architecture("newer than Blackwell", (), ("open",), 570)
 OLDER = Architecture("older than Maxwell", (), (), 0, 0)
@@ -54,19 +54,19 @@ class Card:
     """One card on the bus."""
 
     address: str
-    """Such as 0000:01:00.0."""
+    """PCI address, such as 0000:01:00.0."""
     device: int
     bar1: int = 0
-    """Bytes of its memory that the processor can address at a time; 0 where the kernel does not say."""
+    """Bytes of its memory that the processor can address at a time; 0 if the kernel does not report it."""
 
     @property
     def id(self) -> str:
-        """As `lspci -nn` shows it."""
+        """Vendor and device number in the form of `lspci -nn`."""
         return f"{NVIDIA}:{self.device:04x}"
 
     @property
     def architecture(self) -> Architecture:
-        """Its generation."""
+        """The card's generation."""
         for architecture in ARCHITECTURES:
             if any(first <= self.device <= last for first, last in architecture.devices):
                 return architecture
@@ -74,14 +74,14 @@ class Card:
 
 
 def branch(version: str) -> int:
-    """The branch of a driver's version: 595 of "595" and of "595.91.07"."""
+    """The branch of a driver version: 595 of "595" and of "595.91.07"."""
     return int(version.partition(".")[0])
 
 
 def modules(cards: Iterable[Card], wanted: str, version: str) -> Modules:
     """The kernel modules that drive all cards with the driver ``version``; ``wanted``: gpu.driver.modules.
 
-    Raises CannotDrive with the reason and the remedy where none do.
+    Raises CannotDrive with the reason and the remedy if none do.
     """
     number = branch(version)
     drivable: list[Modules] = ["open", "proprietary"]
@@ -125,4 +125,4 @@ def modules(cards: Iterable[Card], wanted: str, version: str) -> Modules:
 
 
 class CannotDrive(ValueError):
-    """Settings and cards that do not go together; the text says why, and what to write."""
+    """Settings and cards that do not fit together; the text has the reason and the correction."""

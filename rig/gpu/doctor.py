@@ -1,4 +1,4 @@
-"""What is right and wrong with a machine's graphics card: each check a result, what it was seen by, and a remedy."""
+"""The doctor of the graphics card: checks, each with its result, its evidence and a remedy."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ from rigd.thermal import xid
 Result = Literal["good", "bad", "unknown"]
 
 OPEN_LICENCE = "Dual MIT/GPL"
-"""What the open modules say of themselves; the proprietary ones say NVIDIA."""
+"""Licence of the open modules; that of the proprietary ones is NVIDIA."""
 
 HANGS = 124
-"""Exit status of nvidia-smi where it did not answer in time."""
+"""Exit status for an nvidia-smi that does not answer in time."""
 
 LEGACY_BAR1 = 256 * MIB
-"""Size of BAR1, the window to a card's memory, where Resizable BAR is off."""
+"""Size of BAR1, the window to a card's memory, without Resizable BAR."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was found on a machine, in one round trip."""
+    """Findings on a machine, from one round trip."""
 
     cards: tuple[Card, ...]
     driver: Driver
     dkms: tuple[str, ...] = ()
-    """Lines of `dkms status` about the driver's module."""
+    """Lines of `dkms status` with the driver's module."""
     build_log: str = ""
-    """The line of the last build's log that names an error."""
+    """The line of the last build's log with an error."""
     smi_code: int = 0
-    """Exit status of nvidia-smi; HANGS where it did not answer in time, 127 where there is none."""
+    """Exit status of nvidia-smi; HANGS without an answer in time, 127 if it is not installed."""
     smi: tuple[str, ...] = ()
-    """What nvidia-smi says: name, version of the driver and memory in MiB of each card; or why it cannot."""
+    """nvidia-smi's output: name, driver version and memory in MiB of each card; or its error."""
     devices: tuple[str, ...] = ()
-    """Devices of all CDI specifications."""
+    """Devices in all CDI specifications."""
     image: str = ""
-    """Image that a container was made of to look at the card; empty where there was none."""
+    """Image of the test container that looks at the card; empty if there was none."""
     container: str = ""
-    """What nvidia-smi says in a container."""
+    """nvidia-smi's output in a container."""
     kernel_log: tuple[str, ...] = ()
-    """The driver's lines in the kernel's log since the boot."""
+    """The driver's lines in the kernel log since the boot."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """One check and its result."""
 
     name: str
     result: Result
@@ -61,12 +61,12 @@ class Check:
     remedy: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The same for a program."""
+        """The check as JSON."""
         return asdict(self)
 
 
 def diagnose(settings: Settings, look: Look) -> list[Check]:
-    """Every check, in the order of the path: card, driver, kernel, containers."""
+    """Every check, in order from the hardware up: card, driver, kernel, containers."""
     if not look.cards:
         wanting = [name for name, engine in settings.enabled_engines.items() if engine.on_card]
         if wanting or not settings.gpu.enabled:
@@ -159,7 +159,7 @@ def _nouveau(settings: Settings, look: Look) -> Check:
 
 
 def _versions(settings: Settings, look: Look) -> Check:
-    """Kernel, module and library; and nvidia-smi, which stumbles where they differ."""
+    """Versions of kernel, module and library; and nvidia-smi, which fails when they differ."""
     driver = look.driver
     versions = {
         "loaded": driver.loaded,
@@ -168,7 +168,7 @@ def _versions(settings: Settings, look: Look) -> Check:
     }
     shown = ", ".join(f"{name}: {version or 'none'}" for name, version in versions.items())
     if len(set(versions.values())) == 1 and driver.loaded:
-        # nouveau has a check of its own.
+        # nouveau has its own check.
         due = reboot(replace(driver, nouveau=False)).due
         if due:
             return Check("versions", "bad", f"{shown}; but {' and '.join(due)}", "reboot, or deploy")
@@ -186,7 +186,7 @@ SMI = {
     HANGS: "nvidia-smi hangs in the driver: reboot; journalctl --dmesg --boot | grep NVRM may say why",
     127: DEPLOY,
 }
-"""What to do about exit codes of nvidia-smi (its manual page), and of what runs it."""
+"""Remedies for exit codes of nvidia-smi (its manual page), and of timeout and the shell."""
 
 
 def _answer(settings: Settings, look: Look) -> Check:
@@ -203,7 +203,7 @@ def _answer(settings: Settings, look: Look) -> Check:
 
 
 def _rows(look: Look) -> tuple[list[str], list[str]]:
-    """What nvidia-smi says: the cards, and its remarks on them and on others."""
+    """nvidia-smi's output, split into the cards and its remarks."""
     rows = [line for line in look.smi if re.search(r", [0-9][0-9.]*, (?:[0-9]+|[\[(].*[\])])$", line)]
     return rows, [line for line in look.smi if line not in rows]
 
@@ -215,7 +215,7 @@ def _memory(settings: Settings, look: Look) -> Check:
     if not sizes or wanted is None:
         return Check("memory", "unknown", "nvidia-smi shows no memory, or machine.hardware.gpu none to compare it with")
     planned, there = size_bytes(wanted.memory), max(sizes)
-    # Programs can use 97 % of what the card has: the driver keeps the rest.
+    # Programs can use 97 % of the card's memory: the driver keeps the rest.
     if planned > there:
         sentence = f"the card has {in_words(there)}, and machine.hardware.gpu.memory plans with {in_words(planned)}"
         return Check("memory", "bad", sentence, "write what there is, less 3 % for the driver; rig plan")

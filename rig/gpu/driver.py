@@ -1,4 +1,4 @@
-"""What is installed for a card: packages, their order, and the repositories that they come from. Plain values."""
+"""The driver's installation: packages, their order, and their repositories. Plain values."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ FOLDERS = {
     ("debian", "13"): ("debian13", "8793F200.pub"),
     ("ubuntu", "24.04"): ("ubuntu2404", "3bf863cc.pub"),
 }
-"""(ID, VERSION_ID) of /etc/os-release: the folder of NVIDIA's repository, and the name of the signing key in it."""
+"""(ID, VERSION_ID) of /etc/os-release: the folder of NVIDIA's repository, and the name of its signing key there."""
 
 PACKAGES: dict[Modules, tuple[str, str]] = {
     "open": ("nvidia-open", "nvidia-kernel-open-dkms"),
     "proprietary": ("cuda-drivers", "nvidia-kernel-dkms"),
 }
-"""The package that brings everything, and that of the kernel modules."""
+"""The metapackage, and the package of the kernel modules."""
 
 TOOLKIT = (
     "nvidia-container-toolkit",
@@ -30,36 +30,36 @@ TOOLKIT = (
     "libnvidia-container-tools",
     "libnvidia-container1",
 )
-"""Packages of one source that are of use in one version only."""
+"""Packages of one source that must all have the same version."""
 
 PINNED_NAMES = ("nvidia*", "cuda*", "libnv*", "libcuda*")
-"""Names for which NVIDIA's repository is preferred; whatever else it holds does not replace the distribution's."""
+"""Names for which NVIDIA's repository is preferred; its other packages do not replace the distribution's."""
 
 DEVICE = "nvidia.com/gpu=all"
-"""All cards, by the name that the toolkit gives them in the CDI specification."""
+"""All cards, by their name in the toolkit's CDI specification."""
 SPECIFICATION = "/var/run/cdi/nvidia.yaml"
-"""Where the toolkit's own unit, nvidia-cdi-refresh, writes that."""
+"""The specification that the toolkit's own unit, nvidia-cdi-refresh, writes."""
 
 DRIVER_KEYRING = "/etc/apt/keyrings/rig-nvidia.asc"
 TOOLKIT_KEYRING = "/etc/apt/keyrings/rig-nvidia-toolkit.asc"
 SOURCES = "/etc/apt/sources.list.d/rig-nvidia.sources"
 TOOLKIT_PIN = "/etc/apt/preferences.d/00rig-nvidia-toolkit"
 NAMES_PIN = "/etc/apt/preferences.d/zz-rig-nvidia"
-"""Of all records that name a package, apt believes the first: what says less comes after the pinning package's."""
+"""apt uses the first record that names a package, so the more general one sorts after the pinning package's."""
 BLACKLIST = "/etc/modprobe.d/rig-nouveau.conf"
 
 KEPT = ("nvidia-", "libnvidia-", "libcuda", "cuda-", "linux-modules-nvidia-", "docker", "containerd", "runc")
-"""Packages that are never updated unattended, as the starts of their names: a driver's library that is newer than its
-module in the kernel stops the card until the next boot, and a new container engine is a deploy's business."""
+"""Prefixes of packages that are never updated unattended: a driver's library that is newer than its module in the
+kernel stops the card until the next boot, and a new container engine is the deploy's business."""
 
 
 def handled(settings: Settings, cards: Sequence[Card]) -> bool:
-    """Whether the deploy installs a driver: the owner wants it, and there is a card."""
+    """Whether the deploy installs a driver: the settings enable it, and there is a card."""
     return settings.gpu.enabled and bool(cards)
 
 
 def repositories(settings: Settings, system: tuple[str, str]) -> list[Repository]:
-    """Where the packages come from on a distribution, named by ID and VERSION_ID: the driver's first."""
+    """The repositories of these packages for a distribution, named by ID and VERSION_ID; the driver's first."""
     driver, toolkit = settings.gpu.driver, settings.gpu.toolkit
     found = []
     if driver.source == "vendor" and system in FOLDERS:
@@ -83,21 +83,21 @@ def repositories(settings: Settings, system: tuple[str, str]) -> list[Repository
 
 @dataclass(frozen=True)
 class Selection:
-    """What is installed."""
+    """The packages to install."""
 
     headers: str
-    """Package that brings the headers of every later kernel; empty where nothing is built."""
+    """Package that brings the headers of every later kernel; empty if no module is built."""
     first: str
-    """Package that has to be there before the others are looked for: it chooses the driver's branch."""
+    """Package to install before the others are looked up: it selects the driver's branch."""
     packages: tuple[str, ...]
     built: bool
-    """The module is built on the machine, by DKMS; else it comes built and signed."""
+    """DKMS builds the module on the machine; else it comes built and signed."""
 
 
 def flavour(kernel: str, os_id: str) -> str:
-    """What the distribution calls a kernel's kind: amd64 for 6.12.107+deb13-amd64, generic for 6.8.0-50-generic.
+    """The distribution's name for the kernel's flavour: amd64 for 6.12.107+deb13-amd64, generic for 6.8.0-50-generic.
 
-    Raises CannotDrive for a kernel that is none of the distribution's.
+    Raises CannotDrive for a kernel that is not the distribution's.
     """
     found = re.fullmatch(r"[0-9][0-9a-z.+~-]*?-((?:cloud-|rt-)?amd64|generic|lowlatency)", kernel)
     if found is None or (os_id == "debian") != found[1].endswith("amd64"):
@@ -106,13 +106,13 @@ def flavour(kernel: str, os_id: str) -> str:
             "driver's module with; boot the distribution's kernel, or install the driver yourself and write "
             "'gpu.enabled: false'"
         )
-    # Ubuntu 24.04 came with 6.8; its later kernels have packages of another name, and the same kind.
+    # Ubuntu 24.04 came with 6.8; packages of its later kernels have another prefix, and the same flavour.
     later = os_id == "ubuntu" and not kernel.startswith("6.8.")
     return f"{found[1]}-hwe-24.04" if later else found[1]
 
 
 def selection(settings: Settings, cards: Sequence[Card], system: tuple[str, str], kernel: str) -> Selection:
-    """What the cards need on a distribution, named by ID and VERSION_ID. Raises CannotDrive with reason and remedy."""
+    """The packages for the cards on a distribution, named by ID and VERSION_ID. Raises CannotDrive with the remedy."""
     wanted = settings.gpu.driver
     chosen = modules(cards, wanted.modules, wanted.version)
     if wanted.source == "distribution":
@@ -146,7 +146,7 @@ def _from_ubuntu(version: str, chosen: str, system: tuple[str, str], kernel: str
 
 
 def matches(version: str | None, wanted: str) -> bool:
-    """Whether an installed package's version is of the wanted branch, or is the wanted version."""
+    """Whether an installed version is of the wanted branch, or is the wanted version."""
     if version is None:
         return False
     upstream = _upstream(version)
@@ -158,11 +158,11 @@ def _upstream(version: str) -> str:
 
 
 def outdated(settings: Settings, there: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Packages of the driver and of the toolkit whose versions are not the settings': name, setting, its value."""
+    """Packages of driver and toolkit whose version differs from the settings: name, setting, its value."""
     driver, toolkit = settings.gpu.driver, settings.gpu.toolkit
     found = []
     for name, version in sorted(there.items()):
-        # Debian has packages with NVIDIA's names and other versions, of the CUDA compiler for one.
+        # Debian has packages with NVIDIA's names and unrelated versions, for one those of the CUDA compiler.
         of_driver = name.startswith(DRIVERS) and re.match(r"[1-9][0-9]{2}\b", _upstream(version))
         if name in TOOLKIT and version != toolkit.version:
             found.append((name, "gpu.toolkit.version", toolkit.version))

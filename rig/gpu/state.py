@@ -1,4 +1,4 @@
-"""What is known of the driver on one machine, and what follows: a reboot, a new initramfs, a key to be confirmed."""
+"""The driver's state on a machine, and the resulting steps: a reboot, a new initramfs, a key to enrol."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Module:
     version: str
     licence: str
     changed: float
-    """When its file changed, seconds since the epoch; so are the times below."""
+    """Time of the file's last change, seconds since the epoch, like all times below."""
 
 
 @dataclass(frozen=True)
 class SecureBoot:
-    """Whether firmware lets only signed modules in, and what it knows of the key that DKMS signs with."""
+    """Whether firmware admits only signed modules, and the state of DKMS's signing key in it."""
 
     enabled: bool
     certificate: str = ""
     """SHA-1 of the key's certificate on the disk, lower-case hexadecimal; empty without one."""
     enrolled: frozenset[str] = frozenset()
     staged: frozenset[str] = frozenset()
-    """SHA-1 of the certificates that firmware trusts, and of those that wait for a person at its screen."""
+    """SHA-1 of the certificates that firmware trusts, and of those to be confirmed at the machine's screen."""
     password: bool = False
     """The one-time password of a staged key is still on the disk."""
 
@@ -40,48 +40,48 @@ class Driver:
     """The driver on the machine, and the kernel around it."""
 
     kernel: str
-    """Release of the kernel that runs."""
+    """Release of the running kernel."""
     booted: float
     newest_kernel: str = ""
-    """Release of the newest kernel that is installed; empty where none is known."""
+    """Release of the newest installed kernel; empty if unknown."""
     newest_kernel_changed: float = 0
     newest_headers: bool = False
     newest_module: bool = False
-    """Whether its headers, and the driver's module for it, are there."""
+    """Whether the newest kernel's headers, and the driver's module for it, are installed."""
     headers: bool = False
-    """The running kernel's headers are there."""
+    """The running kernel's headers are installed."""
     loaded: str | None = None
     """Version of the module in the kernel; None when it is not loaded."""
     nouveau: bool = False
-    """nouveau is in the kernel."""
+    """The kernel has nouveau loaded."""
     module: Module | None = None
     library: str | None = None
-    """Version of the library that speaks with the module."""
+    """Version of the user-space library for the module."""
     packages: Mapping[str, str] = field(default_factory=dict)
-    """Versions of the installed packages whose names are NVIDIA's."""
+    """Versions of the installed packages with NVIDIA's names."""
     blacklisted: float | None = None
-    """When what keeps nouveau off changed last; None when nothing does."""
+    """Last change of the files that blacklist nouveau; None without any."""
     initramfs: float | None = None
-    """When the running kernel's initramfs was made; None without one."""
+    """Build time of the running kernel's initramfs; None without one."""
     secure_boot: SecureBoot = SecureBoot(enabled=False)
     specification: str | None = None
-    """Version of the driver that the CDI specification is of; None without one, empty where it does not say."""
+    """Driver version of the CDI specification; None without one, empty if it names no version."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel that is to run with the driver."""
+    """A kernel that must be able to run the driver."""
 
     release: str
     headers: bool
     module: bool
-    """Whether its headers, and the driver's module for it, are there."""
+    """Whether its headers, and the driver's module for it, are installed."""
 
 
 def kernels(driver: Driver, allowed: bool) -> tuple[Kernel, ...]:
-    """Those that need the driver's module: the one that the next boot brings, and the running one until then.
+    """Kernels that need the driver's module: that of the next boot, and the running one until then.
 
-    ``allowed``: that boot is this run's; the running one, whose headers may be gone from the archive, then needs none.
+    ``allowed``: this run may reboot; then the running kernel, whose headers may be gone from the archive, needs none.
     """
     running = Kernel(driver.kernel, driver.headers, driver.module is not None)
     if not _newer_kernel(driver):
@@ -91,13 +91,13 @@ def kernels(driver: Driver, allowed: bool) -> tuple[Kernel, ...]:
 
 
 def _newer_kernel(driver: Driver) -> bool:
-    """Whether the next boot brings another kernel, as far as is known."""
-    # Whoever boots an older kernel on purpose has booted since the newer one was installed.
+    """Whether the next boot starts another kernel, as far as is known."""
+    # Somebody who boots an older kernel on purpose has booted since the installation of the newer one.
     return driver.newest_kernel not in ("", driver.kernel) and driver.newest_kernel_changed > driver.booted
 
 
 def missing_headers(driver: Driver, selection: Selection, wanted: Sequence[Kernel]) -> dict[str, str]:
-    """Packages of headers that are missing, by the kernel that they are for."""
+    """Packages of missing headers, by kernel."""
     if not selection.built:
         return {}
     found = {kernel.release: f"linux-headers-{kernel.release}" for kernel in wanted if not kernel.headers}
@@ -107,14 +107,14 @@ def missing_headers(driver: Driver, selection: Selection, wanted: Sequence[Kerne
 
 
 def initramfs_due(driver: Driver) -> bool:
-    """Whether the running kernel's initramfs is older than what keeps nouveau off, and would load it again."""
+    """Whether the running kernel's initramfs is older than nouveau's blacklist, and would load nouveau again."""
     return driver.initramfs is not None and driver.blacklisted is not None and driver.initramfs < driver.blacklisted
 
 
 def enrolment(secure_boot: SecureBoot, selection: Selection) -> Enrolment:
-    """How far the key is with which the driver's module is signed.
+    """The enrolment of the key that signs the driver's module.
 
-    One that was staged by somebody else, or by a run that died, waits for a password that nobody can be told.
+    A key staged by somebody else, or by a run that died, counts as missing: nobody can know its password.
     """
     if not secure_boot.enabled or not selection.built:
         return "not needed"
@@ -124,25 +124,25 @@ def enrolment(secure_boot: SecureBoot, selection: Selection) -> Enrolment:
 
 
 def waits(secure_boot: SecureBoot) -> bool:
-    """Whether the key waits for a person at the screen, who can look its password up."""
+    """Whether the key waits for confirmation at the screen, and its password can still be read."""
     return secure_boot.certificate in secure_boot.staged and secure_boot.password
 
 
 @dataclass(frozen=True)
 class Reboot:
-    """Why the machine has to be booted again."""
+    """The reasons for a reboot."""
 
     due: tuple[str, ...] = ()
-    """Reasons that a reboot would remove, a part of a sentence each."""
+    """Reasons that a reboot would remove, each a part of a sentence."""
     futile: tuple[str, ...] = ()
-    """What is wrong in the same way, and the last boot has not removed."""
+    """The same kinds of reasons, which the last boot has not removed."""
 
 
 def reboot(driver: Driver) -> Reboot:
-    """What only a reboot can make right, as far as the driver is concerned.
+    """Problems of the driver that only a reboot can fix.
 
-    What is younger than the boot can become effective by the next one. What is older, and is not effective, has other
-    causes: to boot again would change nothing, and again, and again.
+    A change after the boot can take effect at the next one. An older change without effect has other causes: another
+    reboot would not help, and the deploy would reboot for ever.
     """
     reasons: list[tuple[str, float]] = []
     if driver.nouveau:
@@ -158,7 +158,7 @@ def reboot(driver: Driver) -> Reboot:
 
 
 def current(driver: Driver, selection: Selection, version: str) -> bool:
-    """Whether every package of the selection is there, in the wanted branch or version of the driver."""
+    """Whether every package of the selection has the wanted branch or version."""
     wanted = (selection.first, *selection.packages)
     return all(name in driver.packages for name in wanted) and all(
         matches(driver.packages[name], version) for name in selection.packages
@@ -166,5 +166,5 @@ def current(driver: Driver, selection: Selection, version: str) -> bool:
 
 
 def described(driver: Driver) -> bool:
-    """Whether the CDI specification is of the library that is installed: containers get its files by name."""
+    """Whether the CDI specification matches the installed library: containers get its files by name."""
     return driver.specification is not None and driver.specification in ("", driver.library)

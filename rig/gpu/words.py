@@ -1,4 +1,4 @@
-"""What a person is told when the driver cannot go on without them."""
+"""Texts for a person when the driver's installation cannot go on without them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIRMWARE = (
 
 
 def ahead() -> list[str]:
-    """Before anything is changed."""
+    """The notice before the first change."""
     return [
         f"{FIRMWARE}.",
         "This run makes the key, stages it, and stops before the driver; then somebody reboots and confirms it there.",
@@ -24,7 +24,7 @@ def ahead() -> list[str]:
 
 
 def enrolment() -> list[str]:
-    """What to do now; it fits on a screen."""
+    """The steps to confirm the key; they fit on a screen."""
     return [
         f"{FIRMWARE}. The key is staged. Now:",
         f"  1. Write down the one-time password:  sudo cat {PASSWORD}",
@@ -37,7 +37,7 @@ def enrolment() -> list[str]:
 
 
 def no_headers(kernel: str) -> str:
-    """The archive has moved on from an installed kernel."""
+    """The archive no longer has an installed kernel's headers."""
     return (
         f"the archive has no headers for the kernel {kernel} (any more), and the driver's module cannot be built; "
         "bring the system up to date (sudo apt-get full-upgrade), reboot, and run again"
@@ -45,7 +45,7 @@ def no_headers(kernel: str) -> str:
 
 
 def no_such_version(version: str) -> str:
-    """Neither a branch nor a version of that name."""
+    """There is neither a branch nor a version of that name."""
     return (
         f"NVIDIA's repository for this distribution has no driver {version}; write another gpu.driver.version "
         "(apt-cache search nvidia-driver-pinning lists them)"
@@ -53,7 +53,7 @@ def no_such_version(version: str) -> str:
 
 
 def not_installed(driver: Driver, selection: Selection, version: str, booting: bool) -> str | None:
-    """What is wrong although apt said nothing; None when all is right. ``booting``: into the newest kernel."""
+    """The defect left after a successful apt; None without one. ``booting``: the run boots into the newest kernel."""
     if not current(driver, selection, version):
         there = driver.packages.get(selection.packages[0], "none")
         return (
@@ -77,17 +77,17 @@ NOT_LOADED = (
 
 
 def rebooting(what: Reboot) -> str:
-    """Said before the machine goes."""
+    """The notice before this run's reboot."""
     return f"rebooting, because {' and '.join(what.due)}; this deploy goes on afterwards"
 
 
 def pending(what: Reboot) -> str:
-    """A reboot is due, and is not ours to make."""
+    """A reboot is due, and the deploy may not make it."""
     return f"a reboot is due: {' and '.join(what.due)}; reboot the machine, and run this deploy again"
 
 
 def futile(what: Reboot) -> str:
-    """A reboot was made, and did not help."""
+    """A reboot did not help."""
     return (
         f"{' and '.join(what.futile)}, and the last boot did not change that; "
         "find out what loads it (lsinitramfs /boot/initrd.img-$(uname -r) | grep -e nouveau -e nvidia), or see: "
@@ -96,7 +96,7 @@ def futile(what: Reboot) -> str:
 
 
 def not_back(timeout: int) -> str:
-    """It may still come."""
+    """The machine is not back in time, but may still come."""
     return (
         f"the machine did not come back within {timeout} s (gpu.reboot_timeout); look at its screen, and run this "
         "deploy again when it is there"

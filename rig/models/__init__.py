@@ -1,1 +1,1 @@
-"""Models on a machine: what a fetch has to do, and the revisions and hashes that pin them."""
+"""Models on a machine: the steps of a fetch, and the revisions and hashes that pin them."""

@@ -1,4 +1,4 @@
-"""What rig-models is told, and what is to be done about a fetch: plain functions of settings and of what was seen."""
+"""rig-models' settings, and the steps of a fetch: plain functions of the settings and of a machine's state."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rigd.base.state import FetchState, line
 from rigd.models.manifest import File, Leavings, Limits, Manifest, Model
 
 RECORDS = "/var/lib/rig/models"
-"""NAME.verified for what was found right, NAME.failed for a model that must not be served."""
+"""NAME.verified for a model that is correct, NAME.failed for one that must not be served."""
 TOKEN = "/etc/rig/hub-token"
-"""The owner's token for gated repositories, where there are any."""
+"""The owner's token for gated repositories, if any."""
 UNIT = "rig-models-fetch.service"
 
 SANDBOX = {
     "UMask": "0022",
     "NoNewPrivileges": "yes",
-    # Files that people put into a model's folder may be anybody's, and become root's.
+    # Files that people put into a model's folder may have any owner, and become root's.
     "CapabilityBoundingSet": "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER",
     "ProtectSystem": "strict",
-    # Not yes: models may lie below /home, and a folder that is hidden looks like one that is empty.
+    # Not yes: models may be below /home, and a hidden folder looks like an empty one.
     "ProtectHome": "read-only",
     "PrivateTmp": "yes",
     "PrivateDevices": "yes",
@@ -34,7 +34,7 @@ SANDBOX = {
     "ProtectKernelLogs": "yes",
     "ProtectKernelModules": "yes",
     "ProtectKernelTunables": "yes",
-    # The network, and what looks up names in it.
+    # The network, and name resolution.
     "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX AF_NETLINK",
     "RestrictNamespaces": "yes",
     "RestrictRealtime": "yes",
@@ -44,31 +44,31 @@ SANDBOX = {
     "SystemCallArchitectures": "native",
     "SystemCallFilter": "@system-service",
 }
-"""What the fetch may do, as properties of its unit: it reads what strangers send, and is root's."""
+"""The sandbox of the fetch, as properties of its unit: it reads strangers' data, and runs as root."""
 
 Step = Literal["stop", "start"]
 
 
 @dataclass(frozen=True)
 class ModelsState:
-    """The fetch on a machine, and what is there of the models that are wanted."""
+    """The fetch on a machine, and the state of the wanted models."""
 
     active: bool
-    """Whether a fetch is at work."""
+    """Whether a fetch is running."""
     manifest: str
-    """Beginning of the digest of the manifest that it was started for; empty without one."""
+    """First digits of the digest of its manifest; empty without one."""
     verified: frozenset[str] = frozenset()
-    """Models on record as right."""
+    """Models recorded as correct."""
     failed: frozenset[str] = frozenset()
-    """Models that were found to have changed."""
+    """Models whose files have changed."""
     fetch: FetchState | None = None
-    """How far the fetch is, or how the last one ended."""
+    """Progress of the fetch, or the result of the last one."""
     holder: int | None = None
-    """PID of the rig-models that is at work; another one waits for it."""
+    """PID of the running rig-models; another one waits for it."""
 
 
 def manifest(settings: Settings) -> Manifest:
-    """What the enabled engines serve, where it comes from and where it lands."""
+    """The files that enabled engines serve, with their sources and destinations."""
     wanted = settings.models.download
     return Manifest(
         hub=settings.models.hub,
@@ -100,27 +100,27 @@ def manifest(settings: Settings) -> Manifest:
 
 
 def properties(wanted: Manifest) -> dict[str, str]:
-    """Properties of the unit that fetches: the sandbox, and the folders that it may write into."""
+    """Properties of the fetch's unit: the sandbox, and its writable folders."""
     return {"Type": "exec", **SANDBOX, "ReadWritePaths": f'"{wanted.directory}" {RECORDS}'}
 
 
 def markers(names: Iterable[str]) -> list[str]:
-    """Files that stand there when one of these models must not be served."""
+    """Marker files that forbid serving one of these models."""
     return [f"{RECORDS}/{name}.failed" for name in names]
 
 
 def tag(wanted: Manifest) -> str:
-    """By what a fetch is recognised that was started for this manifest."""
+    """The tag by which a run recognises a fetch for this manifest."""
     return wanted.digest[:12]
 
 
 def complete(state: ModelsState, wanted: Manifest) -> bool:
-    """Whether every model is there and right."""
+    """Whether every model is there and correct."""
     return state.verified >= {model.name for model in wanted.models} and not state.failed
 
 
 def steps(state: ModelsState, wanted: Manifest) -> list[Step]:
-    """What to do so that a fetch for this manifest is at work, or needs not be. One that is at work is left alone."""
+    """Steps until a fetch for this manifest is running, or not needed. A running one for it is left alone."""
     if complete(state, wanted):
         return ["stop"] if state.active and state.manifest != tag(wanted) else []
     if not state.active:
@@ -129,7 +129,7 @@ def steps(state: ModelsState, wanted: Manifest) -> list[Step]:
 
 
 def report(state: ModelsState, wanted: Manifest) -> str | None:
-    """What there is to say of a fetch that is at work, in one line; what an earlier one left says nothing of it."""
+    """The progress of a running fetch, in one line; an earlier fetch's result is not reported."""
     if state.holder is None:
         return None
     if state.fetch is None or state.fetch.pid != state.holder:
@@ -138,7 +138,7 @@ def report(state: ModelsState, wanted: Manifest) -> str | None:
 
 
 def causes(state: ModelsState, wanted: Manifest) -> list[str]:
-    """Why a fetch that is over did not bring everything, a sentence each."""
+    """The reasons why a finished fetch is incomplete, a sentence each."""
     fetch = state.fetch
     if fetch is None or fetch.manifest != wanted.digest or fetch.result == "running":
         return ["the fetch ended before it was done, perhaps killed; run the deploy again, and it goes on from there"]

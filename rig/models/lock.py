@@ -1,4 +1,4 @@
-"""Pins of models: what the hub says of files that the settings name by branch or without a hash, put into the YAML."""
+"""Pins of models: revisions, sizes and hashes from the hub for files without them, written into the YAML."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 TOKEN = re.compile(r"[!-~]+")
 TIMEOUT = 30
-"""Seconds that the hub may take to answer."""
+"""Time limit in seconds for an answer of the hub."""
 ATTEMPTS = 4
-"""Times that a busy hub is asked."""
+"""Requests to a busy hub."""
 LONGEST_REST = 60.0
-"""Seconds between two of them, at most."""
+"""Longest wait between two of them, in seconds."""
 PAGES = 100
-"""Pages of a list of files, at most."""
+"""Most pages of a list of files."""
 NEEDED = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
-"""Endings of files that an engine reads: weights, configurations, the chat template, vocabularies."""
+"""Suffixes of the files that an engine reads: weights, configurations, the chat template, vocabularies."""
 TWICE = "consolidated"
-"""How names begin of the same weights in their maker's own layout, beside the others."""
+"""Prefix of a second copy of the weights, in their maker's own layout."""
 NULL = "tag:yaml.org,2002:null"
 VERSION_KEYS = ("revision", "file", "size", "sha256", "files")
 
 
 class CannotLock(Exception):
-    """The message says why, and what to do."""
+    """The entry cannot be pinned; the message has the reason and the remedy."""
 
 
 class CannotAsk(CannotLock):
-    """The hub does not say it."""
+    """The hub does not provide the answer."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Pinned:
 
 @dataclass(frozen=True)
 class Pin:
-    """What makes a version of a model unmistakable."""
+    """A version of a model, identified by its revision and its files."""
 
     revision: str
     files: tuple[Pinned, ...]
@@ -74,7 +74,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of models.catalogue, as it stands in the file."""
+    """One entry of models.catalogue in the file."""
 
     name: str
     node: Node
@@ -86,12 +86,12 @@ class Entry:
 
     @property
     def whole(self) -> bool:
-        """Whether it is pinned by a list of files: those of a repository, or the parts of a model."""
+        """Whether its pin is a list of files: those of a repository, or the parts of a model."""
         return self.node.child("files") is not None or bool(parts(self.said("file") or ""))
 
     @property
     def pinned(self) -> bool:
-        """Whether it lacks nothing."""
+        """Whether its pin is complete."""
         files = self.node.child("files")
         shapes = {"revision": COMMIT, "size": re.compile(r"[0-9]+")} | ({} if files else {"sha256": SHA256})
         known = bool(files.value) if files is not None else not self.whole
@@ -99,7 +99,7 @@ class Entry:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of each file of the current version, by name; none while one of them, revision or size is not known.
+        """SHA-256 of each file of the current version, by name; empty unless all of them, revision and size are known.
 
         As typed: YAML reads digits alone as a number.
         """
@@ -111,14 +111,14 @@ class Entry:
 
     @property
     def goes_back(self) -> bool:
-        """Whether it serves the version before, which it has."""
+        """Whether it serves its previous version."""
         return self.said("use") == "previous" and self.node.child("previous") is not None
 
 
 def locked(text: str, shown: str, pins: Mapping[str, Pin]) -> str:
-    """The file's text with all pins in it. Raises CannotLock."""
+    """The file's text with all pins. Raises CannotLock."""
     for name, pin in pins.items():
-        # Read anew each time, as a line that is added moves those below it.
+        # Parsed again each time, as an added line moves those below it.
         (entry,) = entries(parse(text, shown), [name])
         text = edited(text, entry, pin)
         _require_said(text, shown, name, pin)
@@ -126,7 +126,7 @@ def locked(text: str, shown: str, pins: Mapping[str, Pin]) -> str:
 
 
 def _require_said(text: str, shown: str, name: str, pin: Pin) -> None:
-    """Lines are edited as text: what they say afterwards must be the pin. Raises CannotLock."""
+    """Verify the edited lines: parsed, they must give the pin. Raises CannotLock."""
     try:
         (entry,) = entries(parse(text, shown), [name])
     except SettingsError as error:
@@ -139,7 +139,7 @@ def _require_said(text: str, shown: str, name: str, pin: Pin) -> None:
 
 
 def entries(tree: Node, names: Sequence[str]) -> list[Entry]:
-    """The entries to pin: those of these names, or without names all that are not pinned yet. Raises CannotLock."""
+    """The entries to pin: those with these names, or without names all unpinned ones. Raises CannotLock."""
     catalogue = tree.at(("models", "catalogue"))
     there = catalogue.value if catalogue is not None and isinstance(catalogue.value, dict) else {}
     for name in names:
@@ -149,16 +149,16 @@ def entries(tree: Node, names: Sequence[str]) -> list[Entry]:
     return [entry for entry in found if names or not entry.pinned]
 
 
-# What the hub says
+# Requests to the hub
 
 
 def ask(hub: str, entry: Entry, revision: str | None, token: str | None) -> Pin:
-    """What the hub has now, at the entry's branch or at another revision. Raises CannotLock."""
+    """The hub's current pin for the entry, at its own branch or at another revision. Raises CannotLock."""
     repository, file = entry.said("repository"), entry.said("file")
     if not repository or not (file or entry.whole):
         raise CannotLock(f"{_place(entry)}: repository and file are needed; write both, or files: [] for all of it")
     if token and not TOKEN.fullmatch(token):
-        # The token itself is not shown.
+        # The message does not show the token.
         raise CannotLock("HF_TOKEN holds a blank, a line break or a letter that no token has; set it anew")
     asked = _Asked(hub, repository, revision or entry.said("revision") or "main", token)
     if file is None:
@@ -176,7 +176,7 @@ class _Asked:
     token: str | None
 
     def file_pin(self, file: str) -> Pin:
-        """One file, by what the hub's answer says of it: nothing is downloaded."""
+        """One file's pin, from the headers of the hub's answer: nothing is downloaded."""
         commit, headers = self._promise(file)
         size = headers.get("X-Linked-Size", "")
         digest = headers.get("X-Linked-Etag", "").removeprefix("W/").strip('"')
@@ -191,7 +191,7 @@ class _Asked:
         return Pin(first.revision, (*first.files, *(at.file_pin(file).files[0] for file in files[1:])))
 
     def repository_pin(self) -> Pin:
-        """The files that an engine needs. Small ones, of which the hub knows git's hash only, are read and hashed."""
+        """The files that an engine needs. Small ones have only git's hash on the hub: they are read and hashed."""
         listed = [entry for entry in self._tree(self.revision) if needed(entry.get("path", ""))]
         if not any(entry["path"].endswith(".safetensors") for entry in listed):
             raise CannotAsk(f"{self.repository} at {self.revision} has no *.safetensors; is it a model for vLLM?")
@@ -209,14 +209,14 @@ class _Asked:
                 raise CannotAsk(f"the hub does not say size and hash of {self._url(path)}; write them yourself")
             return Pinned(path, size, digest)
         content = self._request("GET", self._url(path), path, follow=True).content
-        # The name of a blob in git: SHA-1 of a header and the content.
+        # git's name of a blob: SHA-1 of a header and the content.
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
         if blob != entry.get("oid"):
             raise CannotAsk(f"{self._url(path)} is not what the hub lists; ask again, or find out who changed it")
         return Pinned(path, len(content), hashlib.sha256(content).hexdigest())
 
     def _tree(self, revision: str) -> list[dict[str, Any]]:
-        """Everything that the hub lists, page by page."""
+        """The hub's whole list of files, page by page."""
         url: str | None = f"{self.hub}/api/models/{self.repository}/tree/{revision}?recursive=true"
         found: list[dict[str, Any]] = []
         for _ in range(PAGES):
@@ -232,12 +232,12 @@ class _Asked:
             found += page
             url = answer.links.get("next", {}).get("url")
             if url is not None and not url.startswith(f"{self.hub}/"):
-                # The token is for the hub alone.
+                # Only the hub may get the token.
                 raise CannotAsk(f"{self.hub} leads elsewhere for the list of files; set HF_ENDPOINT to that address")
         return found
 
     def _promise(self, file: str) -> tuple[str, Mapping[str, str]]:
-        """The commit, and the headers with which the hub answers for a file."""
+        """The commit of a file, and the headers of the hub's answer."""
         answer = self._request("HEAD", self._url(file), file, follow=False)
         commit = answer.headers.get("X-Repo-Commit", "")
         if not COMMIT.fullmatch(commit):
@@ -265,7 +265,7 @@ class _Asked:
         return answer
 
     def _answer(self, method: str, url: str, follow: bool) -> requests.Response:
-        """An answer that is final: a hub that is busy is left alone as long as it says, for a minute at most."""
+        """A final answer: a busy hub gets a pause as long as it wants, but no longer than a minute."""
         for attempt in range(ATTEMPTS):
             try:
                 answer = requests.request(
@@ -287,7 +287,7 @@ class _Asked:
 
 
 class _Token(AuthBase):
-    """The owner's token, or none; requests would otherwise let a password of ~/.netrc take its place."""
+    """The owner's token, or none; requests would otherwise use a password of ~/.netrc."""
 
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -301,20 +301,20 @@ class _Token(AuthBase):
 def needed(path: str) -> bool:
     """Whether an engine reads a file of a repository: weights, configuration and tokenizer, at its top.
 
-    Not what is in folders: there other formats of the same weights lie (original/, onnx/).
+    Folders are left out: they hold other formats of the same weights (original/, onnx/).
     """
     return "/" not in path and path.endswith(NEEDED) and not path.startswith(TWICE)
 
 
-# What is written
+# Edits of the file
 
 
 def edited(text: str, entry: Entry, pin: Pin) -> str:
     """The file's text with the pin in the entry; every other line stays as it is. Raises CannotLock.
 
-    The version that was served is kept as the previous one when its files differ. Files are known by their hashes,
-    whatever the revision: without a commit, too. Only the entry's own lines go through a YAML writer, which keeps its
-    comments but not every blank, so that nobody's file is reformatted.
+    The served version becomes the previous one when its files differ. Files are compared by their hashes, whatever the
+    revision, so without a commit, too. Only the entry's own lines go through a YAML writer, which keeps its comments
+    but not every blank, so that nobody's file is reformatted.
     """
     lines = text.splitlines(keepends=True)
     if entry.node.line is None:
@@ -328,7 +328,7 @@ def edited(text: str, entry: Entry, pin: Pin) -> str:
         ),
         len(lines),
     )
-    # Blank lines behind the entry are not its own.
+    # Blank lines after the entry are not part of it.
     while not lines[end - 1].strip():
         end -= 1
     margin = " " * _indent(lines[start])
@@ -345,7 +345,7 @@ def edited(text: str, entry: Entry, pin: Pin) -> str:
 
 
 def _start(lines: list[str], entry: Entry) -> int:
-    """The index of the line with the entry's name: its mapping begins there, or on the next line. Raises CannotLock."""
+    """The index of the line with the entry's name; its mapping begins there or on the next. Raises CannotLock."""
     assert entry.node.line is not None
     for number in range(entry.node.line - 1, -1, -1):
         if re.match(rf"""\s*['"]?{re.escape(entry.name)}['"]?\s*:""", lines[number]):
@@ -363,7 +363,7 @@ def _writer() -> YAML:
 
 
 def _pin(block: CommentedMap, entry: Entry, pin: Pin) -> None:
-    """Put a pin into the mapping of an entry."""
+    """Put a pin into the entry's mapping."""
     before = CommentedMap((key, block[key]) for key in VERSION_KEYS if key in block)
     digests = {file.file: file.sha256 for file in pin.files}
     _put(block, "revision", pin.revision)
@@ -383,7 +383,7 @@ def _pin(block: CommentedMap, entry: Entry, pin: Pin) -> None:
 
 
 def _put(block: CommentedMap, key: str, value: object) -> None:
-    """Set a key; a new one goes behind those that pin a version."""
+    """Set a key; a new one goes after the keys of the version."""
     if key in block or not (last := [name for name in block if name in VERSION_KEYS]):
         block[key] = value
     else:
@@ -391,7 +391,7 @@ def _put(block: CommentedMap, key: str, value: object) -> None:
 
 
 def _text(node: Node, key: str) -> str:
-    """A value as it was typed, empty where there is none or null."""
+    """A value as it was typed; empty if it is missing or null."""
     found = node.child(key)
     return "" if found is None or found.value is None else found.text or ""
 
@@ -401,7 +401,7 @@ def _indent(line: str) -> int:
 
 
 def hub_of(tree: Node) -> str:
-    """The hub that the settings name. Raises CannotLock."""
+    """The settings' hub. Raises CannotLock."""
     found = tree.at(("models", "hub"))
     address = None if found is None else plain(found)
     if not isinstance(address, str):
