@@ -1,1 +1,1 @@
-"""What is read from a machine: each fact is one round trip and decides nothing."""
+"""Facts of a machine: each takes one round trip and decides nothing."""

@@ -1,4 +1,4 @@
-"""What is on a machine of its backup, in one round trip; never the password."""
+"""Facts of a machine's backup, in one round trip; never the password."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rigd.backup.config import PASSWORD
 
 @dataclass(frozen=True)
 class BackupState:
-    """Verdicts."""
+    """The password's file, and the backup on the disk."""
 
     password: str
     """Mode and owner of the password's file, such as ``600 root:root``; empty when it is missing."""
     repository: bool
-    """Whether a backup was encrypted to the disk that is there now, by whomever."""
+    """Whether the present disk holds an encrypted backup, whoever made it."""
 
 
 class Backup(FactBase[BackupState]):
-    """The password, and what it would open."""
+    """State of the password and of the backup that needs it."""
 
     def command(self, repository: str) -> str:
         return (
@@ -40,7 +40,7 @@ class Backup(FactBase[BackupState]):
 
 
 class Present(FactBase[list[str]]):
-    """Those of some files that are there."""
+    """The given files that exist."""
 
     @staticmethod
     def default() -> list[str]:

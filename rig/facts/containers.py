@@ -37,7 +37,7 @@ class Daemon(FactBase[dict[str, Any]]):
 
 
 class Offers(FactBase[dict[str, Offered]]):
-    """Those of the named packages that apt knows: the version that is installed, and the one that apt would install."""
+    """The named packages that apt knows, each with its installed and its candidate version."""
 
     @staticmethod
     def default() -> dict[str, Offered]:
@@ -57,7 +57,7 @@ class Offers(FactBase[dict[str, Offered]]):
 
 
 class Translating(FactBase[bool]):
-    """Whether the kernel has Docker's own rules, or Docker is to have none: it writes them when it starts, and never
+    """Whether the kernel has Docker's own rules, or Docker may have none: it writes them when it starts, and never
     looks at them again."""
 
     def command(self) -> str:

@@ -1,4 +1,4 @@
-"""Everything that the doctor judges by, read from a machine with one script."""
+"""The doctor's facts, read from a machine with one script."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rig.gpu.doctor import HANGS, Look
 from rig.gpu.driver import DEVICE
 
 SECONDS = 120
-"""How long the script may take: nvidia-smi and a container have their own limits in it."""
+"""Time limit of the script in seconds; nvidia-smi and the container have their own limits in it."""
 
 _FURTHER = r"""
 lines() { tr "\t" " " | sed "s/^/$1\t/"; }
@@ -43,7 +43,7 @@ SCRIPT = CARDS + DRIVER + _FURTHER.replace("@DEVICE@", DEVICE)
 
 
 def look(output: list[str]) -> Look:
-    """What the script printed, as a value."""
+    """The script's output as a value."""
     rows: dict[str, list[str]] = {}
     for line in output:
         key, _, text = line.partition("\t")
@@ -54,7 +54,7 @@ def look(output: list[str]) -> Look:
         driver=driver(output),
         dkms=tuple(rows.get("dkms", [])),
         build_log="".join(rows.get("log", [])).strip(),
-        # One that does not end when it is asked to is killed.
+        # A process that survives SIGTERM gets SIGKILL.
         smi_code=HANGS if code == 137 else code,
         smi=tuple(rows.get("smi", [])),
         devices=tuple(rows.get("device", [])),

@@ -23,8 +23,8 @@ COMPOSE = f"docker compose --project-name rig --env-file {KEYS} --file {COMPOSE_
 CONFIG_HASH = "com.docker.compose.config-hash"
 UNITS = "/etc/systemd/system"
 
-# Shared by both: what systemd says, what the engine says of itself, and what it served with last. The key goes from its
-# file to curl through a pipe, where nobody sees it.
+# For both kinds: systemd's state, the engine's health, and its last good record. The key goes from its file to curl
+# through a pipe, where nobody sees it.
 _UNIT = """
 systemctl show --property=ActiveState,UnitFileState,NeedDaemonReload,NRestarts {unit}
 url=http://{address}:{port}
@@ -39,8 +39,8 @@ echo "Served=$(sha256sum {record} 2>/dev/null | cut -c-64)"
 class ContainerEngine(FactBase[EngineState]):
     """State of an engine in a container.
 
-    Our label tells before the compose file is written whether the settings changed. compose's own hash covers the file
-    as it is, the key included: a container made from an edited file, or with another key, carries another one.
+    Our label shows changed settings before the compose file is written. compose's own hash covers the file as it is,
+    the key included: a container made from an edited file, or with another key, has another hash.
     """
 
     def command(self, engine: str, variable: str, address: str, port: int, model: str, on_card: bool) -> str:
@@ -68,7 +68,7 @@ class ContainerEngine(FactBase[EngineState]):
             running=status == "running",
             settings=settings,
             intact=values["Wanted"].split()[1:] == [made_from],
-            # Docker's verdict counts failures over time; before it has one, the engine is asked itself.
+            # Docker's verdict counts failures over time; before there is one, the engine's own answer counts.
             health="unhealthy" if verdict == "unhealthy" else health,
             crashes=int(restarts) if restarts.isdecimal() else 0,
             served=values["Served"],
@@ -77,10 +77,10 @@ class ContainerEngine(FactBase[EngineState]):
 
 
 class NativeEngine(FactBase[EngineState]):
-    """State of an engine that systemd runs; its fingerprint is read from the running process' environment.
+    """State of an engine under systemd; its fingerprint comes from the running process' environment.
 
-    systemd writes the credential at every start: a unit's file that is younger was edited, or mended, since then. Keys
-    are compared on the machine, and only the verdict leaves it.
+    systemd writes the credential at every start: a younger unit file was edited, or repaired, since then. Keys are
+    compared on the machine, and only the verdict leaves it.
     """
 
     def command(self, engine: str, variable: str, address: str, port: int, model: str) -> str:
@@ -100,7 +100,7 @@ class NativeEngine(FactBase[EngineState]):
             'echo "Settings=$(tr "\\0" "\\n" 2>/dev/null <"/proc/$pid/environ" | sed -n s/^RIG_SETTINGS=//p)"\n'
             f"credential=/run/credentials/{unit}/key\n"
             f'key=$(sed -n "s/^{variable}=//p" {KEYS} 2>/dev/null)\n'
-            # A program that was replaced meanwhile runs from what is deleted.
+            # A program that was replaced meanwhile still runs from the deleted file.
             'case $(readlink "/proc/$pid/exe" 2>/dev/null) in *" (deleted)") key= ;; esac\n'
             '[ -n "$key" ] && [ "$key" = "$(cat "$credential" 2>/dev/null)" ] && '
             f'[ -z "$(find {files} -newer "$credential" 2>&1)" ] && echo Intact=yes\n'
@@ -125,7 +125,7 @@ class NativeEngine(FactBase[EngineState]):
 
 
 class Inspected(FactBase[Mapping[str, Any]]):
-    """A container's configuration, by Docker; empty without one. Its environment, which holds a key, stays there."""
+    """A container's configuration in Docker; empty without one. Its environment, which holds a key, is left out."""
 
     @staticmethod
     def default() -> Mapping[str, Any]:
@@ -149,7 +149,7 @@ class Inspected(FactBase[Mapping[str, Any]]):
 
 
 class Alternatives(FactBase[Mapping[str, Unit]]):
-    """Which of these units start at boot, and which run, in the order in which they are asked for."""
+    """Boot and run state of each of these units, in the given order."""
 
     def command(self, units: tuple[str, ...]) -> str:
         return f"systemctl show --property=Id,ActiveState,UnitFileState {shlex.join(units)}"
@@ -167,7 +167,7 @@ class Alternatives(FactBase[Mapping[str, Unit]]):
 
 
 class Engines(FactBase[tuple[str, ...]]):
-    """Units of every engine that is loaded, enabled or set up on the machine, whatever the settings say."""
+    """Units of every engine that is loaded, enabled or set up on the machine, whatever the settings have."""
 
     @staticmethod
     def default() -> tuple[str, ...]:
@@ -188,12 +188,12 @@ class Engines(FactBase[tuple[str, ...]]):
 
 @dataclass(frozen=True)
 class Defined:
-    """Text of what engines are defined by on a machine."""
+    """The definitions of engines on a machine, as text."""
 
     compose: str | None = None
     """The compose file; None without one."""
     records: Mapping[str, str] = field(default_factory=dict)
-    """What each engine served with last, by its name."""
+    """The record of each engine's last good definition, by the engine's name."""
 
 
 class Definitions(FactBase[Defined]):
@@ -219,7 +219,7 @@ class Definitions(FactBase[Defined]):
 
 
 class PortHolders(FactBase[tuple[str, ...]]):
-    """Units of the engines that listen on a port now: a native one's own, and that of a published container."""
+    """Units of the engines that listen on a port now; for a published container, its unit."""
 
     @staticmethod
     def default() -> tuple[str, ...]:
@@ -238,15 +238,15 @@ class PortHolders(FactBase[tuple[str, ...]]):
 
 
 SUMS = ".rig-sha256"
-"""In the folder of an unpacked archive: the hashes of its files."""
+"""File with the hashes of an unpacked archive's files, in its folder."""
 LINKS = ".rig-links"
-"""The same for its links: where each leads."""
+"""File with the targets of its links, in the same folder."""
 OWN = f"! -name {SUMS} ! -name {LINKS}"
 LIST_LINKS = "find . -type l -printf '%p %l\\n' | LC_ALL=C sort"
 
 
 class Unpacked(FactBase[bool]):
-    """Whether an archive lies unpacked in a folder, with every file as it came, and none that others can write."""
+    """Whether an archive is unpacked in a folder, with every file unchanged, and none writable by others."""
 
     def command(self, directory: str, program: str) -> str:
         folder = shlex.quote(directory)
@@ -263,7 +263,7 @@ class Unpacked(FactBase[bool]):
 
 
 class ImagePresent(FactBase[bool]):
-    """Whether Docker holds the image with this digest, and its pull was completed and reached the disk."""
+    """Whether Docker holds the image with this digest, from a pull that finished and reached the disk."""
 
     def command(self, image: str) -> str:
         name = shlex.quote(image)
@@ -281,8 +281,8 @@ def _values(output: list[str]) -> dict[str, str]:
 
 
 def _health(values: Mapping[str, str]) -> tuple[Literal["healthy", "starting", "unhealthy"], str]:
-    """The verdict, and what it rests on. An engine that does not answer yet is starting: whether it runs at all is
-    another question. One that answers without its model, or without the card that it should compute on, is unhealthy.
+    """The verdict and its evidence. An engine that does not answer yet is starting: whether it runs at all is another
+    question. One that answers without its model, or without the card that it should use, is unhealthy.
     """
     code, listed, card = values["Http"], values["Listed"] != "0", values.get("Card")
     evidence = f"asked for its health it answers {code if code != '000' else 'nothing'}"

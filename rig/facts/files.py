@@ -1,4 +1,4 @@
-"""A file on the machine, looked at in one round trip."""
+"""Files on the machine, read in one round trip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FileState:
 
 
 class Written(FactBase[FileState | None]):
-    """State of a regular file; None when there is none under this name, or something else such as a link."""
+    """State of a regular file; None if there is none at this path, or something else such as a link."""
 
     def command(self, path: str) -> str:
         quoted = shlex.quote(path)
@@ -30,7 +30,7 @@ class Written(FactBase[FileState | None]):
 
 
 class WrittenTogether(FactBase[dict[str, FileState]]):
-    """The same of several files, by path; one that is no regular file is left out."""
+    """State of several regular files, by path; any other path is left out."""
 
     @staticmethod
     def default() -> dict[str, FileState]:

@@ -9,30 +9,30 @@ from pyinfra.api import FactBase
 RULES = "/etc/rig/firewall.nft"
 
 DROP_IN = "/etc/systemd/system/nftables.service.d/rig.conf"
-"""Loads our table again when the distribution's service has flushed it."""
+"""Loads our table again after the distribution's service has flushed it."""
 
 
 @dataclass(frozen=True)
 class FilterState:
-    """Our table, our file and our unit."""
+    """The state of our table, our file and our unit."""
 
     written: bool
-    """A file of ours is there."""
+    """Our file exists."""
     loaded: bool
     """The kernel has a table `inet rig`."""
     current: bool
-    """It is exactly what our file makes of an empty kernel."""
+    """It equals the table that our file makes in an empty kernel."""
     enabled: bool
     active: bool
     loading: bool
-    """What the unit starts is nft with our file: no drop-in made something else of it."""
+    """The unit starts nft with our file: no drop-in has changed its command."""
     reload_needed: bool
-    """systemd has not read a unit or drop-in of ours as it is now."""
+    """systemd has not read the current version of a unit or drop-in of ours."""
 
 
 class Filter(FactBase[FilterState]):
-    """The file is loaded into a network namespace of its own and listed there: both listings come from nft, so they
-    differ exactly when a rule was deleted, added or changed."""
+    """State of the packet filter. The file is loaded into a network namespace of its own and listed there: both
+    listings come from nft, so they differ exactly when a rule was deleted, added or changed."""
 
     def command(self, unit: str) -> str:
         return f"""

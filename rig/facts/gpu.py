@@ -1,4 +1,4 @@
-"""The driver on a machine, the kernel around it and the key that signs it, in one round trip."""
+"""The driver on a machine, the kernel around it and its signing key, in one round trip."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rig.gpu.words import PASSWORD
 
 SLEEP = ("sleep.target", "suspend.target", "hibernate.target", "hybrid-sleep.target")
 
-# What lspci, lsmod and uname show, from where they have it: none of the packages that hold them need be there.
+# The sources of lspci, lsmod and uname, as their packages may be missing.
 CARDS = r"""
 for device in /sys/bus/pci/devices/*; do
   case "$(cat "$device/vendor" 2>/dev/null) $(cat "$device/class" 2>/dev/null)" in
@@ -28,7 +28,7 @@ for flag in /sys/firmware/efi/efivars/SecureBoot-*; do
   [ "$(od -An -tu1 -j4 -N1 "$flag" 2>/dev/null | tr -d " ")" != 1 ] || printf "secure\tyes\n"
 done
 """
-"""Prints cards on the bus (PCI class 03, display controllers), the running kernel, and whether Secure Boot is on."""
+"""Prints cards on the bus (PCI class 03, display controllers), the running kernel, and the state of Secure Boot."""
 
 
 def card(values: Sequence[str]) -> Card:
@@ -39,7 +39,7 @@ def card(values: Sequence[str]) -> Card:
 
 
 CERTIFICATES = ("/var/lib/shim-signed/mok/MOK.der", "/var/lib/dkms/mok.pub")
-"""Where dkms has the certificate of its key: Ubuntu's place, and everybody else's."""
+"""Certificates of dkms' signing key: Ubuntu's path, and that of all others."""
 
 _SCRIPT = r"""
 kernel=$(cat /proc/sys/kernel/osrelease)
@@ -87,7 +87,7 @@ true
 
 
 class BootId(FactBase[str]):
-    """What is another one after every boot."""
+    """An id that every boot changes."""
 
     def command(self) -> str:
         return "cat /proc/sys/kernel/random/boot_id"
@@ -97,7 +97,7 @@ class BootId(FactBase[str]):
 
 
 class Masked(FactBase[frozenset[str]]):
-    """Those of the units that cannot be started."""
+    """The given units that are masked."""
 
     @staticmethod
     def default() -> frozenset[str]:
@@ -113,7 +113,7 @@ class Masked(FactBase[frozenset[str]]):
 
 
 class DriverFact(FactBase[Driver]):
-    """The driver as it is installed, and as it is loaded."""
+    """The driver, as installed and as loaded."""
 
     def command(self) -> str:
         return DRIVER
@@ -130,7 +130,7 @@ DRIVER = (
 
 
 def driver(output: list[str]) -> Driver:
-    """What the script printed, as a value."""
+    """The script's output as a value."""
     rows: dict[str, list[list[str]]] = {}
     for line in output:
         key, *values = line.split("\t")

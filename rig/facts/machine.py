@@ -10,7 +10,7 @@ from pyinfra.api import FactBase
 
 
 class TimeZone(FactBase[str]):
-    """Name of the zone that /etc/localtime points to; what is a link to another zone is told by its own name."""
+    """Name of the zone that /etc/localtime points to; a link to another zone is reported by its own name."""
 
     def command(self) -> str:
         return "readlink /etc/localtime || true"
@@ -20,7 +20,7 @@ class TimeZone(FactBase[str]):
 
 
 class Homes(FactBase[dict[str, str]]):
-    """Home of each of these users that the machine has."""
+    """Home of each of these users, without users that the machine lacks."""
 
     @staticmethod
     def default() -> dict[str, str]:
@@ -36,24 +36,24 @@ class Homes(FactBase[dict[str, str]]):
 
 @dataclass(frozen=True)
 class AccountState:
-    """An account of the machine, from whatever source it has it."""
+    """An account of the machine, from any source of accounts."""
 
     home: str
     shell: str
     groups: frozenset[str]
-    """Names of all its groups, the primary one included."""
+    """Names of all its groups, including the primary one."""
     folder: str = ""
-    """Mode and owner of its home, such as ``750 owner``; empty where that is no folder of its own, such as a link."""
+    """Mode and owner of its home, such as ``750 owner``; empty if that is not a folder of its own, such as a link."""
 
     @property
     def open(self) -> bool:
-        """Others may write to its home: sshd then believes none of its keys."""
+        """Others may write to its home, so sshd trusts none of its keys."""
         mode = self.folder.partition(" ")[0]
         return bool(mode) and int(mode, 8) & 0o022 != 0
 
 
 class Account(FactBase[AccountState | None]):
-    """One account by its name; None when the machine has none. No other account is read."""
+    """One account by its name; None if the machine has none. No other account is read."""
 
     def command(self, user: str) -> str:
         quoted = shlex.quote(user)
@@ -80,7 +80,7 @@ class KeyFile:
 
 
 class AuthorizedKeys(FactBase[KeyFile | None]):
-    """The keys that log in as a user; None when there is no such file, or something else such as a link."""
+    """The keys that log in as a user; None if there is no such file, or something else such as a link."""
 
     def command(self, folder: str) -> str:
         return (
@@ -93,8 +93,7 @@ class AuthorizedKeys(FactBase[KeyFile | None]):
 
 
 class OtherKeyFiles(FactBase[tuple[str, ...]]):
-    """Files below a user's home, besides authorized_keys, that sshd takes for the user's keys: as it says itself.
-
+    """Files below a user's home, besides authorized_keys, where sshd looks for keys by its own configuration.
     ``%h``, ``%u`` and ``%%`` stand for home, name and a percent sign (sshd_config(5), TOKENS).
     """
 

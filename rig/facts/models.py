@@ -1,4 +1,4 @@
-"""rig-models on a machine: whether it is there, and what it says of the models; no model is read for that."""
+"""rig-models on a machine: whether it is installed, and the state of the models; no model is read for that."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from rig.models.fetch import UNIT, ModelsState
 from rigd.base import state
 
 PROGRAMS = "/opt/rig/rigd"
-"""A folder for each version of rigd, named by the hash of its wheel."""
+"""The folder with one subfolder for each version of rigd, named by the hash of its wheel."""
 LINKS = "/usr/local/bin"
-"""Where owners and units find its programs."""
+"""The folder with links to its programs, for owners and units."""
 LINK = f"{LINKS}/rig-models"
 DESCRIPTION = "Fetch of the models of manifest "
 
 
 STAMP = ".complete"
-"""Of an installed version: the hashes of what was made on the machine, which the wheel does not have."""
+"""File in an installed version with the hashes of the files made on the machine, which the wheel does not have."""
 
 
 def installed(version: str, names: Iterable[str], modules: str) -> str:
-    """A condition of the shell: this version of rigd is installed, and its programs are what owners and units call.
+    """A shell condition: this version of rigd is installed, and owners and units call its programs.
 
-    Its environment names the Python it was made for: after an upgrade of the distribution that is another one.
-    `modules`: what the wheel's Python files hash to. Every file is read: a power cut leaves files of 0 bytes behind
-    complete names, and one that another user can write is not ours.
+    The virtual environment names its Python: an upgrade of the distribution changes that. `modules`: the hash of the
+    wheel's Python files. Every file is read: a power cut leaves files of 0 bytes with complete names, and a file that
+    another user can write is not ours.
     """
     home = f"{PROGRAMS}/{version}"
     links = "".join(f' && [ "$(readlink {LINKS}/{name})" = {home}/bin/{name} ]' for name in names)
@@ -52,7 +52,7 @@ class Programs(FactBase[bool]):
 
 
 class Models(FactBase[ModelsState]):
-    """The state of the models of a manifest, which need not be the one that is on the machine."""
+    """The state of the models in a manifest, which may differ from the manifest on the machine."""
 
     def command(self, manifest: str) -> str:
         return (

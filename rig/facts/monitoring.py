@@ -1,4 +1,4 @@
-"""What the programs of the monitoring have loaded, and whether Prometheus has the engines' keys."""
+"""The settings that the monitoring programs have loaded, and Prometheus' copies of the engines' keys."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class CopyState:
     folder: str
     """Mode and owner, such as ``750 root:prometheus``; empty when it is missing."""
     stale: tuple[str, ...]
-    """Engines whose copy is missing, differs from the store, or can be read by others."""
+    """Engines whose copy is missing, differs from the store, or is readable by others."""
     needless: tuple[str, ...]
-    """Files of engines that are not asked any more."""
+    """Files of engines that are no longer scraped."""
 
 
 class Copies(FactBase[CopyState]):
-    """Compared on the machine by the shell's own builtins: no key leaves it, and none is an argument."""
+    """State of the copies, compared on the machine by shell builtins: no key leaves it, and none is an argument."""
 
     def command(self, engines: dict[str, str]) -> str:
         pairs = " ".join(f"{shlex.quote(engine)}={variable}" for engine, variable in engines.items())
@@ -60,16 +60,16 @@ true
 
 @dataclass(frozen=True)
 class LoadedState:
-    """What the running Prometheus has loaded."""
+    """The settings that the running Prometheus has loaded."""
 
     fingerprint: str
-    """That of the settings; empty when it does not answer yet."""
+    """Fingerprint of the settings; empty if it does not answer yet."""
     fresh: bool
-    """None of its files changed since it was last started or told to load them."""
+    """None of its files changed since it last started or reloaded."""
 
 
 class Loaded(FactBase[LoadedState]):
-    """Its own word on the fingerprint; and the age of its files, as one that was edited and loaded has the same."""
+    """Prometheus' own fingerprint; and the age of its files, as an edited file that was loaded has the same one."""
 
     def command(self, unit: str, port: int, files: Iterable[str]) -> str:
         rules = f"http://127.0.0.1:{port}/api/v1/rules?type=record"
@@ -82,23 +82,23 @@ echo "Uptime=$(cut -d" " -f1 /proc/uptime)"; echo "Now=$(date +%s.%N)"
 
     def process(self, output: list[str]) -> LoadedState:
         values = dict(line.split("=", 1) for line in output)
-        # The monotonic clock is the one that a clock's jump does not touch, as with every other unit.
+        # The monotonic clock is immune to clock jumps; so for every other unit.
         told = float(values["Now"]) - float(values["Uptime"]) + int(values["StateChangeTimestampMonotonic"]) / 1e6
         return LoadedState(values["Fingerprint"], fresh=float(values["Newest"] or 0) <= told)
 
 
 @dataclass(frozen=True)
 class TellingState:
-    """What the running Alertmanager has loaded, and how the receivers' secrets lie there."""
+    """The configuration that the running Alertmanager has loaded, and access to the receivers' secrets."""
 
     loaded: int | None
-    """Its name for the configuration; None when it does not answer yet."""
+    """Alertmanager's hash of the configuration; None if it does not answer yet."""
     open: tuple[str, ...]
-    """Files of secrets that others than root could read, or change."""
+    """Files of secrets that users other than root can read or change."""
 
 
 class Telling(FactBase[TellingState]):
-    """Alertmanager's own word, and access to files; no secret is read."""
+    """Alertmanager's hash, and access to files; no secret is read."""
 
     def command(self, port: int, secrets: Iterable[str]) -> str:
         return f"""
@@ -119,18 +119,18 @@ true
 
 @dataclass(frozen=True)
 class ServingState:
-    """How Grafana is."""
+    """The health of Grafana."""
 
     well: bool
-    """It answers, and says so."""
+    """It answers, and reports that it is healthy."""
     active: str
-    """What systemd says of its unit."""
+    """systemd's state of its unit."""
     crashes: int
-    """How often it was started again because it ended by itself."""
+    """Restarts after it had ended by itself."""
 
 
 class Serving(FactBase[ServingState]):
-    """Its own word (/api/health, for which nobody logs in), and systemd's."""
+    """Grafana's own health (/api/health, which needs no login), and systemd's state."""
 
     def command(self, unit: str, port: int) -> str:
         url = f"http://127.0.0.1:{port}/api/health"

@@ -1,4 +1,4 @@
-"""What preflight reads of the files that could undo ours: those of sysctl, the journal and apt, and drop-ins."""
+"""Preflight's facts of files that could undo ours: those of sysctl, the journal and apt, and drop-ins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from rig.preflight.machine import Overrides
 
-# `t` is a tab. Drop-ins below /usr are those of packages; what `systemctl set-property` writes is in system.control.
+# `t` is a tab. Drop-ins below /usr belong to packages; those of `systemctl set-property` are in system.control.
 SCRIPT = r"""
 for name in sysctl.d systemd/journald.conf; do
   printf "config\t%s\t%s\n" "$name" "$(systemd-analyze --no-pager cat-config "$name" 2>/dev/null | base64 -w 0)"
@@ -26,7 +26,7 @@ done
 
 
 def fields(found: Mapping[str, Iterable[list[str]]]) -> Overrides:
-    """From the lines that the script printed."""
+    """The overrides, from the script's output."""
     configs = {name: files(_text(encoded)) for name, encoded in found.get("config", [])}
     return Overrides(
         sysctl=configs.get("sysctl.d", {}),

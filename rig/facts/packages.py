@@ -1,4 +1,4 @@
-"""Which Debian packages are installed, and what a killed dpkg or a power cut left of them."""
+"""Installed Debian packages, and the damage that a killed dpkg or a power cut left in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
-# Names that packages only provide, without the versions behind them.
+# Names that packages only provide, without their versions.
 _PROVIDED = r"""
 dpkg-query -W -f='${db:Status-Abbrev}|${Provides}\n' | awk -F'|' -v names='@NAMES@' '
   BEGIN { split(names, listed, " "); for (at in listed) wanted[listed[at]] }
@@ -23,9 +23,9 @@ dpkg-query -W -f='${db:Status-Abbrev}|${Provides}\n' | awk -F'|' -v names='@NAME
 
 
 class Installed(FactBase[frozenset[str]]):
-    """Those of the named packages that are completely installed.
+    """The named packages that are completely installed.
 
-    ``provided``: a name that an installed package provides counts, too. apt installs that one for a virtual package,
+    ``provided``: a name that an installed package provides counts, too. apt installs that package for a virtual one,
     which would otherwise be missing in every run.
     """
 
@@ -39,20 +39,20 @@ class Installed(FactBase[frozenset[str]]):
         return f"dpkg-query -W -f='${{db:Status-Abbrev}} ${{Package}}\\n' {names} 2>/dev/null;{virtual} true"
 
     def process(self, output: list[str]) -> frozenset[str]:
-        # The first letter is what dpkg was told to do, h to hold it; the second what is there; a third what is broken.
+        # The first letter is the wanted state, h to hold it; the second the present state; a third an error.
         pairs = (line.split() for line in output)
         return frozenset(name for status, name in pairs if status[1:] == "i")
 
 
 class Automatic(FactBase[frozenset[str]]):
-    """Those of the named packages that apt takes for somebody else's need, and removes with it (`apt autoremove`)."""
+    """The named packages that apt counts as dependencies, and removes with their dependents (`apt autoremove`)."""
 
     @staticmethod
     def default() -> frozenset[str]:
         return frozenset()
 
     def command(self, packages: Iterable[str]) -> str:
-        # What `apt-mark showauto` reads, which takes longer.
+        # The source of `apt-mark showauto`, which takes longer.
         names = " ".join(f"-e {shlex.quote(name)}" for name in packages)
         return (
             "awk '/^Package: / { name = $2 } /^Auto-Installed: 1/ { print name }' /var/lib/apt/extended_states "
@@ -64,25 +64,25 @@ class Automatic(FactBase[frozenset[str]]):
 
 
 VERIFIED = "/run/rig-packages-verified"
-"""Made when the files of packages from before this boot were found whole; a boot empties /run."""
+"""Written when the packages installed before this boot were verified; a boot empties /run."""
 HOUR = 3600
-"""Seconds before the last installation of a life of the machine in which an earlier one counts as part of it."""
+"""Seconds: earlier installations within this time count as part of the last one before the boot."""
 UNVERIFIED = r"/usr/(share/(doc|man|locale|info|lintian|help|gnome/help|bug)|lib/python3/dist-packages/.*\.pyc$)"
-"""Files that a machine may do without: dpkg itself leaves them out where its path-exclude says so."""
+"""Files that a machine may lack: dpkg itself leaves them out with its path-exclude."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What an interrupted dpkg, or a power cut, left behind."""
+    """Damage by an interrupted dpkg, or a power cut."""
 
     unfinished: bool = False
-    """Packages are unpacked and not configured, or wait to be reinstalled; or there is a journal of updates."""
+    """Packages are unpacked and not configured, or must be reinstalled; or there is a journal of updates."""
     lists: bool = False
     """apt's lists have files of 0 bytes, which apt does not fetch again by itself."""
     status: bool = False
-    """dpkg's own list of what is installed is empty."""
+    """dpkg's own list of installed packages is empty."""
     packages: tuple[str, ...] = ()
-    """Packages with files of 0 bytes in dpkg's records, or whose files differ from what was installed."""
+    """Packages with files of 0 bytes in dpkg's records, or with files that differ from the installed ones."""
 
     @property
     def any(self) -> bool:
@@ -91,7 +91,7 @@ class Damage:
 
 class Damaged(FactBase[Damage]):
     """Damage of packages. Their files are read once after each boot, and only those of the last installation before it:
-    what was installed earlier than that had long reached the disk."""
+    earlier installations had long reached the disk."""
 
     @staticmethod
     def default() -> Damage:
@@ -106,14 +106,14 @@ class Damaged(FactBase[Damage]):
         return Damage("unfinished" in kinds, "lists" in kinds, "status" in kinds, tuple(sorted(names)))
 
 
-# Seconds since the epoch at which the first process started: a container's own boot, too.
+# Start time of the first process in seconds since the epoch: in a container, that of the container.
 _BOOTED = (
     "awk -v now=$(date +%s) -v hertz=$(getconf CLK_TCK) "
     "'NR == FNR { up = $1; next } { sub(/.*[)] /, \"\"); print int(now - up + $20 / hertz) }' /proc/uptime /proc/1/stat"
 )
 
-# A package without files has an empty list of hashes: only one with files is damaged by that. Files that the owner may
-# edit (c) count when they are empty.
+# A package without files has an empty list of hashes: only one with files is damaged by that. Empty configuration files
+# (c), which the owner may edit, count as damaged.
 _LOOK = f"""
 info=/var/lib/dpkg/info
 [ -s /var/lib/dpkg/status ] || echo status

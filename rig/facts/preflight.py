@@ -1,4 +1,4 @@
-"""Facts that preflight decides on: the login, and the machine as it is before anything is changed."""
+"""Facts for preflight: the login, and the machine before any change."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MARKER = "rig-login-begins-or-ends-here"
 
 
 class LoginFact(FactBase[Login]):
-    """The login without any privilege: run it with ``_sudo=False``, as sudo hides where a connection comes from."""
+    """The login without any privilege: run it with ``_sudo=False``, as sudo hides the address of the connection."""
 
     def command(self) -> str:
         return (
-            # On a line of its own, whatever the shell has printed.
+            # On a line of its own, after any output of the shell.
             f'printf "\\n%s\\n" {MARKER}; '
             'home=$(getent passwd "$(id -un)" | cut -d: -f6); '
             'printf "%s\\n" "$(id -u)" "$(id -un)" "${SSH_CONNECTION%% *}" "${SSH_CONNECTION##* }" '
@@ -35,11 +35,11 @@ class LoginFact(FactBase[Login]):
     def process(self, output: list[str]) -> Login:
         lines = [line.strip() for line in output]
         if lines.count(MARKER) != 2:
-            # A shell that is none, such as nologin, or one that ended in the middle.
+            # Not a real shell, such as nologin, or one that ended in the middle.
             said = " ".join(filter(None, lines))[:160] or "nothing"
             return Login(-1, "", False, source=None, port=None, chatter=said)
         begin, end = lines.index(MARKER), len(lines) - 1 - lines[::-1].index(MARKER)
-        # What others print before and behind it stands in every answer of this login.
+        # Other output, before and after it, is in every answer of this login.
         around = " ".join(filter(None, [*lines[:begin], *lines[end + 1 :]]))[:160]
         uid, user, source, port, keys, sudo = lines[begin + 1 : end]
         return Login(
@@ -54,9 +54,9 @@ class LoginFact(FactBase[Login]):
 
 
 class MachineFact(FactBase[Machine]):
-    """System, free space, listeners, our containers and images, and who holds a lock, with a bare system's shell alone.
+    """System, free space, listeners, our containers and images, and holders of locks; a bare system's shell is enough.
 
-    A path that does not exist yet is measured at its nearest parent that does.
+    A path that does not exist yet is measured at its nearest existing parent.
     """
 
     def command(
@@ -113,7 +113,7 @@ def _listener(values: list[str]) -> Listener:
     return Listener(address, int(port), process[1] if process else "", unit, container.lstrip("/"))
 
 
-# A lock of apt is a POSIX lock, which flock(1) does not see; the kernel lists it by device and inode.
+# apt's lock is a POSIX lock, invisible to flock(1); the kernel lists it by device and inode.
 _SCRIPT = r"""
 t=$(printf "\t")
 . /etc/os-release; printf "os\t%s\t%s\t%s\n" "$ID" "$VERSION_ID" "$VERSION_CODENAME"

@@ -21,19 +21,19 @@ class KeyState:
     file: str
     """Mode and owner of the store, such as ``600 root:root``; empty when it is missing."""
     directory: str
-    """The same of the directory of derived files."""
+    """Mode and owner of the directory of derived files."""
     missing: tuple[str, ...]
-    """Variables that have no line."""
+    """Variables without a line."""
     malformed: tuple[str, ...]
-    """Variables whose line holds something that is no key, or that stand twice."""
+    """Variables whose line holds no valid key, or that occur twice."""
     stale: tuple[str, ...]
     """Native engines whose own file is missing, differs from the store, or has a wrong mode."""
     vanished: bool = False
-    """The store is missing or empty on a machine that has had keys: an engine was given its own, or has served."""
+    """The store is missing or empty on a machine that has had keys: an engine has a copy, or has served."""
 
 
 class Keys(FactBase[KeyState]):
-    """Compared on the machine by the shell's own builtins: no key leaves it, and none is an argument."""
+    """State of the keys, compared on the machine by shell builtins: no key leaves it, and none is an argument."""
 
     def command(self, variables: Iterable[str], native: dict[str, str]) -> str:
         owners = " ".join(f"{shlex.quote(engine)}={variable}" for engine, variable in native.items())

@@ -1,4 +1,4 @@
-"""What is on a machine of the thermal monitor, in one round trip."""
+"""Facts of the thermal monitor on a machine, in one round trip."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from rig.monitoring.thermal import APPLIED, LINK
 
 @dataclass(frozen=True)
 class ThermalState:
-    """What is there, and what systemd has not read again yet."""
+    """The monitor's files, and what systemd has not read again yet."""
 
     units: frozenset[str]
-    """Those with a file."""
+    """Units with a file."""
     outdated: frozenset[str]
-    """Those whose file changed since systemd read it."""
+    """Units whose file changed since systemd read it."""
     link: str
-    """Where the figures' link leads; empty without one."""
+    """Target of the link to the metrics; empty without one."""
     applied: bool
-    """Something was done about heat, and not taken back yet."""
+    """An action against heat is in force."""
 
 
 class Thermal(FactBase[ThermalState]):
-    """Of the units that could be there."""
+    """State of the thermal monitor's possible units."""
 
     def command(self, units: Iterable[str], files: Iterable[str]) -> str:
         return (

@@ -1,4 +1,4 @@
-"""What systemd knows of a unit, next to the age of the files that it reads."""
+"""systemd's state of a unit, next to the age of the files that it reads."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class UnitState:
     """The unit's file changed since systemd read it."""
     started: float | None
     newest_file: float | None
-    """When the youngest of the asked files changed; None when none of them is there."""
+    """Last change of the youngest of the given files; None if none of them exists."""
 
 
 class Unit(FactBase[UnitState]):
     """State of one systemd unit and the age of its files."""
 
     def command(self, unit: str, files: Iterable[str], starts: Iterable[str] = ()) -> str:
-        """`starts`: units that it starts, whose files systemd must know, too."""
-        # %Z, the time of the last status change, cannot be set back by a copy that keeps times.
+        """`starts`: units that it starts; systemd must know their current files, too."""
+        # %Z, the time of the last status change: a copy that preserves times cannot set it back.
         ages = f"stat -c %.Z {shlex.join(files)} 2>/dev/null | sort -n | tail -n 1" if files else "true"
         show = "--property=LoadState,ActiveState,UnitFileState,NeedDaemonReload,ActiveEnterTimestampMonotonic"
-        # The monotonic clock is the one that a clock's jump does not touch; /proc/uptime ties it to the epoch now.
+        # The monotonic clock is immune to clock jumps; /proc/uptime relates it to the epoch.
         others = "".join(
             f"; systemctl show --property=LoadState,NeedDaemonReload {shlex.quote(other)} | sed s/^/Other/"
             for other in starts

@@ -1,4 +1,4 @@
-"""What preflight sees of a machine that somebody used before: apt's entries, Docker's places, variables, hardware."""
+"""Preflight's facts of a machine with a past: apt's entries, Docker's places, variables, hardware."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rig.facts.containers import DAEMON
 Fields = dict[str, list[list[str]]]
 
 STEERING = "DOCKER_HOST|DOCKER_CONTEXT|DOCKER_DEFAULT_PLATFORM|COMPOSE_[A-Z_]+|APT_CONFIG"
-"""Variables by which docker, compose and apt work on something else than a deploy means."""
+"""Variables that make docker, compose and apt work on something other than the deploy intends."""
 
 _SCRIPT = r"""
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
@@ -53,15 +53,15 @@ fi
 
 
 def script(servers: Iterable[str], disks: Iterable[str]) -> str:
-    """A part of preflight's script, which has defined ``t`` as a tab. ``servers``: of our repositories."""
-    # A pattern that no file has, where there is no server.
+    """A part of preflight's script, which has defined ``t`` as a tab. ``servers``: those of our repositories."""
+    # Without a server, a pattern that matches no file.
     patterns = " ".join(f"-e {quote(server)}" for server in servers) or "-e ://none.invalid/"
     text = _SCRIPT.replace("@SERVERS@", patterns).replace("@DAEMON@", DAEMON).replace("@STEERING@", STEERING)
     return text.replace("@DISKS@", " ".join(map(quote, disks)))
 
 
 def fields(found: Fields) -> dict[str, Any]:
-    """Fields of a Machine, from the lines that the script printed."""
+    """Fields of a Machine, from the script's output."""
     root = found["root"][0][0] if "root" in found else ""
     cores = int(found["cores"][0][0]) if "cores" in found else 0
     return {
@@ -74,7 +74,7 @@ def fields(found: Fields) -> dict[str, Any]:
         "environment": tuple(value for (value,) in found.get("environment", [])),
         "alike": dict(found.get("alike", [])),
         "ram": int(found["ram"][0][0]) if "ram" in found else None,
-        # A virtual machine need not know.
+        # A virtual machine may not report them.
         "cores": cores or None,
         "card_memory": tuple(int(size) << 20 for (size,) in found.get("memory", [])),
         "cuda": found["cuda"][0][0] if "cuda" in found else "",

@@ -1,1 +1,1 @@
-"""Monitoring: what is scraped and drawn, which alerts there are, and who receives them."""
+"""Monitoring: scrape targets, dashboards, alerts, and their receivers."""

@@ -1,4 +1,4 @@
-"""What Alertmanager is told: who hears of which alert, and in which words."""
+"""Alertmanager's settings: which receiver gets which alert, and its message."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rig.settings.monitoring import NOBODY, Email, Ntfy, Receiver
 
 UNIT = "prometheus-alertmanager.service"
 SECRETS = "/etc/rig/receivers"
-"""What the owner put there: a password or token for each receiver that needs one, in a file of its name."""
+"""The owner's secrets: a password or token for each receiver that needs one, in a file with its name."""
 CREDENTIALS = f"/run/credentials/{UNIT}"
-"""Where systemd hands a copy of them to the program."""
+"""The copies of them that systemd gives to the program."""
 TEST = "rig_test"
-"""Label of an alert that is a test, with the name of the receiver that it is for."""
+"""Label of a test alert, with the name of its receiver."""
 SEVERITIES = ("info", "warning", "critical")
 
 TITLE = "{{.status}}: {{.commonLabels.alertname}}"
 LINES = "{{range .alerts}}{{.annotations.summary}} {{.annotations.description}}\n{{end}}"
-"""Title and text of a message of ntfy, which fills them in itself from Alertmanager's JSON (from ntfy 2.10)."""
+"""Title and text of an ntfy message; ntfy fills them in from Alertmanager's JSON (from ntfy 2.10)."""
 
 SUBJECT = "[{{ .Status }}] {{ .CommonLabels.alertname }}"
 TEXT = """{{ range .Alerts }}{{ .Annotations.summary }}
@@ -29,11 +29,11 @@ TEXT = """{{ range .Alerts }}{{ .Annotations.summary }}
 {{ .Status }}, severity {{ .Labels.severity }}, since {{ .StartsAt }}
 
 {{ end }}"""
-"""Subject and text of a mail, which Alertmanager fills in."""
+"""Subject and text of a mail, filled in by Alertmanager."""
 
 
 def document(settings: Settings) -> dict[str, Any]:
-    """alertmanager.yml."""
+    """The content of alertmanager.yml."""
     monitoring = settings.monitoring
     return {
         "route": {
@@ -60,21 +60,21 @@ def document(settings: Settings) -> dict[str, Any]:
 
 
 def loaded_as(text: str) -> int:
-    """How Alertmanager names a configuration that it has loaded, in its figure alertmanager_config_hash.
+    """Alertmanager's hash of a loaded configuration, as in its metric alertmanager_config_hash.
 
-    The first six bytes of its MD5 as a number, little end first (config/coordinator.go): what a float holds exactly.
+    The first six bytes of its MD5 as a number, little end first (config/coordinator.go): a float holds that exactly.
     """
     return int.from_bytes(hashlib.md5(text.encode(), usedforsecurity=False).digest()[:6], "little")
 
 
 def secrets(settings: Settings) -> dict[str, str]:
-    """The file of each receiver that has a secret, by the receiver's name."""
+    """The secret's file of each receiver that has one, by the receiver's name."""
     receivers = settings.monitoring.receivers.items() if settings.monitoring.enabled else ()
     return {name: f"{SECRETS}/{name}" for name, receiver in receivers if receiver.secret}
 
 
 def program(settings: Settings) -> list[str]:
-    """Program and arguments. With an address to find others on, which it has by default, it would face the network."""
+    """Program and arguments. Its default address for finding other instances would face the network."""
     port = settings.monitoring.alertmanager.port
     return [
         "/usr/bin/prometheus-alertmanager",
@@ -88,7 +88,7 @@ def program(settings: Settings) -> list[str]:
 
 def _routes(settings: Settings) -> Iterator[dict[str, Any]]:
     for name in settings.monitoring.receivers:
-        # At once, and each for itself: somebody waits for it.
+        # At once, and each on its own: somebody waits for it.
         yield {
             "matchers": [f'{TEST}="{name}"'],
             "receiver": name,
@@ -128,7 +128,7 @@ def _email(receiver: Email, secret: str | None) -> dict[str, Any]:
         "send_resolved": True,
         "headers": {"Subject": SUBJECT},
         "text": TEXT,
-        # Its own page is forty times as long as the text.
+        # Alertmanager's own page is forty times as long as the text.
         "html": "",
         **login,
         **({} if secret is None else {"auth_password_file": secret}),

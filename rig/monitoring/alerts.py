@@ -1,4 +1,4 @@
-"""What the owner is told of, and when: every alert as a plain value, from which Prometheus' rules are written."""
+"""The alerts: each one as a plain value, from which Prometheus' rules are written."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from rigd.backup.schedule import EVERY
 from rigd.metrics.config import FILE, TEXTFILES
 
 Severity = Literal["critical", "warning", "info"]
-"""critical: something does not work. warning: it soon will not, or works badly. info: something is left to do."""
+"""critical: something does not work. warning: it soon will not, or works badly. info: there is something left to do."""
 
 DAY = 86400
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One rule."""
+    """One alerting rule."""
 
     name: str
     expression: str
-    """In PromQL; fires for everything that it finds."""
+    """PromQL; the alert fires for each of its results."""
     pending: int
-    """Seconds that it must hold."""
+    """Seconds that it must hold before the alert fires."""
     severity: Severity
     summary: str
-    """A sentence; `{{ $labels.NAME }}` is filled in by Prometheus."""
+    """A sentence; Prometheus fills in `{{ $labels.NAME }}`."""
     remedy: str
-    """What to look at, or to do."""
+    """The next step for the owner."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that is computed from others and kept under a name of its own."""
+    """A metric that is computed from others and recorded under its own name."""
 
     name: str
     expression: str
@@ -46,25 +46,25 @@ QUEUE = Figure(
     "rig:engine_queue",
     'max by (engine) ({__name__=~"llamacpp:requests_deferred|vllm:num_requests_waiting"})',
 )
-"""Requests that wait, under one name for every kind of engine."""
+"""Waiting requests, under one name for every kind of engine."""
 
 HELD_DOWN = "hw_slowdown|hw_thermal_slowdown|hw_power_brake_slowdown|sw_thermal_slowdown"
-"""Reasons for lower clocks that are none of the owner's; a power limit, or nothing to do, is."""
+"""Unwanted reasons for lower clocks; a power limit and an idle card are wanted ones."""
 DISKS = 'fstype!~"tmpfs|ramfs"'
 
 
 def figures() -> tuple[Figure, ...]:
-    """Everything that is computed besides the alerts."""
+    """All recorded metrics besides the alerts."""
     return (QUEUE,)
 
 
 def alerts(settings: Settings) -> tuple[Alert, ...]:
-    """Every alert that the settings ask for."""
+    """Every alert that the settings enable."""
     return (*_graphics_card(settings), *_engines(settings), *_machine(settings), *_monitoring(settings))
 
 
 def document(settings: Settings, fingerprint: str) -> dict[str, Any]:
-    """rules.yml. The fingerprint shows in the running program which settings it has loaded."""
+    """The content of rules.yml. Its fingerprint shows which settings the running program has loaded."""
     loaded = {"record": "rig_settings_info", "expr": "vector(1)", "labels": {"fingerprint": fingerprint}}
     recorded = [{"record": figure.name, "expr": figure.expression} for figure in figures()]
     return {"groups": [{"name": "rig", "rules": [loaded, *recorded, *map(_rule, alerts(settings))]}]}
@@ -102,7 +102,7 @@ def _graphics_card(settings: Settings) -> Iterator[Alert]:
     xids = "rig_gpu_xid_errors_total"
     yield Alert(
         "GpuXid",
-        # A number that comes for the first time has no earlier sample from which it could have grown.
+        # A new series has no earlier sample to have grown from.
         f"increase({xids}[1h]) > 0 or ({xids} > 0 unless {xids} offset 1h)",
         0,
         "critical",
@@ -242,7 +242,7 @@ def _backup(settings: Settings) -> Iterator[Alert]:
     )
     yield Alert(
         "BackupFailed",
-        # Not by `pending` alone: while a backup is at work there is no figure, and a machine may be off at night.
+        # `pending` alone is not enough: during a backup there is no metric, and a machine may be off at night.
         "max_over_time(rig_backup_last_run_success[1d]) == 0",
         4 * EVERY * 60,
         "warning",
@@ -251,7 +251,7 @@ def _backup(settings: Settings) -> Iterator[Alert]:
     )
     yield Alert(
         "BackupNeverAsked",
-        # Written whenever cron asks, whether one is due or not: a new machine has it after a quarter of an hour.
+        # Written at every run of cron, whether a backup is due or not: a new machine has it after a quarter of an hour.
         f'absent({success}) and on () up{{job="node"}} == 1',
         4 * EVERY * 60,
         "warning",
@@ -272,7 +272,7 @@ def _monitoring(settings: Settings) -> Iterator[Alert]:
     )
     for path, interval in _written(settings).items():
         file = f'node_textfile_mtime_seconds{{file="{path}"}}'
-        # Written and asked for in time, it is as old as both intervals together at most; twice as old, one was missed.
+        # Written and scraped in time, its age is both intervals together at most; at twice that, one was missed.
         oldest = 2 * (interval + seconds(settings.monitoring.scrape_interval))
         yield Alert(
             "FiguresTooOld",
@@ -293,6 +293,6 @@ def _monitoring(settings: Settings) -> Iterator[Alert]:
 
 
 def _written(settings: Settings) -> dict[str, int]:
-    """Files that are written again and again, by path: the seconds between two times."""
+    """Files that are written periodically, by path: the interval in seconds."""
     files = {f"{TEXTFILES}/{FILE}": seconds(settings.monitoring.state_interval)}
     return files | ({thermal.LINK: settings.monitoring.thermal.interval} if thermal.linked(settings) else {})

@@ -1,4 +1,4 @@
-"""What Grafana shows: every dashboard as a plain value, from which its JSON is written."""
+"""Grafana's dashboards: each one as a plain value, from which its JSON is written."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from rig.monitoring.alerts import DISKS, QUEUE
 
 SOURCE = "prometheus"
-"""Name by which Grafana knows Prometheus."""
+"""Grafana's name for Prometheus as a data source."""
 WIDTH, HEIGHT = 12, 8
-"""Of one panel, on Grafana's grid of 24 columns."""
+"""Size of one panel, on Grafana's grid of 24 columns."""
 RATE = "$__rate_interval"
-"""Grafana's own word for a span in which there are enough samples."""
+"""Grafana's variable for a time span with enough samples."""
 UNIT_NAMES = 'name=~"rig-.+|docker.service|prometheus.*"'
 
 
 @dataclass(frozen=True)
 class Line:
-    """One question, and what its answers are called."""
+    """One query, and the legend of its results."""
 
     expression: str
     legend: str
@@ -26,14 +26,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture of some lines over time."""
+    """A graph of some lines over time."""
 
     title: str
     unit: str
-    """As Grafana calls it: bytes, percentunit, s, short, watt, celsius and so on."""
+    """Grafana's name of the unit: bytes, percentunit, s, short, watt, celsius and so on."""
     lines: tuple[Line, ...]
     at_most: float | None = None
-    """Top of the scale, where there is one."""
+    """Top of the scale, if it is fixed."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ ENGINES = Dashboard(
             "short",
             ("llamacpp:predicted_tokens_seconds", "{{engine}} made, tokens/s"),
             ("llamacpp:prompt_tokens_seconds", "{{engine}} read, tokens/s"),
-            # vLLM has no such figures. It counts tokens, and the seconds that each stream waited for them.
+            # vLLM has no such metrics. It counts tokens, and the seconds that each stream waited for them.
             (
                 _pace("inter_token_latency_seconds_count", "inter_token_latency_seconds_sum"),
                 "{{engine}} made, tokens/s",
@@ -177,7 +177,7 @@ ALL = (MACHINE, ENGINES, GPU)
 
 
 def document(dashboard: Dashboard) -> dict[str, Any]:
-    """A dashboard as Grafana reads it from a file (its JSON model, schemaVersion 39 of Grafana 11)."""
+    """A dashboard in the JSON that Grafana reads from a file (schemaVersion 39 of Grafana 11)."""
     return {
         "uid": f"rig-{dashboard.name}",
         "title": dashboard.title,

@@ -1,4 +1,4 @@
-"""Grafana in a container: its compose file and what it is provisioned with, as plain values."""
+"""Grafana in a container: its compose file and provisioning, as plain values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ CONTAINER = "rig-grafana"
 HOME = "/etc/rig/grafana"
 COMPOSE = f"{HOME}/compose.yaml"
 SEEN_AS = "/etc/grafana/rig"
-"""Where the container sees what it is provisioned with."""
+"""The provisioning folder inside the container."""
 USER = "472:0"
-"""User and group of the image (GF_UID, GF_GID)."""
+"""The image's user and group (GF_UID, GF_GID)."""
 
 
 def texts(settings: Settings) -> dict[str, str]:
-    """Every file, by its path on the machine."""
+    """The content of every file, by its path on the machine."""
     made = {
         COMPOSE: _yaml(compose(settings)),
         f"{HOME}/provisioning/datasources/prometheus.yaml": _yaml(source(settings)),
@@ -34,7 +34,7 @@ def texts(settings: Settings) -> dict[str, str]:
 
 
 def compose(settings: Settings) -> dict[str, Any]:
-    """The compose file. It shares the machine's network, as Prometheus is on loopback, and is on loopback itself."""
+    """The compose file. It uses the machine's network, as Prometheus is on loopback; Grafana listens there, too."""
     grafana = settings.monitoring.grafana
     service = {
         "image": grafana.image,
@@ -45,18 +45,18 @@ def compose(settings: Settings) -> dict[str, Any]:
             "GF_SERVER_HTTP_ADDR": "127.0.0.1",
             "GF_SERVER_HTTP_PORT": str(grafana.port),
             "GF_PATHS_PROVISIONING": f"{SEEN_AS}/provisioning",
-            # Nobody logs in: who is on the machine may look, as in Prometheus, and change nothing.
+            # No login: everybody on the machine may look, as in Prometheus, and change nothing.
             "GF_AUTH_ANONYMOUS_ENABLED": "true",
             "GF_AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
             "GF_AUTH_DISABLE_LOGIN_FORM": "true",
             "GF_AUTH_BASIC_ENABLED": "false",
             "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
-            # It does not call home.
+            # No reports to its maker.
             "GF_ANALYTICS_REPORTING_ENABLED": "false",
             "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
             "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
             "GF_NEWS_NEWS_FEED_ENABLED": "false",
-            # Since 11.5 it installs plugins at each start, which nothing pins, and updates them.
+            # From 11.5 on it installs and updates unpinned plugins at each start.
             "GF_PLUGINS_PREINSTALL_DISABLED": "true",
             "GF_PLUGINS_PREINSTALL_AUTO_UPDATE": "false",
         },
@@ -64,7 +64,7 @@ def compose(settings: Settings) -> dict[str, Any]:
         "read_only": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges=true"],
-        # What it keeps is made anew from these files at each start.
+        # Its data are made again from these files at each start.
         "tmpfs": ["/tmp:size=64m,mode=1777", "/var/lib/grafana:size=256m,mode=0770,uid=472,gid=0"],
         "volumes": [
             {
@@ -83,7 +83,7 @@ def compose(settings: Settings) -> dict[str, Any]:
 
 
 def source(settings: Settings) -> dict[str, Any]:
-    """Where its figures come from."""
+    """The data source."""
     url = f"http://127.0.0.1:{settings.monitoring.prometheus.port}"
     interval = {"timeInterval": settings.monitoring.scrape_interval}
     prometheus = {"uid": dashboards.SOURCE, "name": "Prometheus", "type": "prometheus", "access": "proxy", "url": url}
@@ -91,7 +91,7 @@ def source(settings: Settings) -> dict[str, Any]:
 
 
 def provider() -> dict[str, Any]:
-    """Where its dashboards lie."""
+    """The provider: the folder of the dashboards."""
     files = {"name": "rig", "type": "file", "disableDeletion": True, "options": {"path": f"{SEEN_AS}/dashboards"}}
     return {"apiVersion": 1, "providers": [files]}
 

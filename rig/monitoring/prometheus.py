@@ -1,4 +1,4 @@
-"""What of the distribution's monitoring programs the settings decide, as plain values."""
+"""The settings' part of the distribution's monitoring programs, as plain values."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rigd.metrics.config import TEXTFILES, Config
 from rigd.metrics.config import Engine as WatchedEngine
 
 DATA = "/var/lib/prometheus/metrics2"
-"""Where the distribution's Prometheus keeps its data."""
+"""Data folder of the distribution's Prometheus."""
 CONFIGURATION = "/etc/rig/prometheus"
 """A folder of our own: the packages' own files stay as they are."""
 KEYS = "/etc/rig/prometheus-keys"
-"""A copy of each engine's key that Prometheus may read; its folder is closed to everybody else."""
+"""Prometheus' copy of each engine's key; the folder is closed to everybody else."""
 SERIES = 50_000_000 // 16
-"""Samples that one question may load: 16 bytes each (promql), so at most 50 MB."""
+"""Most samples in one query: 16 bytes each (promql), so at most 50 MB."""
 
 _OF_THEMSELVES = "process|alertmanager_(alerts|config|notification)|prometheus_(build|config|notifications|rule|tsdb)"
 KEPT = f"(node|rig|{_OF_THEMSELVES}).*"
-"""Names of what is kept: most of what the programs tell of themselves helps their authors only."""
+"""Names of the metrics to keep: most of the programs' metrics of themselves help only their authors."""
 
 NODE_EXPORTER = "prometheus-node-exporter.service"
 PROMETHEUS = "prometheus.service"
@@ -35,7 +35,7 @@ UNIT_OF = {
     "monitoring.prometheus": PROMETHEUS,
     "monitoring.alertmanager": alertmanager.UNIT,
 }
-"""The distribution's units that we configure, by their key in the settings."""
+"""The distribution's units with a drop-in of ours, by their key in the settings."""
 UNITS = tuple(UNIT_OF.values())
 
 COLLECTORS = (
@@ -58,27 +58,27 @@ COLLECTORS = (
     "uname",
     "vmstat",
 )
-"""What is asked of the kernel. The default is three times as long, with RAID, NFS, InfiniBand and the like."""
+"""Collectors of kernel metrics. The default is three times as long, with RAID, NFS, InfiniBand and the like."""
 
 NO_DISKS = "^/(dev|proc|run|sys|var/lib/(containerd|containers|docker))(/|$)"
-"""Mount points that are no disks. The distribution leaves out /mnt and /media, too, where the models are."""
+"""Mount points that are not disks. The distribution leaves out /mnt and /media, too, where the models are."""
 
 WATCHED_UNITS = "(rig-.+|prometheus.*|docker|ssh|cron|nvidia-.+)[.](service|timer)"
-"""Units whose state is shown one by one; of all others only how many have failed."""
+"""Units whose state is recorded one by one; for all others only the number of failed ones is."""
 
 
 def packages(settings: Settings) -> tuple[str, ...]:
-    """Packages of the distribution that the settings ask for."""
+    """The distribution's packages that the settings need."""
     return tuple(unit.removesuffix(".service") for unit in UNITS) if settings.monitoring.enabled else ()
 
 
 def drop_in(unit: str) -> str:
-    """The file that makes one of the distribution's units ours."""
+    """Path of our drop-in for one of the distribution's units."""
     return f"/etc/systemd/system/{unit}.d/rig.conf"
 
 
 def drop_ins(settings: Settings) -> dict[str, dict[str, object]]:
-    """What each unit's drop-in is rendered with."""
+    """Values for the template of each unit's drop-in."""
     monitoring = settings.monitoring
     return {
         NODE_EXPORTER: {
@@ -127,7 +127,7 @@ def prometheus(settings: Settings) -> list[str]:
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
-    """prometheus.yml: who is asked. An engine's key comes from a file that is read anew for each question."""
+    """The content of prometheus.yml: the scrape targets. An engine's key is in a file, read again for each scrape."""
     monitoring = settings.monitoring
     own = {
         "prometheus": monitoring.prometheus.port,
@@ -152,18 +152,18 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 
 def fingerprint(settings: Settings) -> str:
-    """SHA-256 over all that Prometheus loads."""
+    """SHA-256 over everything that Prometheus loads."""
     documents = [configuration(settings), alerts.document(settings, "")]
     return hashlib.sha256(json.dumps(documents, sort_keys=True).encode()).hexdigest()
 
 
 def scraped(settings: Settings) -> tuple[str, ...]:
-    """Engines whose figures are asked for, with their key."""
+    """Engines to scrape, with their key."""
     return tuple(settings.enabled_engines) if settings.monitoring.enabled else ()
 
 
 def watched(settings: Settings) -> Config:
-    """What rig-metrics looks at."""
+    """rig-metrics' settings."""
     return Config(
         output=TEXTFILES,
         records=RECORDS,

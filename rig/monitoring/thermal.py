@@ -1,4 +1,4 @@
-"""What the thermal monitor is told and which of its units there are: plain functions of the settings."""
+"""The thermal monitor's settings and its units: plain functions of the settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COOL = ("rig-thermal-cool.path", "rig-thermal-cool.service")
 NOTIFY = ("rig-thermal-notify.path", "rig-thermal-notify.service")
 UNITS = (MONITOR, *COOL, *NOTIFY)
 LINK = "/var/lib/prometheus/node-exporter/rig_gpu.prom"
-"""Leads node_exporter to the monitor's own folder, so that the monitor needs no right to write in this one."""
+"""Link from node_exporter's folder to the monitor's own, so that the monitor needs no write access to the former."""
 TARGET = str(Places().metrics)
 APPLIED = str(Places().applied)
 
@@ -23,7 +23,7 @@ def unit_path(unit: str) -> str:
 
 
 def units(settings: Settings) -> tuple[str, ...]:
-    """Units that the settings ask for. What has privileges is there only when it has something to do."""
+    """The units that the settings need. A privileged unit exists only if it has something to do."""
     thermal = settings.monitoring.thermal
     if not thermal.enabled:
         return ()
@@ -51,6 +51,6 @@ def config(settings: Settings) -> Config:
 
 
 def linked(settings: Settings) -> bool:
-    """Whether node_exporter is there to read the figures."""
+    """Whether node_exporter is there to read the metrics."""
     return settings.monitoring.enabled and settings.monitoring.thermal.enabled
 

@@ -1,4 +1,4 @@
-"""What is written to a machine, where pyinfra's own operations cannot say it without a change on every run."""
+"""Operations of our own, for changes that pyinfra's cannot make without reporting a change on every run."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from typing import TypeAlias
 from pyinfra.api.command import PyinfraCommand
 
 Commands: TypeAlias = Generator[str | PyinfraCommand, None, None]
-"""What an operation yields: nothing when all is as it should be."""
+"""The commands of an operation: none when all is as it should be."""

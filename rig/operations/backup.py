@@ -1,4 +1,4 @@
-"""The password of the backup: made once, on the machine; and never beside a backup that it would not open."""
+"""The password of the backup: made once, on the machine; and never beside a backup that it does not open."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rigd.backup.config import PASSWORD
 
 @operation()
 def password(repository: str) -> Commands:
-    """The machine has a password of 256 random bits for its backup. One that is there is never replaced.
+    """The machine has a password of 256 random bits for its backup. An existing password is never replaced.
 
-    Raises OperationError on a machine without one whose disk holds a backup: that is an earlier life of the machine,
-    with keys that would be made anew from here on.
+    Raises OperationError if the machine has none and its disk holds a backup: that is from an earlier installation,
+    and from here on the run would make new keys.
     """
     state: BackupState = host.get_fact(Backup, repository=repository)
     if not state.password and state.repository:
@@ -34,7 +34,7 @@ def password(repository: str) -> Commands:
 
 @operation()
 def retired(files: list[str]) -> Commands:
-    """Nothing begins a backup any more, or tells of one. The password stays, as the backups do."""
+    """No backup runs any more, and no metrics of it are left. The password stays, and so do the backups."""
     there = host.get_fact(Present, paths=tuple(files))
     if there:
         yield f"rm -f {shlex.join(there)}"

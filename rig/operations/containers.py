@@ -1,4 +1,4 @@
-"""The container engine in the settings' version, and its configuration, merged into what the owner put there."""
+"""The container engine in the settings' version, and its configuration, merged into the owner's."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rig.systemd import units
 
 SERVICE = "docker.service"
 BEFORE = f"{DAEMON}.rig-before"
-"""The daemon.json that Docker last started with, from the moment of its replacement until Docker has started anew."""
+"""The daemon.json of Docker's last start; kept from its replacement until Docker has started again."""
 
-# With the flags of its unit, as a key that says the same as a flag is refused at the start. Docker 23 has --validate.
+# With the flags of its unit: a key that repeats a flag is refused at the start. Docker 23 has --validate.
 _CHECK = f"""
 dockerd --help 2>/dev/null | grep -q -- --validate || exit 0
 words=$(systemctl show --property=ExecStart --value {SERVICE} |
@@ -36,7 +36,7 @@ echo "Docker does not take containers.daemon: $(echo "$said" | tail -n 1 | sed s
 exit 1
 """
 
-# One that Docker has started with since is not the one to go back to.
+# Once Docker has started with a newer daemon.json, this one is outdated.
 _FORGET = f"rm -f {BEFORE}"
 _KEEP = f"[ -e {BEFORE} ] || cp --preserve {DAEMON} {BEFORE} 2>/dev/null || echo '{{}}' >{BEFORE}"
 
@@ -54,10 +54,10 @@ exit 1
 
 @operation()
 def upgraded(packages: Sequence[str], version: str) -> Commands:
-    """The packages, the engine first, are there in the newest versions that apt's pins let in, but for those on hold.
+    """The packages, the engine first, have the newest versions that apt's pins allow, except those on hold.
 
-    The pin on the engine's version has been written before. apt's own lists decide whether anything is due; they are
-    fetched anew only then.
+    The pin on the engine's version is already written. apt's own lists decide whether an upgrade is due; they are
+    fetched again only then.
     """
     there: dict[str, Offered] = host.get_fact(Offers, packages=tuple(packages))
     if due(packages, there, version):
@@ -69,7 +69,7 @@ def upgraded(packages: Sequence[str], version: str) -> Commands:
 
 
 def offered(package: str, version: str) -> str:
-    """Ends with a sentence where apt would install another version of the package, as it has none of these."""
+    """A command that fails with a sentence if apt's candidate has another version: the repositories lack this one."""
     candidate = f"LC_ALL=C apt-cache policy {shlex.quote(package)} | sed -n 's/^  Candidate: //p'"
     otherwise = shlex.quote(no_such_version(package, version))
     return f"{candidate} | grep -qE {shlex.quote(pattern(version))} || {{ echo {otherwise} >&2; exit 1; }}"
@@ -77,7 +77,7 @@ def offered(package: str, version: str) -> str:
 
 @operation()
 def daemon(wanted: Mapping[str, Any]) -> Commands:
-    """daemon.json holds ``wanted``, and whatever else the owner wrote into it; Docker has looked at it before."""
+    """daemon.json holds ``wanted`` and the owner's other keys; Docker has checked it beforehand."""
     there = host.get_fact(Daemon)
     whole = content(there, wanted)
     if whole != there:
@@ -93,9 +93,9 @@ def daemon(wanted: Mapping[str, Any]) -> Commands:
 
 @operation()
 def running() -> Commands:
-    """Docker is enabled, active, and younger than daemon.json; one that keeps it from starting is taken back.
+    """Docker is enabled, active, and younger than daemon.json; a daemon.json that stops it is rolled back.
 
-    Its rules in the kernel are there: whoever flushed all of them has cut its containers off.
+    Its rules are in the kernel: whoever flushes all rules cuts its containers off.
     """
     seen = host.get_fact(Unit, unit=SERVICE, files=(DAEMON,))
     refusal = units.refusal(SERVICE, seen)

@@ -1,4 +1,4 @@
-"""Archives from the network that are unpacked only when their SHA-256 is right."""
+"""Archives from the network, unpacked only if their SHA-256 is correct."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CURL = (
 def archive(url: str, sha256: str, directory: str, program: str) -> Commands:
     """The archive is unpacked in ``directory``, which holds an executable ``program`` (a path inside the archive).
 
-    Unpacked beside its place and renamed, with the hashes of its files: what was changed since is unpacked again.
+    It is unpacked beside its place and renamed, with the hashes of its files: a folder changed since is unpacked again.
     """
     if host.get_fact(Unpacked, directory=directory, program=program):
         return

@@ -36,38 +36,37 @@ from rigd.modes.choice import chosen
 from rigd.modes.switch import CRASHES
 
 POLL = 1.0
-"""Seconds between two looks at an engine that is starting."""
+"""Seconds between two polls of a starting engine."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """An engine as it should be, whichever way it runs."""
+    """The desired state of an engine, in a container or native."""
 
     engine: str
     unit: str
     variable: str
-    """Of the file of keys, that holds its key."""
+    """Variable of its key in the key store."""
     timeout: int
-    """Seconds it may take to become healthy."""
+    """Seconds until it must be healthy."""
     record: Served
-    """Its definition, kept as soon as it is healthy."""
+    """Its definition, recorded as soon as it is healthy."""
     rivals: tuple[str, ...]
-    """Units of the group of alternatives that it belongs to, its own included. Of these the one that was chosen on the
-    machine runs; the others are stopped."""
+    """Units of its group of alternatives, its own included. The one chosen on the machine runs, the others do not."""
 
 
 @operation()
 def image(reference: str) -> Commands:
-    """The image, named with its digest, is on the machine."""
+    """The machine has the image with this digest."""
     if not host.get_fact(ImagePresent, image=reference):
         yield f"sh -c {shlex.quote(pull(reference))}"
 
 
 def pull(reference: str) -> str:
-    """A script that pulls an image, and reads it back: Docker takes layers for complete that a power cut emptied.
+    """A script that pulls an image, and reads it back: Docker accepts layers that a power cut emptied as complete.
 
-    `docker save` compares each file with the checksum from its pull. The line in the list of images, by which one is
-    known later as one that may go, is the stamp: it is written after the layers have reached the disk.
+    `docker save` compares each file with the checksum from its pull. The line in the list of images is the stamp, and
+    later shows which images may be removed: it is written after the layers have reached the disk.
     """
     name = shlex.quote(reference)
     return f"""set -eu
@@ -93,7 +92,7 @@ sync {PurePosixPath(IMAGES).parent}
 
 @operation()
 def defined(engine: str, wanted: Mapping[str, Any], alternatives: tuple[str, ...]) -> Commands:
-    """The compose file has this engine as in the document ``wanted``, and no other that it does not serve with."""
+    """The compose file has this engine as in ``wanted``, and every other one in its last good definition."""
     found = host.get_fact(Definitions)
     document = served.amended(wanted, engine, alternatives, found.compose, found.records)
     yield from files.written._inner(path=served.COMPOSE, text=render(served.COMPOSE, compose=document))
@@ -101,41 +100,41 @@ def defined(engine: str, wanted: Mapping[str, Any], alternatives: tuple[str, ...
 
 @operation()
 def serving(wanted: Wanted) -> Commands:
-    """The engine runs as wanted and with its current key, and is healthy in time; or runs as before."""
+    """The engine runs as wanted with its current key, and is healthy in time; or runs as before."""
     seen = _look(host, wanted, wanted.record)
     yield from _idle(wanted, seen) if _is_idle(wanted) else _converge(wanted, seen)
 
 
 @operation()
 def retired(wanted: list[str]) -> Commands:
-    """No engine runs, or starts at boot, besides the units in ``wanted``; a retired container is removed."""
+    """No engine outside ``wanted`` (units) runs or starts at boot; a retired container is removed."""
     for unit in host.get_fact(Engines):
         if unit in wanted:
             continue
         quoted = shlex.quote(unit)
         kind, _, engine = unit.removesuffix(".service").partition("@")
-        # A folder of the owner's may be there before any unit is.
+        # A folder of the owner's may exist before any unit does.
         yield f"systemctl disable --now {quoted} || ! systemctl cat {quoted} >/dev/null 2>&1"
         if kind == "rig-container":
             yield f"docker rm --force rig-{engine}"
             if not any(other.startswith("rig-container@") for other in wanted):
-                # Models that it names count as served.
+                # Models in it count as served.
                 yield f"rm -f {served.COMPOSE}"
         yield f"rm -f {shlex.quote(served.path(engine))}"
-        # After all else: by its folder the next run finds an engine that this one did not retire to the end.
+        # After all else: its folder shows the next run an engine that this run did not retire completely.
         own = shlex.quote(f"{UNITS}/{unit}")
         yield f"rm -rf {own}.d && rm -f {own} && systemctl daemon-reload"
-        # A failed unit stays listed until it is forgotten.
+        # A failed unit stays listed until reset-failed.
         yield f"systemctl reset-failed {quoted} 2>/dev/null || true"
 
 
 def _is_idle(wanted: Wanted) -> bool:
-    """Whether an alternative to this engine is the one that is to run."""
+    """Whether the machine's choice is an alternative to this engine."""
     return bool(wanted.rivals) and chosen(host.get_fact(Alternatives, units=wanted.rivals)) != wanted.unit
 
 
 def _look(host: Host, wanted: Wanted, record: Served) -> EngineState:
-    """The engine as it is now, asked where `record` has it."""
+    """The current state of the engine, at the endpoint in `record`."""
     kind = NativeEngine if record.service is None else ContainerEngine
     state: EngineState = host.get_fact(kind, engine=wanted.engine, variable=wanted.variable, **record.asked)
     if record.service is not None and state.running:
@@ -164,7 +163,7 @@ def _converge(wanted: Wanted, seen: EngineState) -> Commands:
             yield f"systemctl enable {shlex.quote(wanted.unit)}"
         else:
             yield FunctionCommand(_serve, (wanted, step == "serve"), {})
-    # Only what is healthy gets here.
+    # Only a healthy engine gets here.
     if seen.served != hashlib.sha256(wanted.record.text.encode()).hexdigest():
         yield _kept(served.path(wanted.engine), wanted.record.text)
 
@@ -180,14 +179,14 @@ def _kept(path: str, text: str) -> str:
 
 
 def _serve(state: State, host: Host, wanted: Wanted, anew: bool) -> bool:
-    """Wait until the engine serves. When it does not, its last lines are shown, and what served last comes back.
+    """Wait until the engine serves. If it fails, show its last lines and restore its last good definition.
 
-    `anew`: it is started first. A start that systemd or Docker refuses is trouble like any other.
+    `anew`: start it first. A start that systemd or Docker refuses counts as any other failure.
     """
     displaced = _make_way(state, host, wanted) if anew else []
     if anew:
-        # A unit of its own is there after a change was taken back; and compose leaves a container as it is whose
-        # labels are right, whatever else was changed about it.
+        # A rollback leaves a unit of its own; and compose keeps a container with the right labels, whatever else about
+        # it was changed.
         own = shlex.quote(f"{UNITS}/{wanted.unit}")
         shell.run(state, host, f"[ ! -e {own} ] || {{ rm -f {own} && systemctl daemon-reload; }}")
         if wanted.record.service is not None:
@@ -204,13 +203,13 @@ def _serve(state: State, host: Host, wanted: Wanted, anew: bool) -> bool:
     elif displaced:
         shell.run(state, host, f"systemctl stop {shlex.quote(wanted.unit)}")
     if displaced:
-        # As before, too: a run that ends here does not get to their turn.
+        # As before, too: this run ends here and does not reach them.
         shell.run(state, host, _restart(*displaced))
     return False
 
 
 def _make_way(state: State, host: Host, wanted: Wanted) -> list[str]:
-    """Stop the engines that hold the port of this one from before; their units."""
+    """Stop the engines that hold this engine's port from before; returns their units."""
     holders = host.get_fact(PortHolders, port=int(wanted.record.asked["port"]))
     units = in_the_way(holders, wanted.unit, wanted.rivals)
     if units:
@@ -222,7 +221,7 @@ def _make_way(state: State, host: Host, wanted: Wanted) -> list[str]:
 
 
 def _take_back(state: State, host: Host, wanted: Wanted, before: Served) -> None:
-    """Let the engine run as it last served."""
+    """Run the engine in its last good definition."""
     restored = before.restored(wanted.engine, host.get_fact(FileText, path=served.COMPOSE))
     commands = [_kept(path, text) for path, text in restored.items()]
     shell.run(state, host, " && ".join([*commands, "systemctl daemon-reload"]))
@@ -232,21 +231,21 @@ def _take_back(state: State, host: Host, wanted: Wanted, before: Served) -> None
 
 
 def _trouble(state: State, host: Host, wanted: Wanted, record: Served, anew: bool) -> str | None:
-    """Why the engine does not become healthy as `record` has it; None when it does."""
+    """Why the engine does not become healthy as defined in `record`; None when it does."""
     if anew and not shell.run(state, host, _restart(wanted.unit))[0]:
         return "its start failed"
     return _wait(host, wanted, record)
 
 
 def _restart(*units: str) -> str:
-    """A command that starts units anew."""
+    """A command that restarts units."""
     names = shlex.join(units)
-    # Starts that were asked for do not count as crashes: without this systemd refuses the sixth in ten minutes.
+    # Intended starts do not count as crashes: without this systemd refuses the sixth in ten minutes.
     return f"systemctl reset-failed {names} 2>/dev/null; systemctl restart {names}"
 
 
 def _last_lines(wanted: Wanted) -> str:
-    """A command that prints the last of what the engine and its unit said: a start may fail before the engine."""
+    """A command that prints the last lines of the engine and of its unit: a start may fail before the engine."""
     of_the_unit = f"journalctl --no-pager --output=cat --unit={shlex.quote(wanted.unit)}"
     if wanted.record.service is None:
         return f"{of_the_unit} --lines=20"
@@ -254,7 +253,7 @@ def _last_lines(wanted: Wanted) -> str:
 
 
 def _wait(host: Host, wanted: Wanted, record: Served) -> str | None:
-    """Poll until the engine is as it should be; why it is not when it does not become so."""
+    """Poll until the engine is in its desired state; returns the reason if it does not get there, else None."""
     begin = time.monotonic()
     crashed: int | None = None
     while True:
@@ -265,7 +264,7 @@ def _wait(host: Host, wanted: Wanted, record: Served) -> str | None:
         crashed = seen.crashes if crashed is None else crashed
         if seen.crashes - crashed >= CRASHES:
             return f"it ended by itself {seen.crashes - crashed} times within {elapsed:.0f} s"
-        # Docker calls a container unhealthy that is just being started again, too.
+        # Docker also calls a container unhealthy while it restarts.
         if (seen.health == "unhealthy" and seen.running) or elapsed >= wanted.timeout:
             return f"{seen.evidence}, after {elapsed:.0f} s of the {wanted.timeout} s it may take"
         time.sleep(POLL)

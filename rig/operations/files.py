@@ -1,4 +1,4 @@
-"""Files of the settings: owned by root, readable by all, and whole at every moment."""
+"""Files of the settings: owned by root, readable by all, and complete at every moment."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rig.operations import Commands
 from rig.render import upload
 
 ACCESS = "644 root:root"
-"""What every file of the settings has. None of them holds a secret."""
+"""Access of every file of the settings. None of them holds a secret."""
 
 
 @operation()
 def written(path: str, text: str, first: Sequence[str] = ()) -> Commands:
     """The file at ``path`` holds ``text``; it is written beside its place and renamed, so that nobody reads half of it.
 
-    ``first`` are commands that look at PATH.rig-new, and without whose success it is not renamed. pyinfra's own
-    ``files.put`` asks the machine three times where this asks once, and copies over the file that others read.
+    ``first``: commands that check PATH.rig-new; unless they succeed it is not renamed. pyinfra's own ``files.put``
+    takes three round trips instead of one, and overwrites the file while others read it.
     """
     if host.get_fact(Written, path=path) != _wanted(text):
         yield from _write(path, text, first)
@@ -33,14 +33,14 @@ def written(path: str, text: str, first: Sequence[str] = ()) -> Commands:
 
 @operation()
 def written_together(texts: Mapping[str, str]) -> Commands:
-    """Every file holds its text, by path. As ``written``, with one round trip for all of them."""
+    """Every file holds its text, by path. One round trip reads all of them."""
     there: dict[str, FileState] = host.get_fact(WrittenTogether, paths=tuple(texts))
     for path in differing(there, texts):
         yield from _write(path, texts[path])
 
 
 def differing(there: Mapping[str, FileState], texts: Mapping[str, str]) -> list[str]:
-    """Those of the files that are not there as ``texts`` have them."""
+    """The paths in ``texts`` whose files are missing or differ."""
     return [path for path, text in texts.items() if there.get(path) != _wanted(text)]
 
 
@@ -50,7 +50,7 @@ def _wanted(text: str) -> FileState:
 
 def _write(path: str, text: str, first: Sequence[str] = ()) -> Commands:
     _show_difference(path, text)
-    # One name, so that what a killed run leaves there is taken away by the next one.
+    # A fixed name, so that the next run removes whatever a killed run left.
     new = f"{path}.rig-new"
     folder = shlex.quote(str(PurePosixPath(path).parent))
     yield f"mkdir -p {folder}"
@@ -59,12 +59,12 @@ def _write(path: str, text: str, first: Sequence[str] = ()) -> Commands:
     beside = shlex.quote(new)
     yield f"chown root:root {beside} && chmod 0644 {beside} && sync {beside}"
     yield from first
-    # The folder, too: a name that a power cut takes back is that of the file before.
+    # The folder, too: if a power cut undoes the rename, the name is still the old file's.
     yield f"mv --no-target-directory {beside} {shlex.quote(path)} && sync {folder}"
 
 
 def _replaceable(path: str) -> str:
-    """A command that ends with a sentence where something stands in the file's place that is not replaced."""
+    """A command that fails with a sentence if the path holds something that is not replaced."""
     quoted = shlex.quote(path)
     script = (
         f'if [ -d {quoted} ] && [ ! -L {quoted} ]; then echo "$1 is a folder, and Rig writes a file there; '
@@ -78,7 +78,7 @@ def _replaceable(path: str) -> str:
 
 
 def _show_difference(path: str, text: str) -> None:
-    """What ``--diff`` asks for."""
+    """Log the difference, for ``--diff``."""
     if not state.config.DIFF:
         return
     there = host.get_fact(FileText, path=path)

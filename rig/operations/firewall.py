@@ -1,4 +1,4 @@
-"""The kernel's rules brought in line with our file, or taken away."""
+"""The kernel's rules, loaded from our file or removed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def loaded(unit: str) -> Commands:
     if not state.enabled:
         yield f"systemctl enable {unit}"
     if not (state.current and state.active and state.loading):
-        # What the kernel has is what counts: a unit that a drop-in emptied starts with success and loads nothing.
+        # The kernel's state counts: a unit emptied by a drop-in starts with success and loads nothing.
         yield f"systemctl restart {unit}; nft list table inet rig >/dev/null 2>&1 || nft -f {RULES}"
 
 
 @operation()
 def unloaded(unit: str) -> Commands:
-    """Neither our table nor its file nor the unit that loads it is there."""
+    """Our table, its file and the unit that loads it are removed."""
     state: FilterState = host.get_fact(Filter, unit=unit)
     if state.enabled or state.active:
         yield f"systemctl disable --now {unit}"

@@ -1,4 +1,4 @@
-"""NVIDIA's driver on a machine: installed, signed, loaded (by a reboot where it takes one), and shown to containers."""
+"""NVIDIA's driver on a machine: installed, signed, loaded (with a reboot if needed), and available in containers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from rig.settings.hosts import LOCAL
 
 CDI = "nvidia-cdi-refresh.service"
 POLL = 3.0
-"""Seconds between two attempts to reach a machine that boots."""
+"""Seconds between two attempts to reach a machine that is booting."""
 
 
 @operation()
 def enrolled(selection: Selection) -> Commands:
-    """Firmware knows the key that signs the module; or the deploy ends here, and says what a person has to do."""
+    """Firmware trusts the key that signs the module; or the deploy ends here, with the steps for a person."""
     seen: Driver = host.get_fact(DriverFact)
     match enrolment(seen.secure_boot, selection):
         case "missing":
@@ -40,13 +40,13 @@ def enrolled(selection: Selection) -> Commands:
 
 
 def stage(again: bool) -> str:
-    """A script that makes the key if there is none, and stages it with a new password; ``again``: it is staged."""
+    """A script that makes the key if there is none, and stages it with a new password; ``again``: it is staged now."""
     return _STAGE.replace("@REVOKE@", "mokutil --revoke-import" if again else "true")
 
 
 # The password reaches mokutil through a pipe, and a person through a file of root's: it is in no argument and no log.
 # Digits, as firmware takes every keyboard for an American one.
-# It is in its place before it is asked for; and a key that waits with another one is not imported again by mokutil.
+# Its file is in place before anybody needs it; and mokutil does not import a key again while it waits with another one.
 _STAGE = f"""set -eu
 umask 077
 certificate=/var/lib/dkms/mok.pub
@@ -73,9 +73,9 @@ printf "%s\\n%s\\n" "$password" "$password" | mokutil --import "$certificate" >/
 
 @operation()
 def driver(selection: Selection, version: str, allowed: bool) -> Commands:
-    """The driver is installed in the wanted branch or version, its module built, with the headers that this takes.
+    """The driver is installed in the wanted branch or version, its module built, with the headers for it.
 
-    ``allowed``: the machine may be rebooted by this run; the module is for the kernel that runs then.
+    ``allowed``: this run may reboot the machine; the module is for the kernel of that boot.
     """
     seen: Driver = host.get_fact(DriverFact)
     booting = allowed and host.name != LOCAL
@@ -93,27 +93,27 @@ def driver(selection: Selection, version: str, allowed: bool) -> Commands:
         yield _known(selection.first, words.no_such_version(version))
         yield f"{INSTALL} {shlex.quote(selection.first)}"
         yield f"{INSTALL} {shlex.join(selection.packages)}"
-    # The packages may have been there, and somebody removed the module, or there were no headers for a later kernel.
+    # The packages may be installed without a module: somebody removed it, or a later kernel had no headers.
     for kernel in unbuilt:
         yield f"dkms autoinstall -k {shlex.quote(kernel)} || true"
     yield FunctionCommand(_installed, (selection, version, booting), {})
 
 
 def _known(package: str, otherwise: str) -> str:
-    """Ends with a sentence where apt knows no such package."""
+    """A command that fails with a sentence if apt knows no such package."""
     known = f"apt-cache show --no-all-versions {shlex.quote(package)} >/dev/null 2>&1"
     return f"{known} || {{ echo {shlex.quote(otherwise)} >&2; exit 1; }}"
 
 
 def _installed(state: State, host: Host, selection: Selection, version: str, booting: bool) -> bool:
-    """The right version came, and the module was built for the kernels that need it."""
+    """The right version is installed, and the module is built for the kernels that need it."""
     found = words.not_installed(host.get_fact(DriverFact), selection, version, booting)
     return _told(state, host, [found]) if found else True
 
 
 @operation()
 def toolkit(version: str) -> Commands:
-    """The toolkit's four packages are there, all of one version."""
+    """The toolkit's four packages are installed, all in one version."""
     seen: Driver = host.get_fact(DriverFact)
     if any(seen.packages.get(name) != version for name in TOOLKIT):
         yield f"sh -c {shlex.quote(UPDATE)}"
@@ -122,10 +122,10 @@ def toolkit(version: str) -> Commands:
 
 @operation()
 def loaded(allowed: bool, timeout: int) -> Commands:
-    """The installed driver is the one in the kernel, and nouveau is not; by one reboot, where it takes one.
+    """The installed driver is the one in the kernel, and nouveau is not; with one reboot if needed.
 
-    ``allowed``: the machine may be rebooted; else the deploy ends here and says what is pending. ``timeout``: seconds
-    that a reboot may take.
+    ``allowed``: this run may reboot the machine; else the deploy ends here and reports the pending reboot. ``timeout``:
+    seconds that a reboot may take.
     """
     seen: Driver = host.get_fact(DriverFact)
     if initramfs_due(seen):
@@ -138,7 +138,7 @@ def loaded(allowed: bool, timeout: int) -> Commands:
     elif what.due:
         yield FunctionCommand(_said, (words.rebooting(what),), {})
         before = host.get_fact(BootId)
-        # By systemd, so that the command ends before its connection does: sudo takes what it leaves behind with it.
+        # Through systemd, so that the command ends before its connection does: sudo kills its background processes.
         yield "systemd-run --quiet --on-active=1s --timer-property=AccuracySec=100ms systemctl reboot"
         yield FunctionCommand(_back, (before, timeout), {})
         yield f"timeout {timeout} systemctl is-system-running --wait || true"
@@ -157,7 +157,7 @@ def _said(state: State, host: Host, line: str) -> bool:
 
 
 def _back(state: State, host: Host, before: str, timeout: int) -> bool:
-    """Wait until the machine has booted and lets us in again."""
+    """Wait until the machine has booted and accepts logins again."""
     deadline = time.monotonic() + timeout
     with progress.told_by_itself(host):
         while time.monotonic() < deadline:
@@ -172,7 +172,7 @@ def _back(state: State, host: Host, before: str, timeout: int) -> bool:
 
 
 def _boot_id(host: Host) -> str:
-    """Empty where the connection broke meanwhile."""
+    """The machine's boot id; empty if the connection broke."""
     try:
         return str(host.get_fact(BootId))
     except (OSError, EOFError, SSHException, FactError):
@@ -180,7 +180,7 @@ def _boot_id(host: Host) -> str:
 
 
 def _settled(state: State, host: Host) -> bool:
-    """The reboot was of use: nothing is due any more."""
+    """The reboot helped: nothing is due any more."""
     still = reboot(host.get_fact(DriverFact))
     if still.due or still.futile:
         return _told(state, host, [words.futile(Reboot(futile=(*still.futile, *still.due)))])
@@ -188,7 +188,7 @@ def _settled(state: State, host: Host) -> bool:
 
 
 def _told(state: State, host: Host, lines: Iterable[str]) -> bool:
-    """Say it, and end the deploy of this machine."""
+    """Log the lines as errors, and end the deploy of this machine."""
     for line in lines:
         logger.error(f"{host.print_prefix}{line}")
     return False
@@ -196,7 +196,7 @@ def _told(state: State, host: Host, lines: Iterable[str]) -> bool:
 
 @operation()
 def awake(targets: Sequence[str] = SLEEP) -> Commands:
-    """The machine cannot be put to sleep: whoever asks it something expects an answer."""
+    """The machine cannot sleep: its clients expect answers."""
     asleep = [target for target in targets if target not in host.get_fact(Masked, units=tuple(targets))]
     if asleep:
         yield f"systemctl mask {shlex.join(asleep)}"
@@ -204,6 +204,6 @@ def awake(targets: Sequence[str] = SLEEP) -> Commands:
 
 @operation()
 def shown() -> Commands:
-    """The CDI specification is there, and of the driver that is installed."""
+    """The CDI specification exists, and matches the installed driver."""
     if not described(host.get_fact(DriverFact)):
         yield f"systemctl reset-failed {CDI} 2>/dev/null; systemctl restart {CDI}"

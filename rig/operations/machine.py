@@ -1,4 +1,4 @@
-"""Settings of the running system that have a file for the next boot and a value for now."""
+"""Settings of the running system with a file for the next boot and a value for now."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rig.operations import Commands
 def time_zone(zone: str) -> Commands:
     """The system's time zone is ``zone`` (a name of the tz database)."""
     if host.get_fact(TimeZone) != zone:
-        # While timedated runs it believes what it read when it started, and would do nothing if that was ``zone``.
+        # A running timedated trusts the value of its start, and would do nothing if that was ``zone``.
         yield f"systemctl stop systemd-timedated.service && timedatectl set-timezone {shlex.quote(zone)}"
 
 
@@ -33,18 +33,17 @@ def time_zone(zone: str) -> Commands:
 def account(user: str, groups: Sequence[str], shell: str, home: str) -> Commands:
     """``user`` has an account with this shell and home, and is a member of ``groups``, besides any others.
 
-    A new account gets its home with the system's usual files; that of an existing one keeps its place, and is made
-    the user's own, for nobody else to write to.
-    pyinfra's own operation walks all accounts of the machine for each user.
+    A new account gets a home with the system's usual files; an existing home keeps its place, and becomes the user's
+    own, which nobody else can write to. pyinfra's own operation walks all accounts of the machine for each user.
     """
     there: AccountState | None = host.get_fact(Account, user=user)
     name, place = shlex.quote(user), shlex.quote(home)
     if there is None:
         further = f"-G {shlex.quote(','.join(groups))} " if groups else ""
-        # A group of the same name may be there without an account; useradd would refuse to make it again.
+        # A group of the same name may exist without an account; useradd would refuse to make it again.
         own = f"$(getent group {name} >/dev/null && echo -g {name})"
         yield f"useradd -d {place} -s {shlex.quote(shell)} {own} {further}-m {name}"
-        # useradd leaves a folder that was there to its owner; a link is the owner's business.
+        # useradd leaves an existing folder to its owner; a link is the owner's business.
         yield f"[ -L {place} ] || {{ mkdir -p {place} && chown {name}: {place}; }}"
         return
     changes = ["-d", home] if there.home != home else []
@@ -62,7 +61,7 @@ def account(user: str, groups: Sequence[str], shell: str, home: str) -> Commands
 def authorized_keys(user: str, folder: str, keys: Sequence[str]) -> Commands:
     """Exactly ``keys`` log in as ``user``: ``folder``/authorized_keys holds them, a line each, and no other file does.
 
-    pyinfra's own takes a key for the name of a file first, and most systems know none as long as an RSA key is.
+    pyinfra's own operation first tries each key as a file name, and an RSA key is longer than most systems allow.
     """
     for other in host.get_fact(OtherKeyFiles, user=user, folder=folder):
         yield f"runuser -u {user} -- rm -f {shlex.quote(other)}"
@@ -73,7 +72,7 @@ def authorized_keys(user: str, folder: str, keys: Sequence[str]) -> Commands:
     there = shlex.quote(folder)
     new = shlex.quote(f"{folder}/authorized_keys.rig-new")
     yield f"[ ! -e {there} ] || chown --no-dereference {user}: {there}"
-    # By the user's own hand: a link that stands there leads to nothing that the user could not write without us.
+    # With the user's own rights: a link there leads to nothing that the user could not write without us.
     script = (
         f"umask 077 && mkdir -p {there} && chmod 00700 {there} && rm -f {new} && "
         f"printf %s {shlex.quote(text)} >{new} && sync {new} && mv --no-target-directory {new} {there}/authorized_keys"
@@ -84,7 +83,7 @@ def authorized_keys(user: str, folder: str, keys: Sequence[str]) -> Commands:
 
 @operation()
 def sysctl(values: Mapping[str, str], file: str) -> Commands:
-    """The kernel runs with ``values``, which stand in ``file``."""
+    """The kernel runs with ``values``, which are in ``file``."""
     live = host.get_fact(SysctlValues, keys=tuple(values))
     if any(live.get(key) != value for key, value in values.items()):
         yield f"sysctl --quiet --load {shlex.quote(file)}"

@@ -1,4 +1,4 @@
-"""The programs of rigd, installed; and the fetch of models, which goes on without us and is joined in the end."""
+"""The installation of rigd's programs; and the fetch of models, which runs in the background until the end of a run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rig.wheel import Wheel
 from rigd.models.manifest import Manifest, dump
 
 POLL = 2.0
-"""Seconds between two looks at a fetch."""
+"""Seconds between two polls of a fetch."""
 LINE_EVERY = 60.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 
 
 @operation()
@@ -42,10 +42,10 @@ def programs(wheel: Wheel) -> Commands:
 
 
 def install(home: str, path: str, wheel: Wheel) -> str:
-    """A script that installs the uploaded wheel; what an interrupted one left is made anew.
+    """A script that installs the uploaded wheel, and begins again after an interrupted installation.
 
-    Only its run may have been interrupted, and the script itself goes on beside the one of the next run. That one waits
-    for it, finds everything done, and its own wheel taken away: seen on a machine.
+    If only the connection broke, the interrupted script still runs beside that of the next run. The second waits for
+    the first, and then finds everything done and its own wheel removed: seen on a machine.
     """
     name = wheel.name
     programs = " ".join(f"bin/{program}" for program in wheel.programs)
@@ -80,14 +80,14 @@ find {PROGRAMS} -mindepth 1 -maxdepth 1 ! -name "$(basename {home})" ! -newer {h
 
 @operation()
 def started(manifest: Manifest) -> Commands:
-    """A fetch is at work as a unit of its own where models are missing; nobody waits for it here."""
+    """A fetch runs as a unit of its own if models are missing; the run does not wait for it here."""
     for step in steps(host.get_fact(Models, manifest=dump(manifest)), manifest):
         yield _command(step, manifest)
 
 
 @operation()
 def fetched(manifest: Manifest) -> Commands:
-    """Every model is there and right. Waits for the fetch, and tells how far it is."""
+    """Every model is there and correct. Waits for the fetch, and reports its progress."""
     text = dump(manifest)
     seen: ModelsState = host.get_fact(Models, manifest=text)
     for step in steps(seen, manifest):
@@ -101,7 +101,7 @@ def _command(step: Step, manifest: Manifest) -> str:
         return f"systemctl stop {UNIT}"
     description = shlex.quote(DESCRIPTION + tag(manifest))
     sandbox = shlex.join(f"--property={name}={value}" for name, value in properties(manifest).items())
-    # What the last scrub found is mended or told anew by the fetch.
+    # The fetch fixes or reports again what the last scrub found.
     return (
         "systemctl reset-failed rig-models-scrub.service 2>/dev/null; mkdir -p "
         f"{RECORDS} && systemd-run --quiet --collect --unit={UNIT} --description={description} {sandbox} "
@@ -110,7 +110,7 @@ def _command(step: Step, manifest: Manifest) -> str:
 
 
 def _join(state: State, host: Host, manifest: Manifest) -> bool:
-    """Look until the fetch is over; the causes are told when something is missing then."""
+    """Wait for the end of the fetch; report the causes if something is missing then."""
     teller = _Teller(host)
     with progress.told_by_itself(host):
         while True:
@@ -128,7 +128,7 @@ def _join(state: State, host: Host, manifest: Manifest) -> bool:
 
 
 class _Teller:
-    """One line that is kept current on a terminal; elsewhere, and beside other machines, a line a minute."""
+    """Shows one line that is kept current on a terminal; elsewhere, and beside other machines, a line a minute."""
 
     def __init__(self, host: Host) -> None:
         self._prefix = host.print_prefix
@@ -137,10 +137,10 @@ class _Teller:
 
     def tell(self, line: str) -> None:
         if self._alone:
-            # A line that takes two rows could not be written over.
+            # A line on two rows could not be overwritten.
             line = line[: shutil.get_terminal_size().columns - len(click.unstyle(self._prefix)) - 5]
         if self._said is not None and self._alone:
-            # pyinfra turns its spinner on the row below: the line is written over from there.
+            # pyinfra's spinner is on the row below: overwrite the line from there.
             click.echo("\x1b[1A\r\x1b[K", nl=False, err=True)
         elif self._said is not None and time.monotonic() - self._said < LINE_EVERY:
             return

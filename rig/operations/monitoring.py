@@ -1,4 +1,4 @@
-"""Programs of the monitoring that run with their current settings, which were checked before they were put in place."""
+"""Monitoring programs that run with their current settings, which were checked before they were put in place."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from rig.systemd import units
 from rigd.modes.switch import CRASHES
 
 POLL = 0.5
-"""Seconds between two looks at a program that starts, or loads its settings."""
+"""Seconds between two polls of a program that starts, or loads its settings."""
 PATIENCE = 180
-"""Seconds that it may take. Prometheus first reads again what it had written down last: a minute for some gigabytes."""
+"""Seconds until a program must be ready. Prometheus first replays its log: a minute for some gigabytes."""
 
 
 @operation()
 def keys(engines: Mapping[str, str]) -> Commands:
-    """Prometheus, and nobody else but root, can read the keys of ``engines``: engine name to variable of the store."""
+    """Prometheus and root, but nobody else, can read the keys of ``engines``: engine name to variable of the store."""
     state: CopyState = host.get_fact(Copies, engines=dict(engines))
     if state.folder != FOLDER:
         yield f"install -d -m 0750 -o root -g prometheus {KEYS}"
@@ -49,7 +49,7 @@ def keys(engines: Mapping[str, str]) -> Commands:
 
 
 def _copy(engines: Mapping[str, str], needless: tuple[str, ...]) -> str:
-    """Written for root alone, then opened to Prometheus, then renamed: it reads the file anew for each question."""
+    """Written for root alone, then opened to Prometheus, then renamed: Prometheus reads the file for each request."""
     pairs = " ".join(f"{shlex.quote(engine)}={variable}" for engine, variable in engines.items())
     return f"""set -eu
 umask 077
@@ -71,7 +71,7 @@ sync {KEYS}
 def configured(texts: Mapping[str, str], checks: list[str]) -> Commands:
     """The files of /etc/rig/prometheus hold ``texts``, by name; each of ``checks`` accepted them all beforehand.
 
-    ``checks`` are commands that are run where the new files lie. A set that one of them refuses changes nothing.
+    ``checks``: commands that run in the folder of the new files. If one of them fails, nothing changes.
     """
     wanted = {f"{CONFIGURATION}/{name}": text for name, text in texts.items()}
     there: dict[str, FileState] = host.get_fact(WrittenTogether, paths=tuple(wanted))
@@ -88,14 +88,14 @@ def configured(texts: Mapping[str, str], checks: list[str]) -> Commands:
 
 @operation()
 def prometheus(unit: str, drop_in: str, files: list[str], port: int, fingerprint: str) -> Commands:
-    """Prometheus runs as its ``drop_in`` says, and has loaded the ``files`` with this ``fingerprint``."""
+    """Prometheus runs with its ``drop_in``, and has loaded the ``files`` with this ``fingerprint``."""
     steps = units.steps(host.get_fact(Unit, unit=unit, files=(drop_in,)))
     for step in steps:
         yield "systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {unit}"
     question = {"unit": unit, "port": port, "files": tuple(files)}
     if host.get_fact(Loaded, **question) != LoadedState(fingerprint, fresh=True):
-        # One that was just started reads its files anyway, and has no handler for the signal yet. One that they made
-        # fail waits to be started again, and cannot be told.
+        # After a start it reads its files anyway, and has no handler for the signal yet. If they made it fail, it waits
+        # for its restart, and cannot get a signal.
         if not {"start", "restart"} & set(steps):
             yield f"systemctl reload-or-restart {unit}"
 
@@ -107,7 +107,7 @@ def prometheus(unit: str, drop_in: str, files: list[str], port: int, fingerprint
 
 @operation()
 def alertmanager(unit: str, drop_in: str, secrets: list[str], port: int, loaded_as: int) -> Commands:
-    """Alertmanager runs as its ``drop_in`` says, with the ``secrets`` of now, and has loaded this configuration."""
+    """Alertmanager runs with its ``drop_in`` and the current ``secrets``, and has loaded this configuration."""
     state: TellingState = host.get_fact(Telling, port=port, secrets=tuple(secrets))
     if state.open:
         yield f"chown root:root {shlex.join(state.open)} && chmod 0600 {shlex.join(state.open)}"
@@ -126,7 +126,7 @@ def alertmanager(unit: str, drop_in: str, secrets: list[str], port: int, loaded_
 
 @operation()
 def grafana(unit: str, files: list[str], port: int) -> Commands:
-    """Grafana runs, was started after the last change of ``files``, and says that it is well."""
+    """Grafana runs, was started after the last change of ``files``, and reports that it is healthy."""
     question = {"unit": unit, "port": port}
     seen: ServingState = host.get_fact(Serving, **question)
     steps = units.steps(host.get_fact(Unit, unit=unit, files=tuple(files)))
@@ -154,7 +154,7 @@ def _wait(
     ready: Callable[[Host], bool | None],
     otherwise: str = "did not load its settings",
 ) -> bool:
-    """Look until it is ready, or never will be (None); its last log lines are shown when it does not become so."""
+    """Poll until the program is ready, or never will be (None); show its last log lines if it does not get there."""
     begin = time.monotonic()
     found: bool | None = False
     while found is False and time.monotonic() - begin < PATIENCE:
@@ -172,7 +172,7 @@ def _wait(
 
 @operation()
 def without_grafana(unit: str, home: str) -> Commands:
-    """Grafana does not run, and nothing of it is there but its image."""
+    """Grafana does not run, and only its image is left."""
     path = f"/etc/systemd/system/{unit}"
     state = host.get_fact(Unit, unit=unit, files=())
     if state.load != "not-found":
@@ -183,9 +183,9 @@ def without_grafana(unit: str, home: str) -> Commands:
 
 @operation()
 def retired(services: list[str], timer: str, files: list[str]) -> Commands:
-    """The packages of ``services`` are not installed, and our ``files`` for them are gone; what was measured stays.
+    """The packages of ``services`` are not installed, and our ``files`` for them are removed; the recorded data stay.
 
-    The files go last: a package that is still there would listen on every address without them.
+    The files go last: without them a remaining package would listen on every address.
     """
     for unit in (timer, *services):
         if host.get_fact(Unit, unit=unit, files=()).enabled == "enabled":

@@ -1,4 +1,4 @@
-"""Debian packages: refreshing the lists only when something is missing, and repairing what a power cut left of them."""
+"""Debian packages: lists fetched only if a package is missing, and repairs after a power cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyinfra.api import operation
 from rig.facts.packages import VERIFIED, Automatic, Damage, Damaged, Installed
 from rig.operations import Commands
 
-# Another apt (unattended-upgrades, or one that outlived a killed run) is waited for, ten minutes at most.
+# Another apt (unattended-upgrades, or one that outlived a killed run) gets ten minutes to finish.
 APT_GET = (
     "DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=600 "
     "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
@@ -30,7 +30,7 @@ UPDATE = (
 
 @operation()
 def present(packages: list[str]) -> Commands:
-    """All of ``packages`` are installed, and stay; their versions are left to the distribution and its updates."""
+    """All of ``packages`` are installed, and stay; the distribution and its updates decide their versions."""
     there: frozenset[str] = host.get_fact(Installed, packages=tuple(packages), provided=True)
     missing = sorted(set(packages) - there)
     if missing:
@@ -40,7 +40,7 @@ def present(packages: list[str]) -> Commands:
 
 
 def kept(packages: Sequence[str]) -> Commands:
-    """Packages that are installed, and do not go when nothing else needs them."""
+    """Installed packages that stay when nothing else needs them."""
     automatic: frozenset[str] = host.get_fact(Automatic, packages=tuple(packages)) if packages else frozenset()
     if automatic:
         yield f"apt-mark manual {shlex.join(sorted(automatic))}"
@@ -56,7 +56,7 @@ def absent(packages: list[str]) -> Commands:
 
 @operation()
 def repaired() -> Commands:
-    """No package is left half-installed, or with empty files, by a run, or a machine, that died."""
+    """No package is half-installed, or has empty files, after a run or a machine died."""
     damage: Damage = host.get_fact(Damaged)
     if not damage.any:
         return
@@ -64,9 +64,9 @@ def repaired() -> Commands:
 
 
 def repair(damage: Damage) -> str:
-    """A script that repairs packages, once: it ends with a sentence where dpkg has still something to finish.
+    """A script that repairs packages once; it fails with a sentence if dpkg still has something to finish.
 
-    What is reinstalled is what dpkg wants reinstalled, and `damage.packages`.
+    It reinstalls the packages that dpkg marks for it, and `damage.packages`.
     """
     named = shlex.join(damage.packages)
     return f"""set -u

@@ -11,16 +11,16 @@ from rig.facts.secrets import KEYS, NATIVE, Keys, KeyState
 from rig.operations import Commands
 
 RENEW = "new_keys"
-"""pyinfra's `--data` of this name, with the value yes: keys that vanished are made again."""
+"""pyinfra's `--data` key for this; with the value yes, vanished keys are made again."""
 
 
 @operation()
 def keys(variables: list[str], native: dict[str, str], renew: bool = False) -> Commands:
     """Every variable has a key of 256 random bits in /etc/rig/keys.env, and every native engine a file with its own.
 
-    ``native``: engine name to variable. A key that is there is never replaced: to rotate one, delete its line.
-    Raises OperationError for a line that holds no key, as replacing it could lose what the owner put there; and for a
-    store that vanished, as every client of the machine has its keys. `renew`: the owner wants other keys then.
+    ``native``: engine name to variable. An existing key is never replaced: to rotate one, delete its line. Raises
+    OperationError for a line without a valid key, as replacing it could lose the owner's value; and for a vanished
+    store, as every client of the machine has its keys. `renew`: the owner wants new keys in that case.
     """
     state: KeyState = host.get_fact(Keys, variables=tuple(variables), native=native)
     if state.malformed:
@@ -40,19 +40,19 @@ def keys(variables: list[str], native: dict[str, str], renew: bool = False) -> C
         yield f"install -d -m 0700 -o root -g root {NATIVE}"
     if state.missing or not state.file:
         yield _locked(_generate(state.missing))
-    # A new line in the store makes the derived files stale; which ones is known without looking again.
+    # A new line in the store makes the derived files stale; no further look at the machine is needed.
     stale = [engine for engine, variable in native.items() if engine in state.stale or variable in state.missing]
     if stale:
         yield _locked(_derive({engine: native[engine] for engine in stale}))
 
 
 def _locked(script: str) -> str:
-    """A killed run's shell may still be at work on the machine: the second waits for the first."""
+    """A killed run's shell may still run on the machine: the second waits for the first."""
     return f"flock /etc/rig sh -c {shlex.quote(script)}"
 
 
 def _generate(variables: tuple[str, ...]) -> str:
-    """Append what is missing to a copy that is 0600 from its first byte, and rename it into place."""
+    """Append missing keys to a copy that is 0600 from its first byte, and rename it into place."""
     return f"""set -eu
 umask 077
 # One name, so that what a power cut leaves of it is taken away by the next run.

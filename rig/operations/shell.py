@@ -1,4 +1,4 @@
-"""A shell command in the middle of a function of an operation, with the privileges that the operation itself has."""
+"""A shell command inside a function of an operation, with the operation's own privileges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 
 
 def run(state: State, host: Host, script: str) -> tuple[bool, Iterable[str]]:
-    """Whether the script succeeded, and the lines that it printed."""
+    """Run a script; returns whether it succeeded, and the lines of its output."""
     known, _ = pop_global_arguments(state, host, {})
     arguments = {key: value for key, value in known.items() if key in CONNECTOR_ARGUMENT_KEYS}
     succeeded, output = host.run_shell_command(script, **arguments)

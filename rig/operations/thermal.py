@@ -1,4 +1,4 @@
-"""The thermal monitor's units and the way to its figures, as the settings have them."""
+"""The thermal monitor's units, and the link to its metrics, according to the settings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from rig.operations import Commands
 
 @operation()
 def settled(wanted: list[str], linked: bool) -> Commands:
-    """systemd knows the files of the units ``wanted``, and no other is there; node_exporter finds the figures, or not.
-
-    What was done about heat is taken back before the hand that could do so goes.
+    """systemd has read the units ``wanted``, and no other exists; ``linked``: node_exporter finds the metrics.
+    An action against heat is undone before the unit that could undo it is removed.
     """
     files = tuple(unit_path(unit) for unit in UNITS)
     seen: ThermalState = host.get_fact(Thermal, units=UNITS, files=files)

@@ -1,4 +1,4 @@
-"""systemd units that are enabled, running, and restarted only when a file they read is younger than they are."""
+"""systemd units that are enabled and running, and restarted only if a file that they read is younger."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rig.systemd import units
 def running(unit: str, files: list[str] | None = None, starts: list[str] | None = None) -> Commands:
     """``unit`` is enabled and active, and was started after the last change of ``files``.
 
-    ``starts``: units that it starts, and whose files systemd knows. Raises OperationError for a masked unit.
+    ``starts``: units that it starts; systemd must know their current files. Raises OperationError for a masked unit.
     """
     seen = host.get_fact(Unit, unit=unit, files=tuple(files or ()), starts=tuple(starts or ()))
     refusal = units.refusal(unit, seen)
