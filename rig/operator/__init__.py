@@ -1,1 +1,1 @@
-"""The operator's side of a run: how machines are reached, and what is shown while one is deployed to."""
+"""The operator's side of a run: connections to machines, and the output during a deploy."""

@@ -1,4 +1,4 @@
-"""pyinfra's list of its own arguments, made once instead of for every fact and every operation."""
+"""pyinfra's list of its own arguments, computed once instead of for every fact and every operation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from pyinfra.api import arguments
 
 
 def list_once() -> None:
-    """pyinfra evaluates the annotations of three classes for each list: a sixth of a run without changes."""
+    """Cache the list: pyinfra evaluates the annotations of three classes for each, a sixth of a run without changes."""
     if not hasattr(arguments.all_global_arguments, "cache_info"):
         arguments.all_global_arguments = cache(arguments.all_global_arguments)

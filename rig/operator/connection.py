@@ -1,4 +1,4 @@
-"""The SSH connection: made quick, and what to do said when there is none."""
+"""The SSH connection: speed, and remedies for failures."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pyinfra.connectors.util import CommandOutput
 from rig import settings
 
 FORGET = ("If this is expected, you can remove the bad key using:", "    ssh-keygen -R ")
-"""How pyinfra says to forget a host key: in ~/.ssh/known_hosts, whatever file the key stands in."""
+"""pyinfra's advice on forgetting a host key: it names ~/.ssh/known_hosts, whatever file the key is in."""
 
 
 def tune(host: Host) -> None:
     """Send each small packet at once: with Nagle's algorithm a command costs 48 ms over loopback, without it 5.5 ms.
 
-    And run each command with a umask of 022, as files without a mode of their own are for all to read: root may have
-    another one.
+    Also run each command with a umask of 022, as everybody may read files without a mode of their own: root's own umask
+    may differ.
     """
     connector = host.connector
     run = connector.run_shell_command
@@ -46,7 +46,7 @@ def known_as(host: settings.Host) -> str:
 
 
 def explained(host: settings.Host, error: str) -> str:
-    """pyinfra's word on a connection that failed, with what to do about it."""
+    """pyinfra's message about a failed connection, with the remedy."""
     kind = error.partition(" (")[0]
     if kind == "Could not connect":
         return (
@@ -68,7 +68,7 @@ def explained(host: settings.Host, error: str) -> str:
 
 
 class Explanations(logging.Filter):
-    """Completes what pyinfra logs about connections that fail."""
+    """Adds remedies to pyinfra's log messages about failed connections."""
 
     def __init__(self, hosts: Iterable[settings.Host]) -> None:
         super().__init__()

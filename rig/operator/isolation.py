@@ -1,6 +1,6 @@
-"""What goes wrong with one machine is that machine's failure: the run goes on for the others, and ends with 1.
+"""A failure of one machine stays its own: the run goes on for the others, and exits with 1.
 
-An operation whose commands all succeeded and changed nothing is such a failure, too.
+An operation whose commands all succeeded and changed nothing counts as a failure, too.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from rig.operator import lock, reads
 Commands = Callable[[], Iterator[PyinfraCommand]]
 
 LONGEST = 160
-"""Letters of a command that an error repeats: the rest of a script does not help."""
+"""Letters of a command in an error: the rest of a script does not help."""
 BACKGROUND = "systemd-run "
-"""Begins what goes on by itself; the operation that waits for it looks whether it was of use."""
+"""Start of a command that runs in the background; a later operation waits for it and verifies it."""
 UNIT = re.compile(r"systemctl (?:enable |disable |start |restart |stop |--now )+([\w@.:-]+)")
 
 
 @contextmanager
 def alone(state: State, host: Host) -> Iterator[None]:
-    """For the code of a deploy, which pyinfra runs for each machine, and which it ends for all when it fails for one.
+    """A context for a deploy's code, which pyinfra runs for each machine, and ends for all when it fails for one.
 
-    Raises DeployError where no other machine is left.
+    Raises DeployError if no other machine is left.
     """
     try:
         yield
     except Exception as error:
-        # A fact that fails has told so itself, and the code went on with nothing.
+        # A failed fact has reported itself, and the code went on with nothing.
         failed = host in state.failed_hosts
         sentence = in_words(host, error)
         if not state.active_hosts - {host}:
@@ -52,7 +52,7 @@ def alone(state: State, host: Host) -> Iterator[None]:
 
 
 def contained(state: State, host: Host, commands: Commands) -> Commands:
-    """An operation's commands; one that fails in the middle of being decided on is an operation that failed."""
+    """An operation's commands; an error while they are being generated makes the operation fail."""
 
     def alone() -> Iterator[PyinfraCommand]:
         acted = False
@@ -78,13 +78,13 @@ def contained(state: State, host: Host, commands: Commands) -> Commands:
 
 
 def unchanged(state: State, host: Host, commands: Commands) -> Iterator[PyinfraCommand]:
-    """Look again, with the facts that made an operation act: it fails when they would make it act in the same way.
+    """Verify with the operation's own facts: it fails if they would make it act again in the same way.
 
-    Every command of it succeeded before. A drop-in that empties a unit, or a program that puts a file back, makes no
+    Every command has succeeded by then. A drop-in that empties a unit, or a program that puts a file back, makes no
     command fail.
     """
     reads.drop(state, host)
-    # Not closed before the end: pyinfra forgets with which privileges the operation looks.
+    # Not closed before the end: closing makes pyinfra forget the privileges of the operation's reads.
     again = commands()
     due = next(again, None)
     if due is None:
@@ -101,13 +101,13 @@ def unchanged(state: State, host: Host, commands: Commands) -> Iterator[PyinfraC
 
 
 def shortened(command: str) -> str:
-    """The first line of a command, as far as it helps."""
+    """The useful part of a command: its first line, cut short."""
     line = command.strip().splitlines()[0] if command.strip() else ""
     return line if len(line) <= LONGEST and line == command.strip() else f"{line[:LONGEST]}..."
 
 
 def evidence(unit: str) -> str:
-    """A command that prints what makes a unit other than its file says: state, drop-ins, and its last lines."""
+    """A command that prints why a unit differs from its file: state, drop-ins, and last log lines."""
     name = shlex.quote(unit)
     return (
         f"systemctl show --property=LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,ExecStart {name}; "
@@ -116,7 +116,7 @@ def evidence(unit: str) -> str:
 
 
 def in_words(host: Host, error: Exception) -> str:
-    """A sentence: that of an error that was foreseen, or what there is to say of another one."""
+    """A sentence for an error: the text of an expected one, or a description of any other."""
     if isinstance(error, PyinfraError):
         return str(error)
     logger.debug("".join(traceback.format_exception(error)))

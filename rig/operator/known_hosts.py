@@ -1,7 +1,6 @@
-"""A known_hosts file, read line by line as OpenSSH does: one that cannot be used hides no other.
+"""A known_hosts file, read line by line as OpenSSH does: an unusable line hides no other.
 
-paramiko, by which pyinfra connects, gives up at the first line that it cannot read, and knows neither markers nor
-patterns.
+paramiko, pyinfra's SSH library, gives up at the first line that it cannot read, and knows neither markers nor patterns.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ AUTHORITY, REVOKED = "@cert-authority", "@revoked"
 
 @dataclass(frozen=True)
 class Known:
-    """What a file says of one machine."""
+    """A known_hosts file's lines about one machine."""
 
     keys: tuple[str, ...]
-    """Kind and body of each key that it may show, such as ``ssh-ed25519 AAAA...``."""
+    """Kind and body of each accepted key, such as ``ssh-ed25519 AAAA...``."""
     unusable: tuple[tuple[int, str], ...] = ()
-    """Lines that name it, or that nobody can read, and why they do not count."""
+    """Unusable lines that name it, or that nobody can read, each with the reason."""
 
 
 def known(data: bytes, name: str) -> Known:
-    """``name``: as known_hosts has it, with brackets where the port is another than 22."""
+    """The machine's lines; ``name`` has the form of known_hosts, with brackets for a port other than 22."""
     keys: dict[str, int] = {}
     revoked: dict[str, int] = {}
     unusable: list[tuple[int, str]] = []
     for number, raw in enumerate(data.split(b"\n"), 1):
-        # Only a comment may hold anything else than ASCII.
+        # Only comments may hold anything other than ASCII.
         fields = raw.decode("ascii", errors="replace").split()
         if not fields or fields[0].startswith("#"):
             continue
@@ -63,7 +62,7 @@ def known(data: bytes, name: str) -> Known:
 
 
 def matches(patterns: str, name: str) -> bool:
-    """Whether names of a line are this one's: patterns with ``*`` and ``?``, ``!`` to leave one out, or a hash."""
+    """Whether a line's names include this one: patterns with ``*`` and ``?``, ``!`` to exclude, or a hash."""
     if patterns.startswith("|1|"):
         return _hashed(patterns, name)
     found = False
@@ -77,7 +76,7 @@ def matches(patterns: str, name: str) -> bool:
 
 
 def usable(file: Path, name: str) -> Path:
-    """A file for paramiko with the keys of this machine alone, which is gone when the program ends."""
+    """A temporary file for paramiko with only this machine's keys; it is deleted at exit."""
     target = _folder() / hashlib.sha256(f"{file} {name}".encode()).hexdigest()
     try:
         data = file.read_bytes()
@@ -88,7 +87,7 @@ def usable(file: Path, name: str) -> Path:
 
 
 def remark(file: Path, name: str) -> str | None:
-    """Why the file has no key of this machine; None when it has one."""
+    """Why the file has no key of this machine; None if it has one."""
     try:
         found = known(file.read_bytes(), name)
     except OSError:
@@ -110,7 +109,7 @@ def _hashed(text: str, name: str) -> bool:
 
 
 def _reason(key: str) -> str | None:
-    """Why paramiko cannot use a key; None when it can."""
+    """Why paramiko cannot use a key; None if it can."""
     kind, _, body = key.partition(" ")
     if not body:
         return "has no key"
@@ -123,7 +122,7 @@ def _reason(key: str) -> str | None:
         return f"has a key that is no {kind}"
     try:
         entry = HostKeyEntry.from_line(f"x {key}")
-    # It raises whatever its parts do: its own errors, those of struct, and of cryptography.
+    # paramiko raises any error of its parts: its own, struct's, and cryptography's.
     except Exception:
         return "is cut off, or not a key"
     return f"has a key of the kind {kind}, which cannot be used here" if entry is None else None

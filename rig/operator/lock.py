@@ -1,4 +1,4 @@
-"""One deploy at a time to a machine: a lock there that the connection holds, so that it cannot outlive its run."""
+"""One deploy at a time to a machine: the connection holds a lock there, so that the lock cannot outlive its run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pyinfra.connectors.util import make_unix_command_for_host
 
 PLACE = "/run/rig-deploy.lock"
 BEAT = 15.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 LIMIT = 90
-"""Seconds without one after which the machine lets the lock go: a connection that was cut tells it nothing."""
+"""Seconds without a heartbeat until the machine releases the lock: a cut connection gives no signal."""
 PATIENCE = 3
-"""Seconds that a run which has just ended may take to let go."""
+"""Seconds for a run that has just ended to release the lock."""
 
-# The programs in the loop do not inherit the lock: it goes with the shell that holds it.
+# The programs in the loop do not inherit the lock: it ends with its shell.
 _HOLD = f"""
 exec 9>>{PLACE} || exit 1
 flock -w {PATIENCE} 9 || {{ echo "held by $(cat {PLACE})"; exit 0; }}
@@ -32,12 +32,12 @@ while [ "$(timeout {LIMIT} dd bs=1 count=1 2>/dev/null 9>&-)" = . ]; do :; done
 
 
 class _Holder(Protocol):
-    """The program on the machine that holds the lock for as long as somebody writes to it."""
+    """The program on the machine that holds the lock while it receives heartbeats."""
 
     def first_line(self) -> str: ...
 
     def beat(self) -> None:
-        """Raises OSError when it is gone."""
+        """Send a heartbeat. Raises OSError if the program is gone."""
 
     @property
     def gone(self) -> bool: ...
@@ -87,11 +87,11 @@ class _Local:
 
 
 _held: dict[str, tuple[_Holder, bool, str | None]] = {}
-"""By the host's name: what holds its lock, and how it got root's rights."""
+"""Holders of locks by host name, each with its way to root's rights."""
 
 
 def hold(host: Host, *, sudo: bool, password: str | None) -> None:
-    """Take the lock until the run ends. Raises DeployError when another run has it, with who and since when."""
+    """Take the lock until the run ends. Raises DeployError if another run has it, with its owner and start."""
     command = _command(host, sudo, password)
     connector = host.connector
     holder: _Holder = _Remote(connector, command) if isinstance(connector, SSHConnector) else _Local(command)
@@ -103,7 +103,7 @@ def hold(host: Host, *, sudo: bool, password: str | None) -> None:
 
 
 def keep(host: Host) -> None:
-    """Take it again where it was lost, as by a reboot that the run wanted. Raises DeployError."""
+    """Take a lost lock again, as after a reboot by the run. Raises DeployError."""
     if host.name in _held:
         holder, sudo, password = _held[host.name]
         if holder.gone:
@@ -111,7 +111,7 @@ def keep(host: Host) -> None:
 
 
 def refusal(name: str, answer: str) -> str:
-    """What to say of an answer that is not `mine`."""
+    """The message for an answer other than `mine`."""
     if answer.startswith("held by "):
         pid = answer.rpartition("(PID ")[2].rstrip(")")
         return (

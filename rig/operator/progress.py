@@ -21,7 +21,7 @@ _silent: set[Host] = set()
 
 @contextmanager
 def told_by_itself(host: Host) -> Iterator[None]:
-    """For an operation that says more than that it is still at it."""
+    """A context for an operation that reports its own progress."""
     _silent.add(host)
     try:
         yield
@@ -30,20 +30,20 @@ def told_by_itself(host: Host) -> Iterator[None]:
 
 
 def show(state: State) -> None:
-    """Report operations that take long; deploy.py runs once for each host, and one reporter serves them all."""
+    """Report slow operations; deploy.py runs once for each host, and one reporter serves them all."""
     if not any(isinstance(handler, Progress) for handler in state.callback_handlers):
         state.add_callback_handler(Progress())  # type: ignore[no-untyped-call]
 
 
 class Progress(BaseStateCallback):
-    """Says what still runs, and since when; and how long it took in the end."""
+    """Reports a running operation and its time so far; and its duration at the end."""
 
     def __init__(self) -> None:
         self._watches: dict[Host, tuple[gevent.Greenlet, float]] = {}
 
     def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:  # type: ignore[override]
         self._end(host)
-        # pyinfra begins every operation on every host, also one that the host has not got and whose end is never told.
+        # pyinfra begins every operation on every host, even on hosts without it, whose end it never reports.
         if op_hash not in state.ops[host]:
             return
         name = ", ".join(sorted(state.get_op_meta(op_hash).names))
@@ -61,7 +61,7 @@ class Progress(BaseStateCallback):
         self._end(host)
 
     def _end(self, host: Host) -> None:
-        """The end of a host's operation, told by pyinfra or by the beginning of the next one."""
+        """End a host's operation; pyinfra reports the end, or the next one begins."""
         if host not in self._watches:
             return
         watch, begin = self._watches.pop(host)

@@ -1,9 +1,10 @@
-"""Reads ahead of a run: what every operation will ask of its machine, in one script, and what each would do.
+"""Reads ahead of a run: the answers that all operations need of their machine, in one script; and what each would do.
 
 Before the first operation of a machine begins, the operations' generators are walked without a machine: each read is
-noted, and the generator is left. All noted reads go to the machine as one script, and the walk is repeated until it
-finds nothing new to read. The run then takes these answers instead of asking one by one. Before any operation gives its
-first command, the machine's answers are dropped for good, so that nothing is decided by an answer from before a change.
+noted, and its generator is abandoned. All noted reads go to the machine as one script, and the walk is repeated until
+it finds no new read. The run then uses these answers and does not query the machine again for each one. Before any
+operation gives its first command, all answers of the machine are dropped for good, so that no decision rests on an
+answer from before a change.
 """
 
 from __future__ import annotations
@@ -25,28 +26,28 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 from rig import bundle
 
 FRESH = 30.0
-"""Seconds after which an answer is too old to decide by."""
+"""Seconds until an answer is too old for a decision."""
 ROUNDS = 10
-"""Walks at most; three are usual, as few operations read more than twice."""
+"""Most walks; three are usual, as few operations read more than twice."""
 SWITCH = "RIG_READS"
-"""Environment variable for debugging: `single` reads one by one, as each operation comes to it."""
+"""Environment variable for debugging: `single` makes each operation do its own reads."""
 
 
 class _Unanswered(BaseException):
-    """A read without an answer; no operation's own `except Exception` may take it for a failure of the machine."""
+    """A read without an answer; an operation's own `except Exception` must not catch it as a failure of the machine."""
 
 
 class _Undecided(BaseException):
-    """pyinfra would give up the machine here, which only the run itself may do."""
+    """pyinfra would drop the machine here, which only the run itself may do."""
 
 
 class _Chatter(Exception):
-    """The machine prints more than it is asked for."""
+    """The machine prints more than the answers."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """A command that only looks, and with which privileges and environment."""
+    """A command that only reads, with its privileges and environment."""
 
     text: str
     group: str
@@ -55,13 +56,13 @@ class Read:
 
 @dataclass(frozen=True)
 class Foreseen:
-    """What one operation would do to the machine as it is now."""
+    """The effect that an operation would have on the machine's present state."""
 
     name: str
     verdict: Literal["settled", "due", "unknown"]
-    """Settled: it would do nothing. Due: it would change something. Unknown: that cannot be known ahead."""
+    """Settled: no change. Due: it would change something. Unknown: not known before the run."""
     reason: str = ""
-    """Why it is unknown: the read that has no answer, or the error that its answer leads to."""
+    """Why the verdict is unknown: a read without an answer, or an error that an answer causes."""
 
 
 def install(state: State, environ: Mapping[str, str]) -> None:
@@ -75,27 +76,27 @@ def install(state: State, environ: Mapping[str, str]) -> None:
 
 
 def ahead(state: State, host: Host, *questions: Callable[[], object]) -> None:
-    """Have answers ready with one round trip. Each question calls `host.get_fact` once, as its asker will later."""
+    """Fetch answers in one round trip. Each question calls `host.get_fact` once, exactly as the run will later."""
     reader = _installed(state)
     if reader is not None:
         reader.ask(_itself(state, host), questions)
 
 
 def drop(state: State, host: Host) -> None:
-    """Forget all answers of the machine: whoever waits for a change needs new ones."""
+    """Forget all answers of the machine: after a wait for a change, only new ones count."""
     reader = _installed(state)
     if reader is not None:
         reader.answers(_itself(state, host)).drop()
 
 
 def walking(state: State, host: Host) -> bool:
-    """Whether the machine's operations are only walked now, so that their errors are not failures yet."""
+    """Whether the machine's operations are only being walked, so that their errors are not failures yet."""
     reader = _installed(state)
     return reader is not None and reader.answers(_itself(state, host)).recording_now
 
 
 def _itself(state: State, host: Host) -> Host:
-    """The host, where deploy.py has pyinfra's stand-in for the one that it runs for."""
+    """The host itself; deploy.py has pyinfra's stand-in for the current host."""
     host = state.inventory.get_host(host.name)
     assert host is not None
     return host
@@ -106,7 +107,7 @@ def _installed(state: State) -> Reader | None:
 
 
 class Answers:
-    """What one machine answered, in place of its `run_shell_command`."""
+    """One machine's answers, in place of its `run_shell_command`."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -115,20 +116,20 @@ class Answers:
         self._asked: set[Read] = set()
         self.recording_now = False
         self.unread: str = ""
-        """The read that was not answered last."""
+        """The last read without an answer."""
 
     def __len__(self) -> int:
         return len(self._known)
 
     def drop(self) -> None:
-        """Everything is read from the machine from here on."""
+        """Read everything from the machine from here on."""
         self._known.clear()
         self._asked.clear()
         vars(self._host).pop("run_shell_command", None)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """No command reaches the machine: a read is answered or noted."""
+        """A context in which no command reaches the machine: a read is answered or noted."""
         self._serve()
         self.recording_now = True
         try:
@@ -137,13 +138,13 @@ class Answers:
             self.recording_now = False
 
     def fetch(self) -> bool:
-        """Read everything noted and not read yet, in one script; whether there was anything."""
+        """Read everything noted and not read yet, in one script; returns whether there was anything."""
         reads = [read for read in self._noted if read not in self._asked]
         self._noted.clear()
         self._asked.update(reads)
         begin = time.monotonic()
         for read, answer in _together(self._host, reads):
-            # A read that fails is repeated when its turn comes: pyinfra reports its error there.
+            # A failed read is repeated in its turn, where pyinfra reports its error.
             if answer is not None and answer.code == 0:
                 self._known[read] = (answer, begin)
         return bool(reads)
@@ -186,7 +187,7 @@ class Reader(BaseStateCallback):
         try:
             found = self.foresee(state, host)
         except Exception as error:
-            # Not worth a failure: everything can be read as each operation comes to it.
+            # Not a failure: each operation can do its own reads.
             answers.drop()
             logger.debug(f"{host.print_prefix}reading one by one: reading ahead failed: {error!r}")
             return
@@ -197,12 +198,12 @@ class Reader(BaseStateCallback):
         )
         verdicts = dict(zip(state.ops[host], (one.verdict for one in found), strict=True))
         for op_hash, data in state.ops[host].items():
-            # With -v, pyinfra says of each operation why it does nothing.
+            # With -v, pyinfra reports for each operation why it does nothing.
             settled = verdicts[op_hash] == "settled" and not state.print_noop_info
             data.command_generator = _served(answers, data.command_generator, begin if settled else None)
 
     def foresee(self, state: State, host: Host) -> list[Foreseen]:
-        """What each operation of the machine would do, in their order. Nothing is changed, and nothing is printed.
+        """The effect of each operation of the machine, in order. Nothing is changed, and nothing is printed.
 
         The machine's answers are in force from then on, until they are dropped.
         """
@@ -218,7 +219,7 @@ class Reader(BaseStateCallback):
         return [found[op_hash] for op_hash in order]
 
     def ask(self, host: Host, questions: Iterable[Callable[[], object]]) -> None:
-        """Have the answers to some questions ready."""
+        """Fetch the answers to some questions."""
         answers = self.answers(host)
         try:
             for question in questions:
@@ -254,9 +255,9 @@ def _foresee(state: State, host: Host, answers: Answers, op_hash: str) -> Forese
 def _served(
     answers: Answers, generate: Callable[[], Iterator[PyinfraCommand]], settled: float | None
 ) -> Callable[[], Iterator[PyinfraCommand]]:
-    """The same commands; the first one closes the answers, as it may change what they tell.
+    """The operation's commands; the first one drops the answers, as it may make them wrong.
 
-    `settled`: when it was read that there are none, which holds as long as the answers do; None for any other case.
+    `settled`: time of the read that showed no commands, which is valid as long as the answers; None in any other case.
     """
 
     def generated() -> Iterator[PyinfraCommand]:
@@ -271,7 +272,7 @@ def _served(
 
 @contextmanager
 def _quiet(state: State) -> Iterator[None]:
-    """No line of log from here, and no machine is given up: the run itself will do both when it gets there."""
+    """A context without log lines, in which pyinfra drops no machine: the run itself will do both in its turn."""
     own = gevent.getcurrent()
 
     def audible(record: logging.LogRecord) -> bool:
@@ -290,13 +291,13 @@ def _quiet(state: State) -> Iterator[None]:
 
 
 _IGNORED = {"_retries", "_retry_delay", "_temp_dir"}
-"""Arguments of pyinfra that do not reach a command."""
+"""pyinfra's arguments that do not reach a command."""
 _ALONE = {"_stdin", "_get_pty", "_timeout", "_retry_until"}
-"""Arguments with which a command cannot be one of many."""
+"""Arguments that a command cannot share with others."""
 
 
 def _read(command: str | StringCommand, arguments: Mapping[str, Any]) -> Read | None:
-    """The read, or None for one that has to be a command of its own."""
+    """The read, or None if it must be a command of its own."""
     said = {key: value for key, value in arguments.items() if value and key not in _IGNORED}
     if said.pop("_success_exit_codes", [0]) != [0] or said.pop("_shell_executable", "sh") != "sh" or _ALONE & set(said):
         return None
@@ -308,7 +309,7 @@ def _text(command: str | StringCommand) -> str:
 
 
 def _together(host: Host, reads: Iterable[Read]) -> Iterator[tuple[Read, bundle.Answer | None]]:
-    """The answers; one command for the login and plain sudo, and one for each other way to run something."""
+    """The answers; one command for the login and plain sudo, and one for each other set of arguments."""
     groups: dict[str, list[Read]] = {}
     for read in reads:
         groups.setdefault(read.group, []).append(read)
@@ -329,7 +330,7 @@ def _answers(
     shown = host.state.print_fact_input
     _, printed = _ask(host, shell, print_input=shown, _stdin=script, _timeout=bundle.SECONDS + 5, **arguments)
     if said := bundle.chatter(printed.stdout_lines):
-        # It would be in the middle of every read, too, and has to be noticed there.
+        # It would be in the middle of every read, too, and must be noticed there.
         raise _Chatter(f"the login prints {said[0]!r}")
     for group in groups:
         yield from zip(group, bundle.answers([read.text for read in group], printed.stdout_lines), strict=True)
@@ -343,7 +344,7 @@ LIMITED = f"timeout {bundle.SECONDS} sh"
 
 
 def _shell(host: Host, group: list[Read]) -> str | None:
-    """A shell for reads within a script of the login; None where pyinfra itself has to get one, as by a password."""
+    """A shell for reads within the login's script; None if only pyinfra can start it, as with a password."""
     arguments = dict(group[0].arguments)
     if not arguments:
         return LIMITED
@@ -359,5 +360,5 @@ def _ask(
     print_input: bool = False,
     **arguments: Any,
 ) -> tuple[bool, CommandOutput]:
-    """The machine itself."""
+    """Query the machine itself."""
     return Host.run_shell_command(host, command, print_output=print_output, print_input=print_input, **arguments)

@@ -1,4 +1,4 @@
-"""A script on a machine of the inventory, as root, without a deploy."""
+"""A script run as root on a machine of the inventory, without a deploy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rig.settings import Host
 
 
 class CannotLook(Exception):
-    """The machine cannot be looked at; the text says why, and what to do."""
+    """The machine cannot be examined; the text has the reason and the remedy."""
 
 
 def run(host: Host, script: str, seconds: int) -> list[str]:
-    """The lines that a shell script prints on the machine, as root. Raises CannotLook."""
+    """The output lines of a shell script run as root on the machine. Raises CannotLook."""
     command = (
         ["sh", "-s"] if host.user == "root" or (host.is_local and os.geteuid() == 0) else ["sudo", "-n", "sh", "-s"]
     )
@@ -34,7 +34,7 @@ def run(host: Host, script: str, seconds: int) -> list[str]:
 
 
 def _options(host: Host) -> list[str]:
-    """The way that a deploy takes to the machine; a host key that is unknown or another one is refused."""
+    """The deploy's connection options for the machine; an unknown or different host key is refused."""
     identity = ["-i", str(host.identity_file)] if host.identity_file else []
     options = {
         "BatchMode": "yes",

@@ -1,1 +1,1 @@
-"""The plan: what the engines of one machine take and the speed its hardware allows, and how that is shown."""
+"""The plan: the memory that one machine's engines take, the speed its hardware allows, and the tables for both."""

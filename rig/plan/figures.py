@@ -25,10 +25,10 @@ from rig.settings.engines import Engine, LlamaEngine, VllmEngine, alternatives
 from rig.settings.machine import Gpu, Hardware
 
 PROMPT = 512
-"""Tokens of the prompt whose first answer is estimated, unless another length is asked for."""
+"""Default length of the prompt for the time to the first token, in tokens."""
 
 SETS = 24
-"""Sets of engines that fit together, at most: more than anybody reads."""
+"""Most sets of engines that fit together: more than anybody reads."""
 
 LONGEST_PROMPT = 100_000_000
 """Tokens of the longest prompt: as many as the longest context of the settings."""
@@ -38,12 +38,12 @@ NOTHING: Mapping[str, Model] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """One engine where its settings put it. Sizes are bytes; None: unknown, as the model's architecture is.
+    """One engine in its placement. Sizes are bytes; None: unknown, because the model's architecture is.
 
-    ``gpu_layers`` of ``layers`` lie on the graphics card; ``ram`` and ``gpu``: what it takes there; ``limit``: its
-    setting `memory`; ``sequences_that_fit``: of its whole context, on both sides; ``longest_context``: of a single
-    sequence, in tokens, however far the model was trained; ``tokens_per_second``: ceiling of one
-    stream; ``first_token_seconds``: what the first token takes at least; None for both without the card that it needs.
+    ``gpu_layers`` of ``layers`` are on the graphics card; ``ram`` and ``gpu``: its demand there; ``limit``: its setting
+    `memory`; ``sequences_that_fit``: of its whole context, on both sides; ``longest_context``: of a single sequence, in
+    tokens, however far the model was trained; ``tokens_per_second``: upper limit of one stream;
+    ``first_token_seconds``: lower limit for the first token; None for both without the required card.
     """
 
     name: str
@@ -65,7 +65,7 @@ class EnginePlan:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Bytes taken by all enabled engines that may run at once, and bytes there are; None where nobody says."""
+    """Bytes taken by all enabled engines that may run at once, and the machine's bytes; None if unknown."""
 
     taken: int
     there: int | None
@@ -73,7 +73,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One machine. ``together``: the largest sets of engines that fit beside each other, also of those that are off."""
+    """One machine. ``together``: the largest sets of engines that fit beside each other, including disabled ones."""
 
     machine: str
     hardware: Hardware
@@ -84,10 +84,10 @@ class Plan:
     disk: Total
     together: list[tuple[str, ...]]
     more_together: bool = False
-    """There are other such sets, which are left out."""
+    """There are more such sets, which are left out."""
 
     def as_json(self) -> dict[str, Any]:
-        """The same for programs: bytes, seconds, tokens/s; null where something is unknown."""
+        """The plan for programs: bytes, seconds, tokens/s; null for unknown values."""
         return {
             "hardware": self.hardware.model_dump(),
             "prompt": self.prompt,
@@ -101,7 +101,7 @@ class Plan:
 
 
 def plan(machine: str, settings: Settings, prompt: int = PROMPT, read: Mapping[str, Model] = NOTHING) -> Plan:
-    """The plan of one machine; `read` has what is known from a file's header, by catalogue name."""
+    """The plan of one machine; `read` has the models from files' headers, by catalogue name."""
     hardware = settings.machine.hardware
     models = {name: model.known for name, model in settings.models.catalogue.items()} | dict(read)
     engines = tuple(engine_plan(name, engine, models, hardware, prompt) for name, engine in settings.engines.items())
@@ -131,14 +131,14 @@ def plan(machine: str, settings: Settings, prompt: int = PROMPT, read: Mapping[s
 
 
 def _at_once(taken: Mapping[str, int], settings: Settings) -> int:
-    """Bytes that the enabled engines take when of each group of alternatives the largest runs."""
+    """Bytes that the enabled engines take when the largest of each group of alternatives runs."""
     return sum(taken[name] for name in largest_at_once(taken, settings.alternatives.values()))
 
 
 def engine_plan(
     name: str, engine: Engine, models: Mapping[str, Model], hardware: Hardware, prompt: int
 ) -> EnginePlan:
-    """One engine; `models` has those that it names, by catalogue name."""
+    """The plan of one engine; `models` has its models, by catalogue name."""
     lies, model = placed(engine, models, hardware), models[engine.model]
     processor = (lies.ram, _processor(hardware, engine))
     parts = [processor] if hardware.gpu is None else [processor, (lies.card, _card(hardware.gpu, model))]
@@ -163,14 +163,14 @@ def engine_plan(
 
 
 def _processor(hardware: Hardware, engine: Engine) -> Device:
-    """The processor as far as this engine may use it; a few cores already take the RAM's whole bandwidth."""
+    """The engine's share of the processor; a few cores already take the RAM's whole bandwidth."""
     threads = engine.threads if isinstance(engine, LlamaEngine) else hardware.cores
     cores = min(threads, engine.cpus, hardware.cores)
     return Device(hardware.ram_bandwidth * GB, hardware.cpu_compute * TERA * cores / hardware.cores)
 
 
 def _card(gpu: Gpu, model: Model) -> Device:
-    """The card, at the speed of the numbers that the model is computed with."""
+    """The card, at its speed for the model's type of numbers."""
     compute = gpu.compute_8bit if model.in_8_bits else gpu.compute
     return Device(gpu.bandwidth * GB, compute * TERA)
 

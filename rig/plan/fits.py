@@ -1,4 +1,4 @@
-"""What of the catalogue fits one machine by itself, where it would lie, and how fast it can be at most: best first."""
+"""Models of the catalogue that fit one machine by themselves, with placement and upper speed limit: best first."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from rig.settings.machine import Hardware
 from rig.settings.models import Model as Entry
 
 PORT = 8000
-"""Of an engine that is only calculated with."""
+"""Port of an engine that exists only in calculations."""
 DEFAULTS: Mapping[str, Any] = MappingProxyType({"port": PORT, "context": 8192, "sequences": 1})
-"""What an engine gets that has no settings of its own: one sequence of the usual context."""
+"""Settings of an engine without its own: one sequence of the usual context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
     """One model on this machine. Sizes are bytes; ``on_card`` of ``layers`` lie on the graphics card.
 
-    ``missing``: why it does not fit, None where it does; the figures are None then.
+    ``missing``: why it does not fit, None if it does; the figures are None then.
     """
 
     model: str
@@ -40,15 +40,15 @@ class Fit:
     tokens_per_second: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """The same for programs: bytes, tokens, tokens/s; null where something is unknown."""
+        """The fit for programs: bytes, tokens, tokens/s; null for unknown values."""
         return asdict(self)
 
 
 def fits(settings: Settings, prompt: int, read: Mapping[str, Model] = NOTHING) -> list[Fit]:
     """Every language model of the catalogue, the fastest first, then those that do not fit.
 
-    Each has the machine for itself, with as many layers on the graphics card as fit there. `read` has what is known
-    from a file's header, by catalogue name. An entry without a shape is no language model, or nobody knows.
+    Each has the machine for itself, with as many layers on the graphics card as fit there. `read` has the models from
+    files' headers, by catalogue name. An entry without a shape is left out: it may not be a language model.
     """
     models = {name: entry.known for name, entry in settings.models.catalogue.items()} | dict(read)
     found = [
@@ -92,7 +92,7 @@ def _least(planned: EnginePlan) -> str:
 
 
 def _engine(name: str, entry: Entry, model: Model, hardware: Hardware) -> Engine | None:
-    """The engine that would serve it: vLLM a checkpoint, llama.cpp a GGUF; None where there is none."""
+    """The engine for an entry: vLLM for a checkpoint, llama.cpp for a GGUF; None if there is none."""
     ram = size_text(max(1 << 20, ram_for_engines(hardware) >> 20 << 20))
     if entry.chosen.file is None:
         if hardware.gpu is None:

@@ -1,4 +1,4 @@
-"""A plan as Markdown, and its place in a page whose other text is written by hand."""
+"""A plan as Markdown, and its place in a handwritten page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NoPlace(Exception):
 
 
 def placed(page: str, plans: Sequence[Plan]) -> str:
-    """The page with these plans between its two marks. Raises NoPlace when the marks are not there."""
+    """The page with these plans between its two marks. Raises NoPlace without the marks."""
     before, begin, rest = page.partition(f"{BEGIN}\n")
     _, end, after = rest.partition(END)
     if not (begin and end):

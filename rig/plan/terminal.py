@@ -22,7 +22,7 @@ NEARLY_FULL = 0.9
 
 
 def show(plan: Plan, console: Console) -> None:
-    """Prints the plan."""
+    """Print the plan."""
     console.print(Text.assemble((plan.machine, "bold"), ": ", words.hardware(plan.hardware)))
     console.print(Padding(f"With a prompt of {plan.prompt:,} tokens:", (0, 1)))
     console.print(_engines(plan))
@@ -31,7 +31,7 @@ def show(plan: Plan, console: Console) -> None:
 
 
 def show_fits(machine: str, hardware: Hardware, found: Sequence[Fit], console: Console) -> None:
-    """Print what fits the machine, the fastest first, and why the rest does not."""
+    """Print the models that fit the machine, the fastest first, and why the others do not."""
     console.print(Text.assemble((machine, "bold"), ": ", words.hardware(hardware)))
     table = _table("model", "layers on GPU", "GPU", "RAM", "longest context", "tokens/s")
     for fit in found:
@@ -47,7 +47,7 @@ def show_fits(machine: str, hardware: Hardware, found: Sequence[Fit], console: C
 
 
 def console() -> Console:
-    """Standard output: colours only on a terminal, and a fixed width where it is none."""
+    """Standard output: colours only on a terminal, and a fixed width elsewhere."""
     real = Console(highlight=False)
     return real if real.is_terminal else Console(highlight=False, width=WIDTH)
 
@@ -71,7 +71,7 @@ def _engines(plan: Plan) -> Table:
 
 def _table(first: str, *others: str) -> Table:
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=True, header_style="bold")
-    # A name that is cut off may be that of two engines; figures can be broken over two lines.
+    # A truncated name could be that of two engines; figures can wrap over two lines.
     table.add_column(first, no_wrap=True, overflow="fold")
     for other in others:
         table.add_column(other, justify="right")
@@ -92,7 +92,7 @@ def _totals(plan: Plan, ascii_only: bool) -> RenderableType:
 
 
 def _bar(total: Total, ascii_only: bool) -> tuple[Text, str]:
-    """How full it is, as a bar and in words."""
+    """The used part, as a bar and in words."""
     if total.there is None:
         return Text(""), f"{in_words(total.taken)} (size of the disk unknown)"
     full = total.taken / total.there if total.there else 1.0

@@ -31,39 +31,39 @@ FITS_NOTE = (
 
 
 def context(fit: Fit) -> str:
-    """The longest context that memory allows, in thousands of tokens; "any" where all layers keep a window."""
+    """The longest context that fits the memory, in thousands of tokens; "any" if all layers keep a window."""
     if fit.longest_context is None:
         return UNKNOWN
     return "any" if fit.longest_context >= LONGEST_CONTEXT else f"{fit.longest_context // 1000:,}k"
 
 
 def hardware(of: Hardware) -> str:
-    """What the machine is made of, in a line."""
+    """The machine's hardware, in one line."""
     gpu = of.gpu
     card = "no graphics card" if gpu is None else f"{gpu.name} ({_size(gpu.memory)} at {gpu.bandwidth:g} GB/s)"
     return f"{of.cores} cores, {_size(of.ram)} RAM at {of.ram_bandwidth:g} GB/s, {card}"
 
 
 def memory(demand: Demand) -> str:
-    """Bytes that are needed, marked where an unknown part comes on top."""
+    """Bytes needed, marked if an unknown part comes on top."""
     if demand.total == 0:
         return "none"
     return in_words(demand.known) if demand.total is not None else f"> {in_words(demand.known)}"
 
 
 def sequences(engine: EnginePlan) -> str:
-    """Sequences that are served at once, and those that would fit within the limit."""
+    """Sequences served at once, and those that would fit within the limit."""
     fitting = UNKNOWN if engine.sequences_that_fit is None else f"{engine.sequences_that_fit:,} fit"
     return f"{engine.sequences:,} ({fitting})"
 
 
 def speed(engine: EnginePlan) -> str:
-    """Tokens/s, of which there cannot be more."""
+    """Upper limit of tokens/s."""
     return NO_CARD if engine.tokens_per_second is None else f"< {engine.tokens_per_second:,.1f}"
 
 
 def first_token(engine: EnginePlan) -> str:
-    """Time, which it takes at least, with as many digits as are worth reading."""
+    """Lower limit of the time to the first token, with as many digits as are worth reading."""
     seconds = engine.first_token_seconds
     if engine.tokens_per_second is None:
         return NO_CARD
@@ -73,12 +73,12 @@ def first_token(engine: EnginePlan) -> str:
 
 
 def name(engine: EnginePlan) -> str:
-    """The engine, and that it is off where it is."""
+    """The engine's name, with a mark if it is disabled."""
     return engine.name if engine.enabled else f"{engine.name} (off)"
 
 
 def layers(engine: EnginePlan) -> str:
-    """Layers on the card, of those there are."""
+    """Layers on the card, of all layers."""
     return f"{engine.gpu_layers} of {UNKNOWN if engine.layers is None else engine.layers}"
 
 

@@ -1,1 +1,1 @@
-"""Preflight: what a machine has, and what must be true of it before a deploy changes anything."""
+"""Preflight: a machine's state, and the conditions that must hold before a deploy changes anything."""

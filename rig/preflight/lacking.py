@@ -1,4 +1,4 @@
-"""What the settings name and a machine lacks: kernel parameters, login shells, a second disk for the backups."""
+"""Things in the settings that a machine lacks: kernel parameters, login shells, a second disk for the backups."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from rig.settings import Settings
 from rig.systemd import mounts
 
 PARAMETERS = PurePosixPath("/proc/sys")
-"""Where the kernel has a file for each parameter that it knows."""
+"""The kernel's folder with a file for each of its parameters."""
 SWAPPED = str.maketrans("./", "/.")
 
 
 def problems(settings: Settings, machine: Machine) -> list[str]:
-    """Each a sentence with its remedy."""
+    """Every missing thing, each a sentence with its remedy."""
     return [*_parameters(settings, machine), *_shells(settings, machine), *_disk(settings, machine)]
 
 
 def asked(settings: Settings) -> tuple[PurePosixPath, ...]:
-    """Files that a machine has where it knows what the settings name."""
+    """Files whose absence means that the machine lacks something."""
     return (*_files(settings).values(), *(PurePosixPath(user.shell) for user in settings.machine.users.values()))
 
 
 def _files(settings: Settings) -> dict[str, PurePosixPath]:
-    """The file of each kernel parameter that is set; those of a pattern are only known to the machine."""
+    """The file of each kernel parameter in the settings; only the machine can resolve patterns."""
     wanted = settings.machine.sysctl.items()
     return {
         key: PARAMETERS / key.translate(SWAPPED) for key, value in wanted if value is not None and "*" not in key
@@ -52,7 +52,7 @@ def _shells(settings: Settings, machine: Machine) -> Iterator[str]:
 
 
 def _disk(settings: Settings, machine: Machine) -> Iterator[str]:
-    """One disk that the settings name in two ways."""
+    """One disk under two names in the settings."""
     models, backup = settings.storage.models.mount, settings.storage.backup.mount
     if models is None or backup is None:
         return

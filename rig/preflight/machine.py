@@ -1,4 +1,4 @@
-"""What preflight knows of a machine: the login, its sockets and mounts, and the machine as it is before a deploy."""
+"""Preflight's facts of a machine: the login, its sockets and mounts, and the machine before a deploy."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rig.apt.sources import NONE, Sources
 from rig.gpu.cards import Card
 
 KEY = re.compile(r"(?:^|\s)(?:ssh|ecdsa|sk)-\S+\s+([A-Za-z0-9+/]{40,}={0,3})")
-"""A public key in a line of authorized_keys, behind its kind; options may stand before that."""
+"""A public key in a line of authorized_keys, after its kind; options may come before that."""
 
 
 @dataclass(frozen=True)
 class Login:
-    """Who we are on the machine, seen without any privilege."""
+    """The login on the machine, without any privilege."""
 
     uid: int
     user: str
@@ -24,11 +24,11 @@ class Login:
     source: str | None
     """Address the SSH connection comes from; None without SSH."""
     port: int | None
-    """Port of the machine that it came in on; None without SSH."""
+    """The machine's port of the SSH connection; None without SSH."""
     keys: frozenset[str] = frozenset()
-    """What its authorized_keys lets in now, as `key_bodies` has it."""
+    """Keys that its authorized_keys accepts now, in the form of `key_bodies`."""
     chatter: str = ""
-    """What its shell prints besides the answer, before and behind it; instead of it where `user` is empty."""
+    """Other output of its shell, before and after the answer; or all output if `user` is empty."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Mounted:
-    """A file system that is mounted; its UUID and label are empty where the machine cannot tell them."""
+    """A mounted file system; UUID and label are empty if the machine cannot find them."""
 
     device: str
     uuid: str = ""
@@ -55,79 +55,79 @@ class Mounted:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the machine has beside our own files, each file by its path, in the order in which they are read."""
+    """The machine's files beside our own, by path, in the order in which they are read."""
 
     sysctl: Mapping[str, str] = field(default_factory=dict)
     journald: Mapping[str, str] = field(default_factory=dict)
     apt: Mapping[str, str] = field(default_factory=dict)
     drop_ins: tuple[str, ...] = ()
-    """Paths of the drop-ins of units that a deploy writes or runs for itself."""
+    """Paths of drop-ins for units that a deploy writes or runs."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What preflight needs to know, all sizes in bytes."""
+    """The machine's state before a deploy, all sizes in bytes."""
 
     os_id: str
     os_version: str
     os_codename: str
     architecture: str
     free: Mapping[str, int]
-    """Free bytes of the file system that holds (or will hold) each asked path."""
+    """Free bytes of the file system that holds (or will hold) each requested path."""
     device: Mapping[str, str]
     """That file system's device number: two paths with one device share their free space."""
     mounts: Mapping[str, Mounted]
-    """Those of the asked paths that are mount points now, and what is mounted there."""
+    """The requested paths that are mount points now, each with its file system."""
     sizes: Mapping[str, int]
-    """Bytes already there under each asked file, its unfinished download included."""
+    """Present bytes of each requested file, its unfinished download included."""
     absent: frozenset[str] = frozenset()
-    """Those of the asked files that are not there."""
+    """The requested files that do not exist."""
     disks: Mapping[str, str] = field(default_factory=dict)
-    """The device that each asked link to one leads to; the link itself where it leads nowhere."""
+    """Target device of each requested link; the link itself if it has no target."""
     listeners: tuple[Listener, ...] = ()
     published: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    """Name of each container that Rig made, and the ports of the machine that it has, or gets when it is started."""
+    """Rig's containers by name, each with its ports of the machine, also those that it gets at its start."""
     docker: bool = False
     """Docker is installed."""
     missing_images: frozenset[str] = frozenset()
-    """Those of the asked images that Docker says it does not hold."""
+    """The requested images that Docker does not have."""
     apt_holder: str | None = None
     """Process that holds a lock of apt or dpkg."""
     switch: str | None = None
-    """PID of a rig-mode that is at work."""
+    """PID of a running rig-mode."""
     daemon: str = ""
     """Text of /etc/docker/daemon.json; empty when it is missing."""
     held: Mapping[str, str] = field(default_factory=dict)
-    """Versions of the installed packages that their owner has put on hold."""
+    """Versions of the installed packages that the owner has put on hold."""
     cards: tuple[Card, ...] = ()
     """NVIDIA's cards on the PCI bus."""
     kernel: str = ""
-    """Release of the kernel that runs."""
+    """Release of the running kernel."""
     secure_boot: bool = False
     """Firmware lets only signed modules into the kernel."""
     sources: Sources = NONE
-    """apt's entries for servers that the settings name, and the key rings of these."""
+    """apt's entries for servers in the settings, and their key rings."""
     data_root: str = "/var/lib/docker"
-    """Where Docker keeps images; its free space is in `free`, too."""
+    """Docker's folder for images; its free space is in `free`, too."""
     swarm: bool = False
     """The machine is a node of a Docker swarm."""
     environment: tuple[str, ...] = ()
-    """Variables of every login that steer Docker or apt elsewhere, as NAME=value."""
+    """Variables of every login that redirect Docker or apt, as NAME=value."""
     automounts: frozenset[str] = frozenset()
-    """Those of the asked paths that are automount points whose disk does not come."""
+    """The requested paths that are automount points whose disk does not appear."""
     alike: Mapping[str, str] = field(default_factory=dict)
-    """For an asked link to a disk that is not there: one that differs in capital letters alone."""
+    """For each requested link to a missing disk, a link that differs only in upper and lower case."""
     ram: int | None = None
     cores: int | None = None
-    """Physical ones."""
+    """Physical cores."""
     card_memory: tuple[int, ...] = ()
-    """As nvidia-smi shows it; empty where it does not answer."""
+    """Memory of each card, by nvidia-smi; empty if it does not answer."""
     cuda: str = ""
-    """Newest CUDA that the driver has; empty where nvidia-smi does not answer."""
+    """Newest CUDA version that the driver supports; empty if nvidia-smi does not answer."""
     overrides: Overrides = field(default_factory=Overrides)
-    """Files that could undo ours."""
+    """Files of others that could undo ours."""
     malformed_keys: tuple[str, ...] = ()
-    """Variables of /etc/rig/keys.env that stand there without a key, or twice."""
+    """Variables of /etc/rig/keys.env without a valid key, or with two lines."""
 
 
 def key_bodies(text: str) -> frozenset[str]:

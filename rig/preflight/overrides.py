@@ -1,4 +1,4 @@
-"""Files of others that undo, at the next boot or the next look, what a deploy writes: each with its remedy."""
+"""Files of others that later undo what a deploy writes, at the next boot for one: each with its remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ETC = PurePosixPath("/etc/systemd/system")
 
 
 def problems(settings: Settings, found: Overrides) -> list[str]:
-    """Each a sentence."""
+    """Every file that undoes ours, each a sentence with its remedy."""
     return [
         *_sysctl(settings, found.sysctl),
         *_journald(settings, found.journald),
@@ -28,7 +28,7 @@ def problems(settings: Settings, found: Overrides) -> list[str]:
 
 
 def _later(found: Mapping[str, str], ours: str) -> Iterator[tuple[str, str]]:
-    """Files that are read after ours: by their names, whatever folder they are in."""
+    """Files read after ours: by name, whatever folder they are in."""
     for path, text in found.items():
         where = PurePosixPath(path)
         if where.parent.name.endswith(".d") and where.name > ours:
@@ -93,7 +93,7 @@ def _apt(settings: Settings, found: Mapping[str, str]) -> Iterator[str]:
 
 
 def apt_options(text: str) -> Iterator[tuple[str, str]]:
-    """Names and values of an apt.conf(5), in both its ways of writing; an entry of a list has its list's name."""
+    """Names and values in an apt.conf(5), in both its notations; a list's entry has the list's name."""
     text = re.sub(r"/\*.*?\*/", " ", text, flags=re.DOTALL)
     scope: list[str] = []
     name = ""

@@ -1,4 +1,4 @@
-"""What must be true of a machine before anything on it is changed: a plain function of settings and facts."""
+"""Conditions on a machine before the first change: a plain function of settings and facts."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ SUPPORTED: dict[tuple[str, str], str] = {
     ("debian", "13"): "Debian 13",
     ("ubuntu", "24.04"): "Ubuntu 24.04",
 }
-"""(ID, VERSION_ID) of /etc/os-release, and how a person calls it."""
+"""(ID, VERSION_ID) of /etc/os-release, and the name for people."""
 
 
 ZONES = PurePosixPath("/usr/share/zoneinfo")
-"""Where a machine has a file for each time zone that it knows."""
+"""A machine's folder with a file for each known time zone."""
 PACKAGES = size_bytes("2G")
-"""What packages take of storage.system_free: the rest of it is for images."""
+"""The packages' part of storage.system_free: the rest is for images."""
 FLOOR = size_bytes("1G")
-"""What must be free on / where everything is installed: the journal, updates and what a deploy writes go on growing."""
+"""Minimum free on / after the installation: the journal, updates and the deploy's files keep growing."""
 PROGRAMS = size_bytes("1G")
 BOOT = size_bytes("200M")
-"""An initial file system is written beside the one that it replaces; one with drivers has up to 100 MB."""
+"""A new initramfs is written beside the old one; with drivers it has up to 100 MB."""
 SYSTEM = ("/var", "/opt", "/boot")
-"""Folders of the system that often are file systems of their own, and that a deploy writes into."""
+"""System folders that are often separate file systems, and that a deploy writes into."""
 
 
 NOBODY: Mapping[str, User] = MappingProxyType({})
 
 
 def human(size: int) -> str:
-    """Bytes as a person reads them, in powers of 1024."""
+    """Bytes for people, in powers of 1024."""
     value = float(size)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:
@@ -59,8 +59,8 @@ def login_problems(
 ) -> list[str]:
     """Why this login cannot carry a deploy.
 
-    ``sudo_password``: pyinfra has one, or can ask for it. ``ssh``: what the firewall will let in, None when it
-    is left alone. ``users``: the people of the settings.
+    ``sudo_password``: pyinfra has one, or can prompt for it. ``ssh``: the firewall's SSH settings, None if the firewall
+    is left alone. ``users``: the people in the settings.
     """
     found: list[str] = []
     if not login.user:
@@ -121,7 +121,7 @@ def problems(settings: Settings, machine: Machine) -> list[str]:
 
 
 def _switch(machine: Machine) -> list[str]:
-    """What is being tried is not chosen yet: a run would stop it."""
+    """A running rig-mode has not chosen yet: a run would stop the engine on trial."""
     if machine.switch is None:
         return []
     return [f"rig-mode (PID {machine.switch}) is switching between alternatives; run again when it is done"]
@@ -170,7 +170,7 @@ def _storage(settings: Settings, machine: Machine) -> list[str]:
 
 
 def _is(there: Mounted, source: str, machine: Machine) -> bool:
-    """Whether it is the disk of the settings. One file system may lie on several devices, which have its names all."""
+    """Whether it is the settings' disk. A file system on several devices has all their names."""
     kind, _, value = source.partition("=")
     return value == (there.uuid if kind == "UUID" else there.label) or there.device == machine.disks.get(
         mounts.device(source)
@@ -178,7 +178,7 @@ def _is(there: Mounted, source: str, machine: Machine) -> bool:
 
 
 def _space(settings: Settings, machine: Machine) -> list[str]:
-    """Free space against what is still missing, per file system, as several paths may share one."""
+    """Free space against missing bytes, per file system, as several paths may share one."""
     needed: dict[str, int] = {}
     asks: dict[str, list[str]] = {}
     places: dict[str, list[str]] = {}
@@ -194,7 +194,7 @@ def _space(settings: Settings, machine: Machine) -> list[str]:
         ask(path, size, what)
     for path, size, what in _floors(settings, machine):
         ask(path, size - needed.get(machine.device[path], 0), what)
-    # A file system that is not mounted yet cannot be measured: its files are not counted against another.
+    # A file system that is not mounted yet cannot be measured: its files do not count against another.
     models = settings.storage.models
     if models.mount is None or str(models.path) in machine.mounts:
         for name in settings.needed_models:
@@ -219,7 +219,7 @@ def _space(settings: Settings, machine: Machine) -> list[str]:
 
 
 def _system_space(settings: Settings, machine: Machine) -> list[tuple[str, int, str]]:
-    """What is still to be installed: where, how much, and what. What the deploys before it took is not asked again."""
+    """Space for the rest of the installation: path, bytes, description. Earlier deploys' part does not count."""
     whole = size_bytes(settings.storage.system_free)
     packages = min(whole, PACKAGES)
     root = _data_root(settings) or machine.data_root
@@ -230,7 +230,7 @@ def _system_space(settings: Settings, machine: Machine) -> list[tuple[str, int, 
 
 
 def _floors(settings: Settings, machine: Machine) -> list[tuple[str, int, str]]:
-    """What must be free at least on the file system of each, the most first, as several may share one."""
+    """Minimum free space on the file system of each path, the largest first, as several may share one."""
     found = [("/", FLOOR, "what grows by itself"), ("/var", FLOOR, "lists, packages and the journal")]
     if native.engines(settings):
         found.append(("/opt", PROGRAMS, "rigd and the archives of engines"))
@@ -246,7 +246,7 @@ def _ports(settings: Settings, machine: Machine) -> list[str]:
         for listener in machine.listeners:
             if listener.port != engine.port:
                 continue
-            # Another engine of ours, too: one that changes its runtime or its port gives the old one up in this run.
+            # Another engine of ours, too: if its runtime or port changes, it releases the old one in this run.
             # Without its proxy (userland-proxy: false), Docker holds a published port itself.
             holder = listener.process in ("docker-proxy", "dockerd")
             if listener.unit.startswith("rig-native@") or (holder and engine.port in ours):
@@ -265,14 +265,14 @@ def _ports(settings: Settings, machine: Machine) -> list[str]:
 
 
 def _is_own(key: str, listener: Listener) -> bool:
-    """Whether it is the program of the monitoring that this key of the settings is about."""
+    """Whether the listener is the monitoring program of this key of the settings."""
     if key == "monitoring.grafana":
         return listener.container == grafana.CONTAINER
     return listener.unit == prometheus.UNIT_OF[key]
 
 
 def _cards(settings: Settings, machine: Machine) -> list[str]:
-    """Cards that the settings cannot drive, and engines without the card that they compute on."""
+    """Cards that the settings cannot drive, and engines without the card that they need."""
     if not settings.gpu.enabled:
         return []
     if not machine.cards:
@@ -290,7 +290,7 @@ def _cards(settings: Settings, machine: Machine) -> list[str]:
 
 
 def _held(settings: Settings, machine: Machine) -> list[str]:
-    """Packages on hold, which apt will not touch, and which the settings want otherwise than they are."""
+    """Packages on hold, which apt will not touch, and whose state differs from the settings."""
     found = [
         f"{name} is on hold, and containers.source: {settings.containers.source} replaces it; let it go "
         f"(sudo apt-mark unhold {name}), or write another containers.source"
@@ -313,7 +313,7 @@ def _who(listener: Listener) -> str:
 
 
 def _owners_files(machine: Machine) -> list[str]:
-    """Files that the owner may edit, and that are only added to: one that cannot be read is not replaced."""
+    """Owner's files that a deploy only adds to: an unreadable one is not replaced."""
     found: list[str] = []
     try:
         if machine.daemon.strip() and not isinstance(json.loads(machine.daemon), dict):
@@ -345,13 +345,13 @@ def asked_paths(settings: Settings) -> tuple[str, ...]:
 
 
 def _data_root(settings: Settings) -> str | None:
-    """Where the settings have Docker keep its images."""
+    """The settings' folder for Docker's images."""
     root = settings.containers.daemon.get("data-root")
     return root if isinstance(root, str) and root.startswith("/") else None
 
 
 def asked_disks(settings: Settings) -> tuple[str, ...]:
-    """Device nodes of the disks that the settings name."""
+    """Device nodes of the disks in the settings."""
     folders = (settings.storage.models, settings.storage.backup)
     return tuple(mounts.device(folder.mount.source) for folder in folders if folder.mount is not None)
 
@@ -363,7 +363,7 @@ def asked_images(settings: Settings) -> tuple[str, ...]:
 
 
 def asked_files(settings: Settings) -> tuple[PurePosixPath, ...]:
-    """Files whose present size preflight looks up: models, the time zone, secrets that the owner has to put there."""
+    """Files whose present size preflight reads: models, the time zone, the owner's secrets."""
     models = (
         place
         for name in settings.needed_models
@@ -375,6 +375,6 @@ def asked_files(settings: Settings) -> tuple[PurePosixPath, ...]:
 
 
 def _places(settings: Settings, model: str, path: PurePosixPath) -> tuple[PurePosixPath, ...]:
-    """Where bytes of a model file may be: at its place, begun, or put into the model's folder without a version's."""
+    """Possible paths of a model file: its place, its unfinished download, or the model's folder without a version."""
     folder = settings.model_folder(model)
     return path, path.with_name(f"{path.name}.part"), folder.parent / path.relative_to(folder)

@@ -1,4 +1,4 @@
-"""What stands against a deploy to a machine that somebody used before, or that the settings describe wrongly."""
+"""Obstacles to a deploy on a machine with a past, or with wrong settings for its hardware."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rig.settings.storage import Storage
 from rig.systemd import mounts
 
 SEEN = 0.9
-"""Part of its RAM, and of a card's memory, that a machine shows at least: firmware and kernel keep some."""
+"""Part of its RAM, and of a card's memory, that a machine reports at least: firmware and kernel keep some."""
 HERE = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
 CUDA_OF_BRANCH = ((580, 13), (525, 12), (450, 11))
-"""Branches of the driver from which on it has a major version of CUDA (NVIDIA's release notes); newest first."""
+"""First driver branch for each major version of CUDA (NVIDIA's release notes); newest first."""
 
 
 def problems(settings: Settings, machine: Machine) -> list[str]:
-    """Each a sentence with its remedy."""
+    """Every obstacle, each a sentence with its remedy."""
     return [
         *_sources(settings, machine),
         *_daemon(settings, machine),
@@ -36,7 +36,7 @@ def problems(settings: Settings, machine: Machine) -> list[str]:
 
 
 def repositories(settings: Settings, machine: Machine) -> list[Repository]:
-    """apt's repositories that a deploy writes down on this machine."""
+    """The apt repositories that a deploy adds on this machine."""
     found = []
     if settings.containers.source == "vendor":
         found.append(containers.repository(settings.containers.vendor, machine.os_id, machine.os_codename))
@@ -46,7 +46,7 @@ def repositories(settings: Settings, machine: Machine) -> list[Repository]:
 
 
 def servers(settings: Settings) -> tuple[str, ...]:
-    """Names of the servers of all repositories that any machine could get."""
+    """Servers of all repositories that any machine could get."""
     addresses = (
         settings.containers.vendor.repository,
         settings.gpu.driver.repository,
@@ -69,7 +69,7 @@ def _daemon(settings: Settings, machine: Machine) -> list[str]:
     try:
         own = json.loads(machine.daemon) if machine.daemon.strip() else {}
     except ValueError:
-        # Refused by itself.
+        # Refused elsewhere.
         return []
     return daemon.problems(own, settings.containers.daemon, machine.swarm) if isinstance(own, dict) else []
 
@@ -137,7 +137,7 @@ def _hardware(settings: Settings, machine: Machine) -> list[str]:
 
 
 def cuda_of(image: str) -> int | None:
-    """The major version of CUDA that an image is made for, by its name and tag; None where they do not say.
+    """The major version of CUDA that an image needs, from its name and tag; None if they do not show it.
 
     llama.cpp's tags have `cuda` for 12 and `cuda13` for 13; vLLM's have `cu129` for 12.9, and none for 13.
     """
@@ -150,7 +150,7 @@ def cuda_of(image: str) -> int | None:
 
 
 def _cuda(settings: Settings, machine: Machine) -> list[str]:
-    """Images that ask for a newer CUDA than the driver has, or will have when the deploy has installed it."""
+    """Images that need a newer CUDA than the driver has, or will have after its installation by the deploy."""
     if not machine.cards:
         return []
     if driver.handled(settings, machine.cards):
