@@ -1,4 +1,4 @@
-"""What the owner says in group_data/*.yml: read, laid over each other, checked, and handed out."""
+"""The owner's settings in group_data/*.yml: read, merged, checked, and returned per machine."""
 
 from rig.capacity.units import size_bytes
 from rig.settings.active import active, active_inventory

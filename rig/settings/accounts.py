@@ -1,4 +1,4 @@
-"""Who may log in: names of accounts that are people's, shells that let them in, and public keys that are whole."""
+"""Logins: names of accounts for people, shells that let them in, and complete public keys."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ NAMES = """
     unbound bind
 """
 SYSTEM = frozenset(NAMES.split()) | set(NOBODYS)
-"""Accounts that Debian, Ubuntu and their packages make for programs."""
+"""Accounts for programs in Debian, Ubuntu and their packages."""
 
 PROGRAMS = ("_", "systemd-", "rig-")
-"""How further names of such accounts begin."""
+"""Prefixes of further such accounts."""
 
 NO_SHELLS = ("false", "nologin", "true", "sync", "halt", "shutdown", "null", "git-shell")
-"""Programs that let nobody in, by their file names."""
+"""Programs that let nobody log in, by their file names."""
 
 CURVES = {"nistp256": 65, "nistp384": 97, "nistp521": 133}
 """Curves of ECDSA, and the bytes of a point on each."""
 SHORTEST_RSA = 1024
-"""Bits of the shortest RSA key that sshd takes (RequiredRSASize)."""
+"""Bits of the shortest RSA key that sshd accepts (RequiredRSASize)."""
 LONGEST_RSA = 16384
 """Bits of the longest one (OPENSSL_RSA_MAX_MODULUS_BITS)."""
 WHOLE = "copy the line of the .pub file again, whole"
 
 
 def _person(name: str) -> str:
-    """The name of an account that somebody can log in with."""
+    """The name of an account for logins."""
     if name in SYSTEM or name.startswith(PROGRAMS):
         raise ValueError(f"'{name}' is the account of a program, and nobody logs in with it; write a person's name")
     return name
 
 
 def _lets_in(shell: str) -> str:
-    """A shell that lets somebody in."""
+    """A shell for logins."""
     if shell.rpartition("/")[2] in NO_SHELLS:
         raise ValueError(f"{shell} lets nobody log in; write a login shell such as /bin/bash, or remove the user")
     return shell
 
 
 def _whole_key(line: str) -> str:
-    """A public key whose body is of the kind that stands before it, and as long as that kind is."""
+    """A public key whose body matches its declared kind, in kind and length."""
     kind, body = line.split(" ")[:2]
     try:
         blob = base64.b64decode(body, validate=True)
@@ -76,7 +76,7 @@ def _whole_key(line: str) -> str:
 
 
 def _strings(blob: bytes) -> Iterator[bytes]:
-    """The parts of a key, each behind its length (RFC 4251, section 5). Raises ValueError where one is cut off."""
+    """The parts of a key, each after its length (RFC 4251, section 5). Raises ValueError for a truncated one."""
     while blob:
         length = int.from_bytes(blob[:4])
         if len(blob) < 4 + length:
@@ -86,14 +86,14 @@ def _strings(blob: bytes) -> Iterator[bytes]:
 
 
 def _has_the_parts(kind: str, parts: list[bytes]) -> bool:
-    """Whether these parts, behind the kind, make a key of it (RFC 4253, 5656, 8709, and OpenSSH's PROTOCOL.u2f)."""
+    """Whether these parts, after the kind, make a key of it (RFC 4253, 5656, 8709, and OpenSSH's PROTOCOL.u2f)."""
     lengths = [len(part) for part in parts]
     if kind == "ssh-ed25519":
         return lengths == [32]
     if kind == "sk-ssh-ed25519@openssh.com":
         return len(parts) == 2 and lengths[0] == 32 and bool(parts[1])
     if kind == "ssh-rsa":
-        # Numbers are as short as can be, and not negative.
+        # Numbers must be minimal, and not negative.
         minimal = all(part and part[0] < 0x80 and (part[0] or part[1:2] >= b"\x80") for part in parts)
         return len(parts) == 2 and minimal and int.from_bytes(parts[0]) % 2 == 1 and int.from_bytes(parts[0]) > 1
     if kind == "sk-ecdsa-sha2-nistp256@openssh.com":

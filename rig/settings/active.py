@@ -1,4 +1,4 @@
-"""The settings of the run under way: inventory.py and deploy.py both ask here, and get the same answer."""
+"""The settings of the current run: inventory.py and deploy.py both get them here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def active_inventory(environ: Mapping[str, str] = os.environ, data: Mapping[str,
 
 
 def active(host_name: str, environ: Mapping[str, str] = os.environ, data: Mapping[str, str] | None = None) -> Settings:
-    """The settings of the machine that pyinfra calls `host_name`. Raises SettingsError.
+    """The settings of the machine with pyinfra's name `host_name`. Raises SettingsError.
 
     `pyinfra @local deploy.py` never runs inventory.py, so this machine is found without it.
     """

@@ -1,4 +1,4 @@
-"""Further arguments of a server: those that undo what the deploy pins, measures or closes are refused."""
+"""Further arguments of a server: refuses those that undo what the deploy pins, measures or closes."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ LLAMA_NEVER = {
     **dict.fromkeys(("-fit", "--fit", "-fitt", "--fit-target", "-fitc", "--fit-ctx", "-dev", "--device"), UNCOUNTED),
     **dict.fromkeys(("--no-mmproj", "--no-mmproj-auto"), "projector says whether there is one"),
 }
-"""Arguments of llama-server that are refused, and why."""
+"""Refused arguments of llama-server, with reasons."""
 
 LLAMA_PRESET = re.compile(r"--(.+-)?(default|spec)")
-"""Presets such as --gpt-oss-20b-default, which name a model of the hub."""
+"""Presets such as --gpt-oss-20b-default, which name a model on the hub."""
 
 VLLM_NEVER = {
     "--quantization": "the checkpoint says how it is quantized, and vLLM stops where the two differ",
@@ -98,7 +98,7 @@ VLLM_NEVER = {
     **dict.fromkeys(("--kv-cache-memory-bytes", "--num-gpu-blocks-override"), UNCOUNTED),
     **dict.fromkeys(("--enable-log-requests", "--log-requests", "--enable-log-outputs", "--profiler-config"), PROMPTS),
 }
-"""Arguments of vLLM that are refused, and why."""
+"""Refused arguments of vLLM, with reasons."""
 
 
 def _is_option(word: str) -> bool:
@@ -107,12 +107,12 @@ def _is_option(word: str) -> bool:
 
 
 def _option(word: str) -> str:
-    """An option without its value, which is not shown: it may be a key."""
+    """An option without its value, which must not be shown: it may be a key."""
     return word.partition("=")[0]
 
 
 def refuse_llama(word: str, own: Mapping[str, str]) -> str:
-    """A word that llama-server may be given; `own`: what the deploy passes, and the setting behind it.
+    """An accepted argument of llama-server; `own`: the deploy's own options, each with the setting behind it.
 
     llama.cpp turns _ into - in long options, and knows neither prefixes nor --x=y (its common/arg.cpp).
     """
@@ -129,9 +129,9 @@ def refuse_llama(word: str, own: Mapping[str, str]) -> str:
 
 
 def refuse_vllm(word: str, own: Mapping[str, str]) -> str:
-    """A word that vLLM may be given; `own` as above.
+    """An accepted argument of vLLM; `own`: the deploy's own options, each with the setting behind it.
 
-    vLLM takes _ for -, --x=y, --x.y for a part of x, and each beginning of a long option that only one has (its
+    vLLM takes _ for -, --x=y, --x.y for a part of x, and each unique prefix of a long option (its
     FlexibleArgumentParser, and Python's argparse); a short option may have its value attached.
     """
     if not _is_option(word):
@@ -145,21 +145,21 @@ def refuse_vllm(word: str, own: Mapping[str, str]) -> str:
 
 
 def refuse_first(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuses a value without its option, which a server takes for a model or for a mistake."""
+    """Refuse a value without its option: a server takes it for a model or for a mistake."""
     if words and not _is_option(words[0]):
         raise ValueError(f"begins with {show(words[0])}, which is no option; write the option before its value")
     return words
 
 
 def _begun(option: str, known: Mapping[str, str]) -> str | None:
-    """What is said of the option that begins like this."""
+    """The reason in `known` for an option that this one is a prefix of."""
     if not option.startswith("--"):
         return None
     return next((said for name, said in known.items() if name.startswith(option)), None)
 
 
 def _attached(option: str) -> str | None:
-    """What is said of the short option that this one begins with: -qfp8 is -q fp8."""
+    """The reason for the short option at the start of this one: -qfp8 is -q fp8."""
     if option.startswith("--") or option in ("-tp", "-pp", "-dp", "-dpb", "-dcp", "-ep", "-ac", "-cc", "-asc"):
         return None
     return next((said for name, said in VLLM_NEVER.items() if len(name) == 2 and option.startswith(name)), None)

@@ -1,4 +1,4 @@
-"""Settings of the concern `backup`: what is copied to another disk, when, and how much of the past is kept."""
+"""Settings of the concern `backup`: the copies on another disk, their schedule, and how many are kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=0, le=1000)]
 
 
 def _some(days: tuple[Day, ...]) -> tuple[Day, ...]:
-    """Refuses a schedule that never comes."""
+    """Refuse a schedule without days."""
     if not days:
         raise ValueError("names no day; write at least one, or backup.enabled: false")
     return days

@@ -1,4 +1,4 @@
-"""What must hold between settings: rules that no single value can break alone."""
+"""Rules between settings, which no single value can break alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STORAGE = TypeAdapter(Storage)
 
 @dataclass(frozen=True)
 class _Sound:
-    """The parts of the settings that are right in themselves; rules about wrong parts have to wait."""
+    """The valid parts of the settings; rules about invalid parts have to wait."""
 
     backup: Backup | None
     containers: Containers | None
@@ -53,7 +53,7 @@ class _Sound:
     hardware: Hardware | None
     catalogue: dict[str, Model]
     names: frozenset[str]
-    """Models that the catalogue has, right or wrong in themselves."""
+    """Models in the catalogue, valid or not."""
     monitoring: Monitoring | None
     receivers: dict[str, Receiver]
     storage: Storage | None
@@ -96,7 +96,7 @@ def findings(tree: Node) -> Iterator[Finding]:
 
 
 def _sound_parts(tree: Node) -> _Sound:
-    """Each part that passes on its own, so that one wrong value does not hide the rules that others break."""
+    """Each part that is valid on its own, so that one wrong value does not hide broken rules elsewhere."""
     packages = tree.at(("machine", "packages"))
     listed = packages.value if packages is not None and isinstance(packages.value, list) else []
     return _Sound(
@@ -116,18 +116,18 @@ def _sound_parts(tree: Node) -> _Sound:
 
 
 def _members(node: Node | None) -> dict[str, Node]:
-    """What a mapping holds; nothing where there is none."""
+    """The members of a mapping; none without a node."""
     return node.value if node is not None and isinstance(node.value, dict) else {}
 
 
 def _sound_members(kind: TypeAdapter[Part], node: Node | None) -> dict[str, Part]:
-    """Those members of a mapping that are right in themselves."""
+    """The members of a mapping that are valid in themselves."""
     judged = {name: _sound(kind, member) for name, member in _members(node).items()}
     return {name: member for name, member in judged.items() if member is not None}
 
 
 def _sound(kind: TypeAdapter[Part], node: Node | None) -> Part | None:
-    """The part as its type, or None when it is not one."""
+    """The part as its type, or None if it is invalid."""
     try:
         return None if node is None else kind.validate_json(json.dumps(plain(node)))
     except ValidationError:
@@ -135,7 +135,7 @@ def _sound(kind: TypeAdapter[Part], node: Node | None) -> Part | None:
 
 
 def _shared_folder(storage: Storage) -> Iterator[Finding]:
-    """Folders of models and backups that are one, or lie in each other: what is served would be its own copy."""
+    """Folders of models and backups that are equal or nested: the models would be their own backup."""
     models, backup = storage.models.path, storage.backup.path
     if models == backup:
         yield ("storage", "backup", "path"), "is the folder of the models too; write another one"
@@ -164,7 +164,7 @@ def _homes(storage: Storage, users: Collection[str]) -> Iterator[Finding]:
 
 
 def _closed_models(engines: Mapping[str, Engine], folder: Folder) -> Iterator[Finding]:
-    """Permissions of the models' folder that keep native engines out: each runs as a user of its own."""
+    """Permissions of the models' folder that exclude native engines: each runs as a user of its own."""
     native = next((name for name, engine in engines.items() if isinstance(engine, NativeEngine)), None)
     if native is not None and not int(folder.mode[-1]) & 1:
         remedy = f"write {folder.mode[:-1]}{int(folder.mode[-1]) | 5} in quotes"
@@ -173,7 +173,7 @@ def _closed_models(engines: Mapping[str, Engine], folder: Folder) -> Iterator[Fi
 
 
 def _endless_backup(backup: Backup) -> Iterator[Finding]:
-    """Folders that the kernel makes up while they are read."""
+    """Folders whose content the kernel generates while it is read."""
     for number, path in enumerate(backup.paths):
         folder = next((folder for folder in KERNEL if _overlap(folder, path)), None)
         if folder is not None and PurePosixPath(path).is_relative_to(folder):
@@ -182,7 +182,7 @@ def _endless_backup(backup: Backup) -> Iterator[Finding]:
 
 
 def _too_many_tokens(engines: Mapping[str, Engine]) -> Iterator[Finding]:
-    """Contexts that llama-server cannot count: it is given those of all sequences as one number of 32 bits."""
+    """Contexts that llama-server cannot count: it gets the total of all sequences as one number of 32 bits."""
     for name, engine in engines.items():
         if isinstance(engine, LlamaEngine) and engine.total_context > LARGEST_CONTEXT:
             sentence = (
@@ -193,7 +193,7 @@ def _too_many_tokens(engines: Mapping[str, Engine]) -> Iterator[Finding]:
 
 
 def _removed_packages(sound: _Sound) -> Iterator[Finding]:
-    """Packages that the deploy itself removes, or takes from elsewhere: they would come and go at every run."""
+    """Packages that the deploy itself removes, or installs from elsewhere: they would come and go on every run."""
     gone: dict[str, str] = {}
     if sound.containers is not None:
         vendor = sound.containers.source == "vendor"
@@ -213,12 +213,12 @@ def _removed_packages(sound: _Sound) -> Iterator[Finding]:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether one of two paths is the other, or lies in it."""
+    """Whether two paths are equal, or one contains the other."""
     return PurePosixPath(one).is_relative_to(other) or PurePosixPath(other).is_relative_to(one)
 
 
 def _backup_of_itself(backup: Backup, storage: Storage) -> Iterator[Finding]:
-    """Folders to be backed up that hold the backup, or lie in it."""
+    """Folders to back up that contain the backup, or are in it."""
     folder = storage.backup.path
     for number, path in enumerate(backup.paths):
         if _overlap(folder, path):
@@ -227,7 +227,7 @@ def _backup_of_itself(backup: Backup, storage: Storage) -> Iterator[Finding]:
 
 
 def _thermal(thermal: Thermal, engines: Mapping[str, Engine]) -> Iterator[Finding]:
-    """Thresholds in the wrong order, and an engine to be stopped that does not run."""
+    """Thresholds in the wrong order, and an engine to stop that does not run."""
     for path, sentence in misordered(thermal):
         yield ("monitoring", "thermal", *path), sentence
     stopped = thermal.on_critical.stop_engine
@@ -238,7 +238,7 @@ def _thermal(thermal: Thermal, engines: Mapping[str, Engine]) -> Iterator[Findin
 
 
 def _unpinned(engines: Mapping[str, Engine]) -> Iterator[Finding]:
-    """Enabled engines without the pinned thing they run."""
+    """Enabled engines whose image or archive is not pinned."""
     for name, engine in engines.items():
         if isinstance(engine, Containerised) and engine.image is None:
             yield (
@@ -252,7 +252,7 @@ def _unpinned(engines: Mapping[str, Engine]) -> Iterator[Finding]:
 def _port_clashes(
     engines: Mapping[str, Engine], firewall: Firewall | None, listeners: Mapping[str, int]
 ) -> Iterator[Finding]:
-    """Ports on which two would listen: SSH, what monitors the machine (`listeners`), and enabled engines."""
+    """Ports with two listeners: SSH, the monitoring programs (`listeners`), and enabled engines."""
     wanted = {} if firewall is None else {"firewall.ssh": firewall.ssh.port}
     wanted |= {**listeners, **{f"engines.{name}": engine.port for name, engine in engines.items()}}
     holders: dict[int, str] = {}
@@ -265,14 +265,14 @@ def _port_clashes(
 
 
 def _name_clashes(engines: Mapping[str, Engine], listeners: Mapping[str, int]) -> Iterator[Finding]:
-    """An engine whose container would have the name of Grafana's."""
+    """An engine whose container would have Grafana's name."""
     if "monitoring.grafana" in listeners and isinstance(engines.get("grafana"), Containerised):
         sentence = "is the name of the container of monitoring.grafana; give the engine another name"
         yield ("engines", "grafana"), sentence
 
 
 def _unknown_models(engines: Mapping[str, Engine], models: Collection[str]) -> Iterator[Finding]:
-    """Engines whose model or projector the catalogue does not have."""
+    """Engines whose model or projector is not in the catalogue."""
     for name, engine in engines.items():
         projector = engine.projector if isinstance(engine, LlamaEngine) else None
         for key, wanted in (("model", engine.model), ("projector", projector)):
@@ -284,7 +284,7 @@ def _unknown_models(engines: Mapping[str, Engine], models: Collection[str]) -> I
 
 
 def _groups(tree: Node) -> list[object]:
-    """The group of alternatives of every engine that has one, also of those that are wrong in something else."""
+    """The group of alternatives of every engine with one, including engines that are invalid otherwise."""
     engines = tree.child("engines")
     written = engines.value if engines is not None and isinstance(engines.value, dict) else {}
     said = [engine.child("alternatives") for engine in written.values()]
@@ -292,7 +292,7 @@ def _groups(tree: Node) -> list[object]:
 
 
 def _lonely(engines: Mapping[str, Engine], groups: list[object]) -> Iterator[Finding]:
-    """Engines that are alternatives to nothing: the group's name is mistyped, or its other engine is gone."""
+    """Engines without an alternative: the group's name is mistyped, or its other engine is gone."""
     for name, engine in engines.items():
         if engine.alternatives is not None and groups.count(engine.alternatives) == 1:
             others = {str(group) for group in groups} - {engine.alternatives}
@@ -305,7 +305,7 @@ def _lonely(engines: Mapping[str, Engine], groups: list[object]) -> Iterator[Fin
 
 
 def _unpinned_models(engines: Mapping[str, Engine], models: Mapping[str, Model]) -> Iterator[Finding]:
-    """Entries of the catalogue that contradict themselves, and files that an enabled engine needs and nobody knows."""
+    """Entries of the catalogue that contradict themselves, and unpinned files of enabled engines."""
     for name, model in models.items():
         for path, sentence in contradictions(name, model):
             yield ("models", "catalogue", name, *path), sentence
@@ -337,7 +337,7 @@ def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterat
 
 
 def _impossible_receivers(receivers: Mapping[str, Receiver]) -> Iterator[Finding]:
-    """Receivers whose name is taken, and logins without a password, or with one that everybody could read."""
+    """Receivers whose name is taken, and logins without a password, or over an unencrypted connection."""
     for name, receiver in receivers.items():
         if name == NOBODY:
             sentence = "is the name of the receiver that hears of nothing; give the receiver another name"
@@ -353,7 +353,7 @@ def _impossible_receivers(receivers: Mapping[str, Receiver]) -> Iterator[Finding
 
 
 def _opened_in_vain(listeners: Mapping[str, int], firewall: Firewall) -> Iterator[Finding]:
-    """Firewall rules for ports on which only the machine itself is answered."""
+    """Firewall rules for ports that answer only the machine itself."""
     holders = {port: key for key, port in listeners.items()}
     for rule, allowed in firewall.allow.items():
         if allowed.protocol == "tcp" and allowed.port in holders:

@@ -1,4 +1,4 @@
-"""Settings of the concern `containers`: where the container engine comes from, and its daemon.json."""
+"""Settings of the concern `containers`: the source of the container engine, and its daemon.json."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Vendor(Section):
 
     @property
     def keys(self) -> str:
-        """Where the signing key is, in the layout of the repository."""
+        """Address of the signing key, in the layout of the repository."""
         return self.key_source or self.repository
 
 

@@ -1,4 +1,4 @@
-"""Keys of Docker's daemon.json: their kinds, and those that would open the machine or undo what Rig needs."""
+"""Keys of Docker's daemon.json: their types, and those that would open the machine or undo Rig's settings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     ),
     "default-shm-size": (str, int),
 }
-"""Keys that Docker knows (its daemon/config, and dockerd's reference), and the kinds of their values in JSON."""
+"""Docker's known keys (its daemon/config, and dockerd's reference), and the JSON types of their values."""
 
 WORDS: dict[type, str] = {
     bool: "true or false, without quotes",
@@ -79,7 +79,7 @@ def _always(reason: str) -> Callable[[Any], str | None]:
 
 
 def _not_on_loopback(value: Any) -> str | None:
-    """Figures that others than this machine could read."""
+    """Refuse metrics that are readable from outside this machine."""
     host = str(value).rpartition(":")[0].strip("[]")
     try:
         inside = ipaddress.ip_address(host).is_loopback
@@ -117,11 +117,11 @@ REFUSED: Mapping[str, Callable[[Any], str | None]] = {
     "rootless": lambda value: "is for a Docker that is not root's" if value is True else None,
     "validate": _always("is an option of the command line, with which Docker exits at once"),
 }
-"""Keys, and why a value of theirs is refused, as the end of a sentence; None where it is not."""
+"""Keys, each with a check of its value: why it is refused, as the end of a sentence; None if it is accepted."""
 
 
 def problems(daemon: Mapping[str, JsonValue]) -> Iterator[tuple[str, str]]:
-    """What is wrong with each key: key, and sentence. A key that is like no known one is left to Docker itself."""
+    """Each problem as key and sentence. A key unlike any known one is left to Docker itself."""
     for key, value in daemon.items():
         kinds = KINDS.get(key)
         if kinds is None:
@@ -136,7 +136,7 @@ def problems(daemon: Mapping[str, JsonValue]) -> Iterator[tuple[str, str]]:
 
 
 def _inside(key: str, value: JsonValue) -> str | None:
-    """What is wrong within a value of the right kind: options are text, and features true or false."""
+    """What is wrong inside a value of the right type: options are text, and features true or false."""
     if isinstance(value, dict):
         wanted = bool if key == "features" else str if key == "log-opts" else None
         for name, part in value.items():
@@ -151,7 +151,7 @@ def _inside(key: str, value: JsonValue) -> str | None:
 
 
 def visible(value: JsonValue) -> JsonValue:
-    """The same; raises ValueError for text in it that is not one visible line."""
+    """The value; raises ValueError if any text in it is not one visible line."""
     if isinstance(value, str):
         one_line(value)
     elif isinstance(value, list):

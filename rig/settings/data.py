@@ -1,4 +1,4 @@
-"""Single settings typed on pyinfra's command line as `--data key=value`, laid on top of all files."""
+"""Single settings on pyinfra's command line as `--data key=value`, merged over all files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def data_arguments(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def lay_on(settings: Node, dotted: str, text: str, schema: Schema) -> Node:
-    """The settings with one typed value on top. Raises SettingsError where the key cannot take one."""
+    """The settings with one typed value on top. Raises SettingsError if the key cannot take one."""
     if not is_text(text):
         raise SettingsError([Problem(SOURCE, None, dotted, "is not UTF-8 text; write it as such")])
     path = _split(settings, dotted, schema)
@@ -48,7 +48,7 @@ def lay_on(settings: Node, dotted: str, text: str, schema: Schema) -> Node:
 
 
 def _split(settings: Node, dotted: str, schema: Schema, above: tuple[str, ...] = ()) -> tuple[str, ...] | None:
-    """The keys of a dotted path, None if unknown; as keys may hold dots (vm.swappiness), it is searched."""
+    """The keys of a dotted path, None if unknown; keys themselves may have dots (vm.swappiness), hence the search."""
     here = settings.at(above)
     written = here.value if here is not None and isinstance(here.value, dict) else {}
     for key in sorted({*written, *known_keys(schema, settings, above)}, key=len, reverse=True):
@@ -62,7 +62,7 @@ def _split(settings: Node, dotted: str, schema: Schema, above: tuple[str, ...] =
 
 
 def _unknown(settings: Node, dotted: str, schema: Schema) -> str:
-    """The sentence for a path that leads nowhere: what is like it beside where it leaves the known ones."""
+    """The sentence for an unknown path: near matches at the point where it leaves the known ones."""
     steps = dotted.split(".")
     for count in range(len(steps) - 1, 0, -1):
         known = ".".join(steps[:count])
@@ -82,7 +82,7 @@ def _unknown(settings: Node, dotted: str, schema: Schema) -> str:
 
 
 def _dotted_paths(node: Node, above: str = "") -> Iterator[str]:
-    """Every path to a value that is no mapping."""
+    """Every path to a value that is not a mapping."""
     if not isinstance(node.value, dict):
         yield above
         return
@@ -91,12 +91,12 @@ def _dotted_paths(node: Node, above: str = "") -> Iterator[str]:
 
 
 def _types_of(node: Node | None) -> set[str]:
-    """The type of a value whose key may hold anything."""
+    """The type of a value whose key accepts anything."""
     return set() if node is None or isinstance(node.value, dict | list) else {JSON_TYPES[type(node.value)]}
 
 
 def _as_wanted(node: Node, wanted: set[str]) -> Node:
-    """A typed value as the type that its key wants: 1.10 stays text where text is wanted."""
+    """A typed value as the type of its key: 1.10 stays text if the key wants text."""
     given = _types_of(node)
     fits = given & wanted or ("number" in wanted and "integer" in given)
     return node if fits or "string" not in wanted else Node(node.text, node.file, text=node.text)

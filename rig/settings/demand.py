@@ -1,4 +1,4 @@
-"""What engines ask of the machine, from the settings' own figures: the values that capacity calculates with."""
+"""The engines' demand on the machine, from the settings' figures: the values for capacity's arithmetic."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from rig.settings.engines import Engine, LlamaEngine, VllmEngine
 from rig.settings.machine import Hardware
 
 LONGEST_CONTEXT = 100_000_000
-"""Tokens. Where a model keeps a window only, any context fits, and this is the longest that can be written."""
+"""Tokens: the longest context that can be written. A model with windows only fits any context."""
 
 NOWHERE = Share(Demand(0, 0, 0), 0, 0)
-"""The share of a side that has no part of the model."""
+"""The share of a side without any part of the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An engine where its settings put it. Sizes are bytes."""
+    """An engine in its placement. Sizes are bytes."""
 
     ram: Share
     card: Share
     ram_limit: int
-    """RAM that it may take: its setting `memory`."""
+    """Limit of its RAM: its setting `memory`."""
     card_limit: int
-    """Memory of the graphics card that it may take; 0 where it computes without one."""
+    """Limit of its memory on the graphics card; 0 if it does not use one."""
     cache: Cache | None
-    """KV cache of a sequence, None where the model's architecture is unknown."""
+    """KV cache of a sequence, None if the model's architecture is unknown."""
     layers: int | None
-    """Layers of the model, None where unknown."""
+    """Layers of the model, None if unknown."""
     on_card: int
-    """Those of them on the graphics card, as the settings count them."""
+    """Layers on the graphics card, in the settings' count."""
 
     def sequences_that_fit(self, context: int) -> int | None:
-        """Sequences of so many tokens whose KV cache fits on both sides; None where that is unknown."""
+        """Sequences of `context` tokens whose KV cache fits on both sides; None if unknown."""
         return None if self.cache is None or self.room is None else self.room // max(1, self.cache.of(context))
 
     def context_that_fits(self, sequences: int) -> int | None:
-        """Tokens of each of so many sequences whose KV cache fits on both sides; None where that is unknown."""
+        """Tokens of each of `sequences` sequences whose KV cache fits on both sides; None if unknown."""
         if self.cache is None or self.room is None:
             return None
         return self.cache.tokens_in(self.room // sequences, LONGEST_CONTEXT)
 
     @property
     def room(self) -> int | None:
-        """Bytes of KV cache that fit when both sides have their parts of it; None where the layers are unknown."""
+        """Bytes of KV cache that fit when both sides have their parts of it; None if the layers are unknown."""
         if self.layers is None:
             return None
         blocks = blocks_on_card(self.layers, self.on_card)
@@ -71,12 +71,12 @@ class Placed:
 
 
 def cache_of(engine: LlamaEngine | VllmEngine, architecture: Architecture | None) -> Cache | None:
-    """The KV cache of a sequence of this engine, None where the model's architecture is unknown."""
+    """The KV cache of one of this engine's sequences, None if the model's architecture is unknown."""
     return None if architecture is None else cache(architecture, cache_bits(engine.kv_cache))
 
 
 def llama_demand(engine: LlamaEngine, model: Model) -> Demand:
-    """What llama-server takes in all, but for a projector: the cache of all sequences is set aside at its start."""
+    """llama-server's whole demand without a projector: it allocates the cache of all sequences at its start."""
     kept = cache_of(engine, model.architecture)
     return Demand(
         weights=model.weights.total,
@@ -87,7 +87,7 @@ def llama_demand(engine: LlamaEngine, model: Model) -> Demand:
 
 
 def placed(engine: Engine, models: Mapping[str, Model], hardware: Hardware) -> Placed:
-    """Where the parts of an engine lie, and how much may lie there. `models`: those it names, by catalogue name.
+    """The placement of an engine's parts, with limits. `models`: its models, by catalogue name.
 
     No more layers are on the card than the model has, and none without one.
     """
@@ -98,7 +98,7 @@ def placed(engine: Engine, models: Mapping[str, Model], hardware: Hardware) -> P
 
 
 def _vllm(engine: VllmEngine, model: Model, card: int) -> Placed:
-    """vLLM takes its part of the card at once, and all that weights and overhead leave of it becomes KV cache."""
+    """vLLM takes its part of the card at once; the rest of it after weights and overhead becomes KV cache."""
     granted = int(card * engine.gpu_utilization)
     weights, overhead = model.weights.total, size_bytes(engine.overhead)
     kept = cache_of(engine, model.architecture)
@@ -116,7 +116,7 @@ def _vllm(engine: VllmEngine, model: Model, card: int) -> Placed:
 
 
 def _llama(engine: LlamaEngine, models: Mapping[str, Model], card: int) -> Placed:
-    """llama.cpp sets the cache of all sequences aside; a projector goes where layers of its model are."""
+    """llama.cpp allocates the cache of all sequences; a projector goes to the side of its model's layers."""
     model = models[engine.model]
     projector = 0 if engine.projector is None else models[engine.projector].weights.total
     architecture = model.architecture
@@ -137,5 +137,5 @@ def _with(demand: Demand, weights: int) -> Demand:
 
 
 def ram_for_engines(hardware: Hardware) -> int:
-    """Bytes of RAM that all engines may take together, 0 at least."""
+    """Bytes of RAM for all engines together, 0 at least."""
     return max(0, size_bytes(hardware.ram) - size_bytes(hardware.ram_reserve))

@@ -46,7 +46,7 @@ LLAMA_OWN = {
     "--api-key": "the key that secrets generates",
     "--api-key-file": "the key that secrets generates",
 }
-"""What the deploy itself passes to llama-server, and the key of the settings that decides it."""
+"""Options that the deploy itself passes to llama-server, each with its setting."""
 
 VLLM_OWN = {
     "--model": "model",
@@ -60,7 +60,7 @@ VLLM_OWN = {
     "--kv-cache-dtype": "kv_cache",
     "--api-key": "the key that secrets generates",
 }
-"""The same for vLLM."""
+"""Options that the deploy itself passes to vLLM, each with its setting."""
 
 
 def _free_llama_argument(value: str) -> str:
@@ -72,7 +72,7 @@ def _free_vllm_argument(value: str) -> str:
 
 
 def _tar(value: str) -> str:
-    """An archive that tar unpacks."""
+    """An archive in a format of tar's."""
     if value.lower().endswith(".zip"):
         raise ValueError(f"{show(value)} is a zip archive, which is not unpacked; write the address of a .tar.gz")
     return value
@@ -145,12 +145,12 @@ class CommonEngine(Section):
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """What it serves, by names of models.catalogue."""
+        """Its models, by names of models.catalogue."""
         return (self.model,)
 
     @property
     def on_card(self) -> bool:
-        """Whether it computes on the graphics card, at least in part."""
+        """Whether it uses the graphics card, at least in part."""
         return False
 
 
@@ -175,7 +175,7 @@ class LlamaEngine(CommonEngine):
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """The model, and the projector where there is one."""
+        """The model, and the projector if there is one."""
         return (self.model,) if self.projector is None else (self.model, self.projector)
 
     @property
@@ -190,7 +190,7 @@ class LlamaEngine(CommonEngine):
 
     @property
     def layers_on_card(self) -> int:
-        """Layers of the model that lie on the graphics card."""
+        """Layers of the model on the graphics card."""
         return 0
 
 
@@ -252,12 +252,12 @@ class VllmEngine(CommonEngine):
 
 
 Containerised = ContainerEngine | VllmEngine
-"""Engines that run in a container."""
+"""Engines in containers."""
 Engine = Annotated[ContainerEngine | NativeEngine | VllmEngine, Field(discriminator="runtime")]
 
 
 def alternatives(engines: Mapping[str, Engine]) -> dict[str, tuple[str, ...]]:
-    """Those of the engines of which one runs at a time, by the name of their group; groups of one are none."""
+    """Engines of which one runs at a time, by the name of their group; groups of one are left out."""
     groups: dict[str, list[str]] = {}
     for name, engine in engines.items():
         if engine.alternatives is not None:

@@ -1,4 +1,4 @@
-"""Turns the validator's findings into sentences: what is wrong, and what to write instead."""
+"""Sentences for the validator's findings: what is wrong, and what to write instead."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Details = dict[str, Any]
 WHOLE = r"0|-?[1-9][0-9]{0,17}"
 """A whole number as text."""
 Validate = Callable[[Node], list[ErrorDetails]]
-"""Gives what the validator finds wrong with a tree; nothing where it is right."""
+"""Returns the validator's findings on a tree; none if it is valid."""
 
 
 def explain(validate: Validate, root: Node, schema: Schema) -> Iterator[Problem]:
-    """A problem for each finding of the validator, placed where the offending value was written.
+    """A problem for each finding of the validator, placed at the offending value in its file.
 
-    The remedies are tried: where one would be refused as well, the second reason is given instead of the first, and
-    what was hidden behind the first is reported with it.
+    Each remedy is tried: if it would be refused as well, the second reason replaces the first; and problems that the
+    first had hidden are reported with it.
     """
     first = {_path_in(root, found): found for found in validate(root)}
     mended = root
@@ -44,7 +44,7 @@ def explain(validate: Validate, root: Node, schema: Schema) -> Iterator[Problem]
 
 
 def _problem(found: ErrorDetails, path: tuple[Step, ...], root: Node, seen: Node, schema: Schema) -> Iterator[Problem]:
-    """The problem of a finding about the tree `seen`, placed in `root`; none of what was reported already."""
+    """The problem of a finding about the tree `seen`, placed in `root`; none if it has been reported already."""
     if root.nearest(path).broken:
         return
     node = seen.nearest(path)
@@ -56,14 +56,14 @@ def _problem(found: ErrorDetails, path: tuple[Step, ...], root: Node, seen: Node
     elif found["type"] == "union_tag_not_found":
         yield root.problem(path, f"is missing; write {either(_tags(found, path, seen, schema))}")
     elif found["type"] == "too_short" and isinstance(node.value, list) and node.value:
-        # The validator counts the right ones only; each wrong one has a problem of its own.
+        # The validator counts only valid items; each invalid one has a problem of its own.
         return
     else:
         yield root.problem(path, _sentence(found, node))
 
 
 def _remedy(found: ErrorDetails, path: tuple[Step, ...], root: Node, schema: Schema) -> str | int | None:
-    """The value that the sentence for a finding says to write; None where it leaves a choice."""
+    """The value that the finding's sentence recommends; None if it leaves a choice."""
     node, kind = root.nearest(path), found["type"]
     if node.broken:
         return None
@@ -79,14 +79,14 @@ def _remedy(found: ErrorDetails, path: tuple[Step, ...], root: Node, schema: Sch
 
 
 def _tags(found: ErrorDetails, path: tuple[Step, ...], root: Node, schema: Schema) -> list[str]:
-    """What the key may be that decides which kind of mapping it is."""
+    """Accepted values of the key that decides the kind of mapping."""
     untagged = replaced(root, path, None)
     variants = variants_at(schema, untagged, path[:-1])
     return [str(variant["properties"][path[-1]]["const"]) for variant in variants]
 
 
 def _likely_tag(found: ErrorDetails, path: tuple[Step, ...], root: Node, schema: Schema) -> str | None:
-    """The first kind that has all the keys which are written; None where none has."""
+    """The first kind that has all the present keys; None if none has."""
     node = root.nearest(path)
     written = set(node.value) if isinstance(node.value, dict) else set()
     variants = variants_at(schema, root, path[:-1])
@@ -95,7 +95,7 @@ def _likely_tag(found: ErrorDetails, path: tuple[Step, ...], root: Node, schema:
 
 
 def _path_in(root: Node, found: ErrorDetails) -> tuple[Step, ...]:
-    """The finding's place in the tree; steps that name no value there (a kind of union) are left out."""
+    """The finding's place in the tree, without steps that name no value there (a kind of union)."""
     path: list[Step] = []
     node = root
     for step in found["loc"]:
@@ -112,12 +112,12 @@ def _path_in(root: Node, found: ErrorDetails) -> tuple[Step, ...]:
 
 
 def _discriminator(found: ErrorDetails) -> str:
-    """The key that decides which kind of mapping it is."""
+    """The key that decides the kind of mapping."""
     return str(found["ctx"]["discriminator"]).strip("'")
 
 
 def _unknown_key(path: Sequence[Step], known: Schema) -> str:
-    """The sentence for a key that nobody reads."""
+    """The sentence for an unknown key."""
     meant = nearest_word(str(path[-1]), known)
     if meant is not None:
         return f"unknown key; write '{meant}'"
@@ -194,7 +194,7 @@ def _bound(words: str, limit: str) -> Callable[[object, Details, Node], str]:
 
 
 def _not(value: object) -> str:
-    """'not 5', and for what stands empty the reason why it is null."""
+    """'not 5'; for an empty value, the reason why it is null."""
     if value is None:
         return "and nothing (null) is written"
     if isinstance(value, dict):

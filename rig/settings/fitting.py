@@ -1,4 +1,4 @@
-"""Rules of what physically fits: each broken one is told with its arithmetic and the nearest setting that fits."""
+"""Rules of physical limits: each broken one is reported with its arithmetic and the nearest setting that fits."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from rig.settings.tree import Step
 
 Finding = tuple[tuple[Step, ...], str]
 Advice = tuple[str, str]
-"""A key of an engine, and the value that would fit there."""
+"""A key of an engine, and its new value or the sentence about it."""
 
 CONTEXT_STEP = 256
-"""Tokens by which llama-server rounds a context, and the shortest one that the settings allow."""
+"""Tokens by which llama-server rounds a context, and the shortest context in the settings."""
 
 UTILIZATION = 0.95
-"""Part of the card's memory that vLLM can be given at most: what drives a screen needs the rest (an assumption)."""
+"""Largest part of the card's memory for vLLM: a screen needs the rest (an assumption)."""
 
 EIGHT_BITS = {"f16": "q8_0", "auto": "fp8"}
-"""Kinds of KV cache, and the one of the same engine that takes about half."""
+"""Types of KV cache, each with the same engine's type of about half the size."""
 
 
 @dataclass(frozen=True)
 class _Wish:
-    """An enabled engine, where its parts lie, and the models that the catalogue has."""
+    """An enabled engine, the machine's hardware, and the models in the catalogue."""
 
     name: str
     engine: Engine
@@ -42,12 +42,12 @@ class _Wish:
         return placed(self.engine, self.models, self.hardware)
 
     def changed(self, **changes: object) -> _Wish:
-        """The same with other settings."""
+        """The engine with other settings."""
         return _Wish(self.name, self.engine.model_copy(update=changes), self.models, self.hardware)
 
     @property
     def card_is_short(self) -> bool:
-        """Whether the graphics card cannot hold what is to lie there; vLLM needs room for one sequence at least."""
+        """Whether the graphics card cannot hold the engine's part there; vLLM needs room for one sequence at least."""
         lies = self.placed
         if isinstance(self.engine, VllmEngine) and lies.cache is not None:
             return lies.card.memory.fixed + lies.cache.of(self.engine.context) > lies.card_limit
@@ -55,17 +55,17 @@ class _Wish:
 
     @property
     def ram_is_short(self) -> bool:
-        """Whether the RAM that it may take, or that there is, cannot hold the rest."""
+        """Whether the engine's RAM limit, or the machine's RAM, cannot hold the rest."""
         return self.placed.ram.memory.known > self.ram_limit
 
     @property
     def ram_limit(self) -> int:
-        """Bytes of RAM that it can have: its own limit, or the machine's RAM where that is less."""
+        """Bytes of RAM for the engine: its own limit, or the machine's RAM if that is less."""
         return min(self.placed.ram_limit, ram_for_engines(self.hardware))
 
 
 def misfits(engines: Mapping[str, Engine], models: Models | None, hardware: Hardware) -> Iterator[Finding]:
-    """Every enabled engine, and every sum of them, that asks for more than there is."""
+    """Every enabled engine, and every sum of them, that needs more than the machine has."""
     if ram_for_engines(hardware) == 0:
         sentence = f"{hardware.ram_reserve} leaves nothing of the {hardware.ram} of machine.hardware.ram; write less"
         yield ("machine", "hardware", "ram_reserve"), sentence
@@ -76,7 +76,7 @@ def misfits(engines: Mapping[str, Engine], models: Models | None, hardware: Hard
     for name, (key, sentence) in (impossible | short).items():
         yield ("engines", name, key), sentence
     yield from _too_many_threads(engines, hardware)
-    # Those that do not fit alone have to change first; where the others are too much already, that is known now.
+    # Engines that do not fit alone must change first; if the others are too much already, that is certain now.
     fitting = {name: engine for name, engine in engines.items() if name not in short and name not in impossible}
     yield from _too_much_together(fitting, wishes, hardware)
     yield from _too_much_on_card(fitting, {name: wishes[name] for name in fitting if name in wishes}, hardware)
@@ -85,7 +85,7 @@ def misfits(engines: Mapping[str, Engine], models: Models | None, hardware: Hard
 
 
 def _wishes(engines: Mapping[str, Engine], models: Models, hardware: Hardware) -> dict[str, _Wish]:
-    """What engines need whose models the catalogue has; the others are told elsewhere."""
+    """Enabled engines whose models are in the catalogue; the others are reported elsewhere."""
     known = {name: model.known for name, model in models.catalogue.items()}
     return {
         name: _Wish(name, engine, known, hardware)
@@ -95,7 +95,7 @@ def _wishes(engines: Mapping[str, Engine], models: Models, hardware: Hardware) -
 
 
 def _impossible(wishes: Mapping[str, _Wish]) -> Iterator[tuple[str, Advice]]:
-    """Placements that cannot be, whatever the sizes are: key and sentence by engine."""
+    """Placements that are impossible at any size: key and sentence by engine."""
     for name, wish in wishes.items():
         engine, layers = wish.engine, wish.placed.layers
         if not engine.on_card:
@@ -115,14 +115,14 @@ def _impossible(wishes: Mapping[str, _Wish]) -> Iterator[tuple[str, Advice]]:
 
 
 def _shortage(wish: _Wish) -> Advice | None:
-    """Key and sentence for an engine that has too little memory somewhere, None when it has enough."""
+    """Key and sentence for an engine with too little memory somewhere, None if it has enough."""
     if wish.card_is_short:
         return _vllm_shortage(wish, wish.engine) if isinstance(wish.engine, VllmEngine) else _card_shortage(wish)
     return _ram_shortage(wish) if wish.ram_is_short else None
 
 
 def _vllm_shortage(wish: _Wish, engine: VllmEngine) -> Advice:
-    """vLLM's part of the card is too small for one sequence: the context gives way, or the part grows."""
+    """vLLM's part of the card is too small for one sequence: shorten the context, or enlarge the part."""
     lies = wish.placed
     need, card = lies.card.memory, _card(wish)
     fixed = need.fixed
@@ -148,7 +148,7 @@ def _vllm_shortage(wish: _Wish, engine: VllmEngine) -> Advice:
 
 
 def _card_shortage(wish: _Wish) -> Advice:
-    """The card cannot hold the layers and their cache: fewer layers, or, with all of them there, a smaller cache."""
+    """The card cannot hold the layers and their cache: fewer layers, or, if it has all of them, a smaller cache."""
     engine, lies = wish.engine, wish.placed
     assert isinstance(engine, ContainerEngine) and lies.layers is not None
     need, card = lies.card.memory, _card(wish)
@@ -169,7 +169,7 @@ def _card_shortage(wish: _Wish) -> Advice:
 
 
 def _ram_shortage(wish: _Wish) -> Advice:
-    """RAM cannot hold the rest: the KV cache gives way where that is enough, or the limit grows."""
+    """RAM cannot hold the rest: shrink the KV cache if that is enough, or raise the limit."""
     engine, need, limit = wish.engine, wish.placed.ram.memory, wish.ram_limit
     left = room_for_cache(limit, need.fixed)
     larger = _larger_memory(need, limit, wish.hardware)
@@ -201,18 +201,18 @@ def _card(wish: _Wish) -> int:
 
 
 def _sequences(wish: _Wish) -> int:
-    """Sequences of its context whose KV cache fits into what it can have; 0 where nobody knows what one takes."""
+    """Sequences of the engine's context whose KV cache fits its limits; 0 if unknown."""
     return replace(wish.placed, ram_limit=wish.ram_limit).sequences_that_fit(wish.engine.context) or 0
 
 
 def _context(wish: _Wish, sequences: int) -> int:
-    """Tokens, in whole steps, of each of so many sequences whose KV cache fits; 0 where nobody knows."""
+    """Tokens, in whole steps, of each of `sequences` sequences whose KV cache fits; 0 if unknown."""
     fitting = replace(wish.placed, ram_limit=wish.ram_limit).context_that_fits(sequences) or 0
     return fitting // CONTEXT_STEP * CONTEXT_STEP
 
 
 def _layers(wish: _Wish, room: int) -> int:
-    """Layers of a llama.cpp engine that fit into so many bytes of the card, with its cache and its projector."""
+    """Layers of a llama.cpp engine that fit into `room` bytes of the card, with its cache and its projector."""
     lies, engine = wish.placed, wish.engine
     assert isinstance(engine, LlamaEngine) and lies.layers is not None
     projector = sum(wish.models[name].weights.total for name in engine.model_names[1:])
@@ -221,7 +221,7 @@ def _layers(wish: _Wish, room: int) -> int:
 
 
 def _larger_memory(need: Demand, limit: int, hardware: Hardware) -> str | None:
-    """The size that is enough; all the machine has where the KV cache must shrink too; None where no size helps."""
+    """The size that is enough; all of the machine's if the KV cache must shrink, too; None if no size helps."""
     enough = size_at_least(need.known)
     room = ram_for_engines(hardware)
     if size_bytes(enough) <= room:
@@ -230,10 +230,10 @@ def _larger_memory(need: Demand, limit: int, hardware: Hardware) -> str | None:
 
 
 def _smaller_cache(wish: _Wish) -> Advice | None:
-    """Key and value of the nearest setting whose KV cache fits into RAM and card; None when there is none.
+    """Key and value of the nearest setting whose KV cache fits into RAM and card; None if there is none.
 
-    None, too, when the cache fits as it is: then something else takes too much. Where sequences and context are both
-    too much, one sequence is left, whose context is judged next time.
+    None, too, if the cache fits as it is: then something else is too large. If sequences and context are both too much,
+    the advice is one sequence, whose context is judged next time.
     """
     engine = wish.engine
     sequences = _sequences(wish)
@@ -247,7 +247,7 @@ def _smaller_cache(wish: _Wish) -> Advice | None:
 
 
 def _with_8_bits(wish: _Wish, key: str) -> str | None:
-    """What the same key could be with a KV cache of 8 bits; None where the cache has them already, or gains nothing."""
+    """The same key's value with an 8-bit KV cache; None if the cache has 8 bits already, or gains nothing."""
     kind = EIGHT_BITS.get(wish.engine.kv_cache)
     if kind is None:
         return None
@@ -294,7 +294,7 @@ def _too_many_threads(engines: Mapping[str, Engine], hardware: Hardware) -> Iter
 def _too_much_together(
     engines: Mapping[str, Engine], wishes: Mapping[str, _Wish], hardware: Hardware
 ) -> Iterator[Finding]:
-    """Limits that exceed the RAM together: who has most to spare gives way, or one of them is switched off.
+    """Limits that exceed the RAM together: lower that of the engine with most to spare, or switch one engine off.
 
     Of alternatives only the largest counts, as one of them runs at a time.
     """

@@ -1,4 +1,4 @@
-"""Folders and accounts that belong to the system or to Rig itself, and cannot be given to models or backups."""
+"""Folders and accounts of the system or of Rig itself, which models and backups cannot have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rig.settings.problems import show
 from rig.settings.types import AbsolutePath, UserName
 
 KERNEL = ("/dev", "/proc", "/run", "/sys", "/var/run", "/var/lock")
-"""What is in memory only: gone at the next boot, and endless to copy."""
+"""Folders in memory only: gone at the next boot, and endless to copy."""
 
 CLOSED = {
     **dict.fromkeys(KERNEL, "is gone at the next boot"),
@@ -75,17 +75,17 @@ CLOSED = {
     **dict.fromkeys(("/opt/rig", "/var/lib/rig", "/usr/local/lib/rig"), "belongs to Rig itself"),
     **dict.fromkeys(("/var/lib/prometheus", "/var/lib/grafana"), "belongs to the monitoring"),
 }
-"""Folders in which nothing of the settings may lie, and why."""
+"""Folders that may contain nothing of the settings, with reasons."""
 
 SHARED = ("/home", "/media", "/mnt", "/opt", "/root", "/srv", "/var", "/var/lib", "/var/local")
-"""Folders that others have folders in: a folder of their own inside is fine, they themselves are not."""
+"""Folders shared with others: a subfolder is fine, they themselves are not."""
 
 NOBODYS = ("nobody", "nogroup", "_apt")
-"""Accounts that many programs share because they are to own nothing."""
+"""Accounts that many programs share because they own nothing."""
 
 
 def belongs(path: str) -> str | None:
-    """Why a folder cannot be had, as the end of a sentence; None where it can."""
+    """Why a folder is not available, as the end of a sentence; None if it is."""
     wanted = PurePosixPath(path)
     for folder, reason in CLOSED.items():
         if wanted == PurePosixPath(folder):
@@ -99,18 +99,18 @@ def belongs(path: str) -> str | None:
 
 
 def _free(path: str) -> str:
-    """A folder that is nobody else's, and whose mount unit has a name that systemd takes."""
+    """A folder that belongs to nobody else, with a mount unit whose name systemd accepts."""
     reason = belongs(path)
     if reason is not None:
         raise ValueError(f"{reason}; write a folder of its own, such as /mnt/models or /srv/models")
-    # systemd escapes what is neither letter nor digit to four letters, and names of units have 255 at most.
+    # systemd escapes a character that is neither letter nor digit to four, and unit names have 255 at most.
     if sum(1 if character.isalnum() or character in "/_." else 4 for character in path) > 240:
         raise ValueError(f"{show(path)} is too long for the name of a mount; write a shorter one")
     return path
 
 
 def _somebody(name: str) -> str:
-    """An account that is somebody's."""
+    """An account that belongs to somebody."""
     if name in NOBODYS:
         raise ValueError(f"'{name}' is shared by programs that are to own nothing; write root, or an account of yours")
     return name

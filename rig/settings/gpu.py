@@ -1,4 +1,4 @@
-"""Settings of the concern `gpu`: NVIDIA's driver and container toolkit, and whether the deploy may reboot for them."""
+"""Settings of the concern `gpu`: NVIDIA's driver and container toolkit, and the deploy's right to reboot for them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Driver(Section):
 
     @property
     def keys(self) -> str:
-        """Where the signing key is, in the layout of the repository."""
+        """Address of the signing key, in the layout of the repository."""
         return self.key_source or self.repository
 
 
@@ -63,7 +63,7 @@ class Toolkit(Section):
 
     @property
     def keys(self) -> str:
-        """Where the signing key is, in the layout of the repository."""
+        """Address of the signing key, in the layout of the repository."""
         return self.key_source or self.repository
 
 

@@ -1,4 +1,4 @@
-"""The machines of group_data/hosts.yml (or of a lab): how each is reached, and which groups it is in."""
+"""The machines of group_data/hosts.yml (or of a lab): their connections and groups."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOCAL = "@local"
 LAB_GROUPS = ("lab", "lab-gpu", "lab-vm")
 RESERVED_GROUPS = ("all", "hosts")
 DEVICE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}"
-"""The name of a network interface, behind the % of an address that is valid on one network only."""
+"""The name of a network interface, after the % of an address that is valid on one network only."""
 
 
 def _address(value: str) -> str:
@@ -44,14 +44,14 @@ def _is_ip(value: str) -> bool:
 
 
 def _group(value: str) -> str:
-    """A group that has a file of its own."""
+    """A group with a file of its own."""
     if value in RESERVED_GROUPS:
         raise ValueError(f"'{value}' is not a group; remove it, group_data/all.yml holds for every machine")
     return value
 
 
 def _home(value: str) -> str:
-    """A path whose ~ means a home that this computer has."""
+    """A path whose ~ is the home of a user on this computer."""
     try:
         Path(value).expanduser()
     except RuntimeError:
@@ -76,7 +76,7 @@ GroupName = Annotated[
 ]
 FilePath = Annotated[
     str,
-    # It is shown in commands to be copied.
+    # It appears in commands for copying.
     Shape(
         r"[\w~./+-][\w~./@:,=+-]{0,999}", "a path", "one such as ~/.ssh/id_ed25519, without spaces and signs of a shell"
     ),
@@ -116,7 +116,7 @@ class HostsFile(Section):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A machine with its settings complete."""
+    """A machine with its complete settings."""
 
     name: str
     address: str
@@ -134,12 +134,12 @@ class Host:
 
     @property
     def connector_name(self) -> str:
-        """The name pyinfra knows the machine by."""
+        """pyinfra's name for the machine."""
         return LOCAL if self.is_local else self.name
 
 
 def lab_is_running(lab: Path) -> bool:
-    """Whether the lab in that folder is up: its pid file names the live process that supervises it."""
+    """Whether the lab in that folder is running: its pid file names a live supervisor."""
     try:
         pid = int((lab / "running").read_text(encoding="ascii"))
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -149,5 +149,5 @@ def lab_is_running(lab: Path) -> bool:
 
 
 def given_path(text: str, beside: Path) -> Path:
-    """A path from the hosts file: ~ is the operator's home, a relative one counts from the file's folder."""
+    """A path from the hosts file: ~ is the operator's home, a relative path starts at the file's folder."""
     return beside / Path(text).expanduser()

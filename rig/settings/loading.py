@@ -1,4 +1,4 @@
-"""Reads the files, lays them over each other, and gives each machine's settings or every problem."""
+"""Reads and merges the files, and returns each machine's settings or every problem."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ NO_DATA: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The machines of one run with their settings, and a remark for the operator where one is due."""
+    """The machines of one run with their settings, and perhaps a remark for the operator."""
 
     hosts: Mapping[str, Host]
     remark: str | None = None
 
     def machine(self, name: str) -> Host:
-        """The machine that pyinfra calls `name`. Raises NoMachine."""
+        """The machine with pyinfra's name `name`. Raises NoMachine."""
         for host in self.hosts.values():
             if name in (host.name, host.connector_name):
                 return host
@@ -46,19 +46,19 @@ class Inventory:
 
 
 def load(root: Path, *, lab: Path | None = None, data: Mapping[str, str] = NO_DATA) -> Inventory:
-    """The machines of group_data/hosts.yml or of a lab. Raises SettingsError with every problem there is."""
+    """The machines of group_data/hosts.yml or of a lab. Raises SettingsError with every problem."""
     return _Files(root, lab).inventory(data)
 
 
 def load_local(root: Path, *, data: Mapping[str, str] = NO_DATA) -> Inventory:
-    """This machine: the one whose address is "@local" in hosts.yml, or else all.yml as it stands."""
+    """This machine: the one whose address is "@local" in hosts.yml, or else all.yml unchanged."""
     return _Files(root, None).local(data)
 
 
 def preview(root: Path, environ: Mapping[str, str], data: Mapping[str, str] = NO_DATA) -> Inventory:
-    """The machines a command would be about, none where none is configured. Raises SettingsError.
+    """The machines for a command without a connection; none if none is configured. Raises SettingsError.
 
-    A lab that RIG_LAB names is taken whether it runs or not: its settings can be looked at all the same.
+    A lab that RIG_LAB names counts whether it runs or not: its settings can be examined all the same.
     """
     named = environ.get("RIG_LAB")
     if named:
@@ -73,9 +73,9 @@ def preview(root: Path, environ: Mapping[str, str], data: Mapping[str, str] = NO
 
 
 def select(root: Path, environ: Mapping[str, str], data: Mapping[str, str] = NO_DATA) -> Inventory:
-    """The machines a command is about: those of RIG_LAB, those configured, or those of the lab that runs.
+    """The machines for a command: those of RIG_LAB, the configured ones, or those of a running lab.
 
-    Raises NoMachine when there is none of these.
+    Raises NoMachine if there are none.
     """
     named = environ.get("RIG_LAB")
     if named and not lab_is_running(root / named):
@@ -88,7 +88,7 @@ def select(root: Path, environ: Mapping[str, str], data: Mapping[str, str] = NO_
 
 @cache
 def settings_schema() -> Schema:
-    """The JSON Schema that settings are checked against; treat it as read-only."""
+    """The JSON Schema of the settings; treat it as read-only."""
     return Settings.model_json_schema()
 
 
@@ -98,7 +98,7 @@ def _hosts_schema() -> Schema:
 
 
 class _Files:
-    """The YAML files of one run, each read once, and the problems met so far."""
+    """The YAML files of one run, each read once, and the problems so far."""
 
     def __init__(self, root: Path, lab: Path | None) -> None:
         self.root = root
@@ -106,13 +106,13 @@ class _Files:
         self.hosts_path = (lab or root / "group_data") / "hosts.yml"
         self.problems: list[Problem] = []
         self.unread = False
-        """Something in a file could not be read, so that nobody knows what is missing."""
+        """Something in a file could not be read, so that missing keys are uncertain."""
         self.groups: dict[str, Node | None] = {}
         self.base = self.read(root / "group_data" / "all.yml")
         self.hosts = self.read(self.hosts_path)
 
     def read(self, path: Path) -> Node | None:
-        """A file's content, or None after its problems have been noted."""
+        """A file's content, or None; its problems are recorded."""
         shown = path.relative_to(self.root) if path.is_relative_to(self.root) else path
         root: Node | None
         try:
@@ -124,7 +124,7 @@ class _Files:
         return root
 
     def inventory(self, data: Mapping[str, str]) -> Inventory:
-        """Every machine, or every problem."""
+        """Every machine. Raises SettingsError with every problem."""
         entries = self.entries()
         hosts = {name: self.host(name, entry, data) for name, entry in entries.items()}
         if not entries and self.base is not None:
@@ -133,7 +133,7 @@ class _Files:
         return Inventory({name: host for name, host in hosts.items() if host is not None})
 
     def local(self, data: Mapping[str, str]) -> Inventory:
-        """This machine alone, or every problem."""
+        """This machine alone. Raises SettingsError with every problem."""
         here = {name: entry for name, entry in self.entries().items() if _text_at(entry, "address") == LOCAL}
         name, entry = next(iter(here.items()), (LOCAL, _local_entry()))
         host = self.host(name, entry, data)
@@ -145,7 +145,7 @@ class _Files:
             raise SettingsError(self.problems)
 
     def entries(self) -> dict[str, Node]:
-        """The machines as they are written; problems of how they are written are noted."""
+        """The machines in the file; records problems of their entries."""
         if self.hosts is None:
             return {}
         _validated(HostsFile, self.hosts, _hosts_schema(), self.problems)
@@ -159,7 +159,7 @@ class _Files:
         return entries
 
     def note_twins(self, hosts: Node, entries: Mapping[str, Node]) -> None:
-        """Note machines that would be reached at one address: two runs at once, with different settings."""
+        """Record machines with equal addresses: two runs at once, with different settings."""
         holders: dict[tuple[str, object], str] = {}
         for name, entry in entries.items():
             address, port = _text_at(entry, "address"), entry.child("port")
@@ -172,7 +172,7 @@ class _Files:
                 self.problems.append(hosts.problem(("hosts", name, "address"), sentence))
 
     def host(self, name: str, entry: Node, data: Mapping[str, str]) -> Host | None:
-        """One machine with its settings, or None after its problems have been noted."""
+        """One machine with its settings, or None; its problems are recorded."""
         layers = [self.base, *self.group_layers(name, entry), *_own_layer(entry)]
         settings = self.settings(layers, data, name)
         try:
@@ -194,7 +194,7 @@ class _Files:
         )
 
     def group_layers(self, host: str, entry: Node) -> Iterator[Node | None]:
-        """The files of a machine's groups in the order listed: each is laid on those before it."""
+        """The files of a machine's groups in the order of its list: each overrides those before it."""
         groups = entry.child("groups")
         members = groups.value if groups is not None and isinstance(groups.value, list) else []
         for index, member in enumerate(members):
@@ -221,10 +221,10 @@ class _Files:
         return f"there is no group_data/{group}.yml; create it" + (f", or write '{meant}'" if meant else "")
 
     def settings(self, layers: Sequence[Node | None], data: Mapping[str, str], host: str = LOCAL) -> Settings | None:
-        """Layers laid over each other and checked, or None after the problems have been noted.
+        """The merged and checked layers, or None; their problems are recorded.
 
-        Where a layer could not be read, whose problem has been noted, each value of the others is checked by itself:
-        the lost one may have what is missing, or what does not go together.
+        If a layer could not be read, each value of the others is checked by itself: the lost layer may hold a missing
+        key, or resolve a conflict.
         """
         known = [layer for layer in layers if layer is not None]
         if not known:
@@ -246,14 +246,14 @@ class _Files:
         return None if found or self.unread or len(known) < len(layers) else settings
 
     def as_written(self, problem: Problem, host: str) -> Problem:
-        """A problem with the path it has in its file: a machine's own settings stand further in there."""
+        """A problem with its path in the file: a machine's own settings are further inside there."""
         if self.hosts is None or problem.file != self.hosts.file:
             return problem
         return replace(problem, path=f"hosts.{host}.settings.{problem.path}")
 
 
 def _validated(model: type[Model], root: Node, schema: Schema, problems: list[Problem]) -> Model | None:
-    """The checked model, or None after its problems have been noted."""
+    """The checked model, or None; its problems are recorded."""
 
     def wrong(tree: Node) -> list[ErrorDetails]:
         try:
@@ -270,7 +270,7 @@ def _validated(model: type[Model], root: Node, schema: Schema, problems: list[Pr
 
 
 def _is_group(name: str) -> bool:
-    """Whether it can be the name of a group, and so of a file; where it cannot, the check of the entry says so."""
+    """Whether it can be the name of a group, and so of a file; if not, the check of the entry reports it."""
     try:
         GROUP.validate_python(name)
     except ValidationError:
@@ -279,17 +279,17 @@ def _is_group(name: str) -> bool:
 
 
 def _text_at(node: Node, key: str) -> str | None:
-    """The text at a key, None where there is none or something else."""
+    """The text at a key, None if there is none or another type."""
     child = node.child(key)
     return child.value if child is not None and isinstance(child.value, str) else None
 
 
 def _own_layer(entry: Node) -> list[Node]:
-    """A machine's own settings, where it has any."""
+    """A machine's own settings, if any."""
     own = entry.child("settings")
     return [own] if own is not None and isinstance(own.value, dict) else []
 
 
 def _local_entry() -> Node:
-    """What hosts.yml would say of this machine if it said anything."""
+    """A minimal entry of hosts.yml for this machine."""
     return Node({"address": Node(LOCAL, "group_data/hosts.yml")}, "group_data/hosts.yml")

@@ -15,7 +15,7 @@ from rig.settings.types import Section, Shape, Size, Text, UserName, one_line, s
 from rig.settings.words import either, nearest_word
 
 AREAS = ("abi", "crypto", "debug", "dev", "fs", "kernel", "net", "sunrpc", "user", "vm")
-"""What kernel parameters begin with; what follows only the machine's own kernel knows."""
+"""First parts of kernel parameters; only the machine's own kernel knows the rest."""
 SPANS = {"s": 1, "min": 60, "h": 3600, "day": 86400, "week": 604800, "month": 2_629_800, "year": 31_557_600}
 """Seconds of systemd's units of time."""
 
@@ -30,7 +30,7 @@ def _known_timezone(value: str) -> str:
 
 
 def _sysctl_value(value: object) -> object:
-    """Refuses what the kernel would not take in one sentence, where a union would say two."""
+    """Refuse an invalid value of a kernel parameter in one sentence; a union would give two."""
     if isinstance(value, bool):
         raise ValueError(f"must be a number, not {show(value)}; write {int(value)}")
     if (isinstance(value, str) and one_line(value) != value.strip()) or value == "":
@@ -43,7 +43,7 @@ def _sysctl_value(value: object) -> object:
 
 
 def _known_area(value: str) -> str:
-    """A kernel parameter of an area that kernels have."""
+    """A kernel parameter of a known area."""
     area = value.partition(".")[0]
     if area not in AREAS:
         meant = nearest_word(area, AREAS)
@@ -63,7 +63,7 @@ def _human(value: str) -> str:
 TimeZone = Annotated[Text, AfterValidator(_known_timezone)]
 SysctlName = Annotated[
     str,
-    # A slash is a dot within a name, as of the network device eth0.1; two would lead out of the kernel's folder.
+    # A slash is a dot within a name, as of the network device eth0.1; two could leave the kernel's folder.
     Shape(
         r"(?=.{1,200}$)[a-z0-9_]+(\.[A-Za-z0-9_*-]+(/[A-Za-z0-9_*-]+)*)+",
         "a kernel parameter",

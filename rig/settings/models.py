@@ -19,7 +19,7 @@ Repository = Annotated[
     ),
 ]
 LARGEST = 10**15
-"""Bytes of a model, and numbers that it consists of, at most: a thousand times those of the largest there is."""
+"""Most bytes of a model, and most numbers in it: a thousand times those of the largest there is."""
 
 Revision = Annotated[
     str,
@@ -112,12 +112,12 @@ class ModelShape(Section):
 
     @property
     def attending(self) -> int:
-        """Layers that have attention."""
+        """Layers with attention."""
         return self.layers if self.attention_layers is None else self.attention_layers
 
     @property
     def cached(self) -> Cached:
-        """What attention keeps."""
+        """Numbers that attention keeps."""
         local = 0 if self.window is None else self.window.layers
         kept = 2 * self.kv_heads * self.head_dim if self.latent is None else self.latent
         if self.window is None:
@@ -127,7 +127,7 @@ class ModelShape(Section):
 
     @property
     def architecture(self) -> Architecture:
-        """The same as a value to calculate with."""
+        """The shape as an architecture to calculate with."""
         mixture = self.experts
         return Architecture(
             layers=self.layers,
@@ -141,7 +141,7 @@ class ModelShape(Section):
 
     @property
     def least(self) -> int:
-        """Bytes that a file of it has at least: the parts whose bits are written."""
+        """Least bytes of its file: the parts whose bits are given."""
         tables = self.tables * (self.table_bits or 0)
         experts = 0 if self.experts is None else self.experts.parameters * (self.experts.bits or 0)
         return int((tables + experts) / 8)
@@ -153,7 +153,7 @@ class ModelShape(Section):
 
 
 def _consistent(shape: ModelShape) -> ModelShape:
-    """Refuses parts that are larger than the whole: one of the numbers is mistyped."""
+    """Refuse parts that are larger than the whole: one of the numbers is mistyped."""
     window, experts = shape.window, shape.experts
     if shape.attending > shape.layers:
         raise ValueError(f"attention_layers are {shape.attending}, and layers {shape.layers}; correct one of them")
@@ -202,7 +202,7 @@ class Pin(Section):
 
     @property
     def pinned(self) -> tuple[ModelFile, ...]:
-        """Its files; none while they are not known."""
+        """Its files; none while they are unknown."""
         if self.file is not None and self.sha256 is not None and not self.files:
             return (ModelFile(file=self.file, size=self.size, sha256=self.sha256),)
         return self.files or ()
@@ -224,17 +224,17 @@ class Model(Pin):
 
     @property
     def chosen(self) -> Pin:
-        """The version that is served."""
+        """The served version."""
         return self if self.use == "current" or self.previous is None else self.previous
 
     @property
     def place(self) -> tuple[str, ...]:
-        """Keys below the entry under which the version that is served is written."""
+        """Keys below the entry to the served version."""
         return () if self.chosen is self else ("previous",)
 
     @property
     def known(self) -> KnownModel:
-        """What is known of it before its files are there, as a value to calculate with."""
+        """Facts known before its files are there, as a value to calculate with."""
         if self.shape is None:
             return KnownModel(None, unknown_weights(self.chosen.size))
         architecture = self.shape.architecture
@@ -243,7 +243,7 @@ class Model(Pin):
 
 
 def contradictions(name: str, model: Model) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What in an entry does not go together: path below the entry and sentence. `name`: that of the entry."""
+    """Contradictions in an entry: path below the entry and sentence. `name`: that of the entry."""
     lock = f"run rig lock {name}"
     yield from ((("previous", key), sentence) for key, sentence in _conflicts(model.previous, lock))
     yield from (((key,), sentence) for key, sentence in _conflicts(model, lock))
@@ -258,7 +258,7 @@ def contradictions(name: str, model: Model) -> Iterator[tuple[tuple[str, ...], s
 
 
 def _conflicts(pin: Pin | None, lock: str) -> Iterator[tuple[str, str]]:
-    """What in one version does not go together: key and sentence. `lock`: the remedy that asks the hub."""
+    """Contradictions in one version: key and sentence. `lock`: the remedy that queries the hub."""
     if pin is None:
         return
     if pin.file is not None and parts(pin.file):
@@ -274,7 +274,7 @@ def _conflicts(pin: Pin | None, lock: str) -> Iterator[tuple[str, str]]:
 
 
 def _wrong_list(pin: Pin, files: tuple[ModelFile, ...], lock: str) -> Iterator[tuple[str, str]]:
-    """What is wrong with a list of files."""
+    """Problems of a list of files."""
     names = [entry.file for entry in files]
     twice = next((file for file in names if names.count(file) > 1), None)
     total = sum(entry.size for entry in files)
@@ -285,7 +285,7 @@ def _wrong_list(pin: Pin, files: tuple[ModelFile, ...], lock: str) -> Iterator[t
 
 
 def _wrong_parts(pin: Pin, file: str, lock: str) -> Iterator[tuple[str, str]]:
-    """What is wrong with a model in several parts, which llama.cpp finds by their names."""
+    """Problems of a model in several parts, which llama.cpp finds by their names."""
     wanted = parts(file)
     if file != wanted[0]:
         yield "file", f"is a part of a model; write the first one, {wanted[0]}"

@@ -1,4 +1,4 @@
-"""Settings of the concern `monitoring`: what is measured on the machine, kept, and told to its owner."""
+"""Settings of the concern `monitoring`: the machine's metrics, their retention, and alerts to the owner."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rig.settings.thermal import Thermal
 from rig.settings.types import HOST, AbsolutePath, Duration, Name, Section, Shape, Size, Url, lasting, seconds_of, sized
 
 LocalPort = Annotated[int, Field(ge=1024, le=65535)]
-"""A port on 127.0.0.1: nothing of the monitoring faces a network."""
+"""A port on 127.0.0.1: no part of the monitoring faces a network."""
 
 
 def _port_exists(value: str) -> str:
-    """A server whose port is one that there is."""
+    """A server with a valid port."""
     if int(value.rpartition(":")[2]) > 65535:
         raise ValueError(f"{show(value)} has no usable port; write one of 1 to 65535, such as 587")
     return value
 
 
 ForYears = Annotated[Duration, lasting("1h", "3650d")]
-"""Ten years at most: Prometheus counts nanoseconds in 63 bits, and an alert that waits longer is none."""
+"""Ten years at most: Prometheus counts nanoseconds in 63 bits, and an alert that waits longer is useless."""
 ForADay = Annotated[Duration, lasting("1s", "1d")]
 """A day at most."""
 
@@ -35,7 +35,7 @@ HostAndPort = Annotated[
 ]
 Account = Annotated[str, Shape(r"[A-Za-z0-9._+@-]+", "a name to log in with", "it without spaces or quotes")]
 NOBODY = "nobody"
-"""A receiver that hears of nothing: Alertmanager wants one for what no other takes."""
+"""A receiver that gets nothing: Alertmanager requires one for alerts without another."""
 Severity = Literal["info", "warning", "critical"]
 
 seconds = seconds_of
@@ -179,7 +179,7 @@ class Monitoring(Section):
 
     @property
     def listeners(self) -> dict[str, int]:
-        """Ports on loopback that are taken when the machine is monitored, by the setting that says so."""
+        """Loopback ports of an enabled monitoring, by their settings."""
         if not self.enabled:
             return {}
         dashboards = {"monitoring.grafana": self.grafana.port} if self.grafana.enabled else {}

@@ -1,4 +1,4 @@
-"""Names and patterns of packages: what apt takes for a mark instead of a name, and what keeps every update away."""
+"""Names and patterns of packages: apt's marks in place of a name, and patterns that block every update."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from rig.settings.problems import show
 from rig.settings.types import Shape
 
 VENDOR = ["docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"]
-"""The container engine of its vendor; the engine itself is the first."""
+"""The container engine's packages from its vendor; the engine itself comes first."""
 CONFLICTING = ["docker.io", "docker-cli", "docker-compose", "podman-docker", "containerd", "runc"]
 """Packages whose files the vendor's replace."""
 MONITORING_PACKAGES = ("prometheus", "prometheus-alertmanager", "prometheus-node-exporter")
-"""What monitors the machine, and is removed where nothing is monitored."""
+"""The monitoring programs, removed if nothing is monitored."""
 DRIVERS = ("nvidia-", "libnvidia-", "libcuda", "cuda-drivers")
-"""Starts of the names of the driver's packages, all of which have its version."""
+"""Prefixes of the driver's packages, all of which have its version."""
 
 WITH_PLUS = ("memtest86+",)
-"""Packages whose names end in a single plus; those that end in two are named after C++."""
+"""Packages whose names end in a single plus; a double plus is for C++."""
 
 EVERYDAY = ("7zip", "apt", "base-files", "libc6", "linux-image-amd64", "openssl", "xz-utils", "zlib1g")
-"""Packages that have nothing in common but that security updates are made for them."""
+"""Packages that have nothing in common except security updates."""
 
 
 def _no_mark(name: str) -> str:
@@ -36,7 +36,7 @@ def _no_mark(name: str) -> str:
 
 
 def _pattern(value: str) -> str:
-    """A regular expression of Python's, as unattended-upgrades reads it, that does not match everything."""
+    """A Python regular expression, for unattended-upgrades, that does not match everything."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""What can be wrong with settings, and how it is told: one sentence with file, line, key and remedy each."""
+"""Problems in the settings, and their report: one sentence with file, line, key and remedy each."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 LONGEST_SHOWN = 60
 UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Cs")
-"""Categories of Unicode whose characters end a line, or cannot be seen: control and format characters, separators of
+"""Unicode categories of characters that end a line, or are invisible: control and format characters, separators of
 lines and paragraphs, and halves of characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing a person has to put right, and where it stands."""
+    """One problem for a person to fix, and its place."""
 
     file: str
     line: int | None
@@ -27,7 +27,7 @@ class Problem:
 
     @property
     def sentence(self) -> str:
-        """The key, what is wrong with it, and what to write."""
+        """The key, the problem, and the correction."""
         return _in_one_line(f"{self.path}: {self.message}" if self.path else self.message)
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class Problem:
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used, with every problem that was found."""
+    """Invalid settings, with every problem found."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         """Keep each problem once, in the order of files and lines: several hosts share the same files."""
@@ -48,18 +48,18 @@ class SettingsError(Exception):
 
 
 class NoMachine(SettingsError):
-    """The settings name no machine that could be worked on."""
+    """The settings name no machine to work on."""
 
     def __init__(self, sentence: str, source: str = "group_data/hosts.yml") -> None:
         super().__init__([Problem(source, None, "", sentence)])
 
 
 def _in_one_line(text: str) -> str:
-    """Text in which what cannot be seen is spelt out: a key may hold a line break, or move the cursor of a terminal."""
+    """Text with invisible characters spelt out: a key may hold a line break, or move the cursor of a terminal."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def show(value: object) -> str:
-    """A value as it is quoted in a sentence, cut short so that a long one does not bury the remedy."""
+    """A value quoted for a sentence, cut short so that a long one does not bury the remedy."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."

@@ -1,4 +1,4 @@
-"""All concerns together, and what follows from them without looking at a machine."""
+"""All concerns together, and values that follow from them without a machine."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Settings(Section):
 
     @property
     def enabled_engines(self) -> dict[str, Engine]:
-        """Engines that are to run, by name."""
+        """Engines to run, by name."""
         return {name: engine for name, engine in self.engines.items() if engine.enabled}
 
     @property
     def alternatives(self) -> dict[str, tuple[str, ...]]:
-        """Enabled engines of which one runs at a time, by the name of their group; an engine alone in one has none."""
+        """Enabled engines of which one runs at a time, by the name of their group; groups of one are left out."""
         return alternatives(self.enabled_engines)
 
     def rivals(self, name: str) -> tuple[str, ...]:
-        """The group of alternatives that an enabled engine belongs to, itself included; empty where it has none."""
+        """The group of alternatives of an enabled engine, including itself; empty if it has none."""
         return next((group for group in self.alternatives.values() if name in group), ())
 
     def unit(self, name: str) -> str:
@@ -61,16 +61,16 @@ class Settings(Section):
 
     @property
     def consumers(self) -> tuple[str, ...]:
-        """Everyone who gets a key: the enabled engines and those named in secrets.consumers, each once."""
+        """Everyone with a key: the enabled engines and those in secrets.consumers, each once."""
         return tuple(dict.fromkeys((*self.enabled_engines, *self.secrets.consumers)))
 
     def model_path(self, name: str) -> PurePosixPath:
-        """What an engine is given of a model of the catalogue: its one file, or the folder of its repository."""
+        """An engine's path to a model of the catalogue: its one file, or the folder of its repository."""
         file = self.models.catalogue[name].chosen.file
         return self.model_folder(name) if file is None else self.model_folder(name) / file
 
     def model_folder(self, name: str) -> PurePosixPath:
-        """Where the files of the served version of a model lie on the machine, and nothing else does."""
+        """The folder on the machine for the served version of a model, and for nothing else."""
         pinned = self.models.catalogue[name].chosen.pinned
         return PurePosixPath(self.storage.models.path) / name / version((file.file, file.sha256) for file in pinned)
 

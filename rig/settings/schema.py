@@ -1,4 +1,4 @@
-"""The shape of settings as a JSON Schema: for editors, for nearest known keys, and for values of `--data`."""
+"""The settings' JSON Schema: for editors, for near matches of keys, and for values of `--data`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Schema = dict[str, Any]
 
 
 def known_keys(schema: Schema, root: Node, path: Sequence[Step]) -> dict[str, str]:
-    """Keys that may stand in the mapping at `path`, with their descriptions; none where names are free."""
+    """Keys of the mapping at `path`, with their descriptions; none if names are free."""
     return {
         key: _description(schema, member)
         for variant in variants_at(schema, root, path)
@@ -22,12 +22,12 @@ def known_keys(schema: Schema, root: Node, path: Sequence[Step]) -> dict[str, st
 
 
 def types_at(schema: Schema, root: Node, path: Sequence[Step]) -> set[str]:
-    """JSON types that the value at `path` may have."""
+    """JSON types of the value at `path`."""
     return {variant["type"] for variant in variants_at(schema, root, path) if "type" in variant}
 
 
 def variants_at(schema: Schema, root: Node, path: Sequence[Step]) -> list[Schema]:
-    """Schemas the value at `path` may follow; `root` decides between kinds of mappings (engine runtimes)."""
+    """Schemas for the value at `path`; `root` decides between kinds of mappings (engine runtimes)."""
     found = list(_variants(schema, schema, root))
     node: Node | None = root
     for step in path:
@@ -39,7 +39,7 @@ def variants_at(schema: Schema, root: Node, path: Sequence[Step]) -> list[Schema
 
 
 def _description(whole: Schema, schema: Schema) -> str:
-    """What a key means: said at the key, or, where the two agree, by the type behind it."""
+    """The meaning of a key: its own description, or that of the type behind it."""
     said = (schema, *_variants(whole, schema, None))
     return next((str(part["description"]) for part in said if "description" in part), "")
 
@@ -57,7 +57,7 @@ def _member(schema: Schema, step: Step) -> Iterator[Schema]:
 
 
 def _variants(whole: Schema, schema: Schema, node: Node | None) -> Iterator[Schema]:
-    """A schema with references followed and alternatives spread out."""
+    """A schema with references resolved and alternatives expanded."""
     if "$ref" in schema:
         yield from _variants(whole, whole["$defs"][schema["$ref"].rsplit("/", 1)[1]], node)
         return
@@ -71,7 +71,7 @@ def _variants(whole: Schema, schema: Schema, node: Node | None) -> Iterator[Sche
 
 
 def _chosen(schema: Schema, node: Node | None) -> str | None:
-    """The reference that the discriminating key of the mapping picks, if it picks one."""
+    """The reference that the discriminating key of the mapping selects, if any."""
     discriminator = schema.get("discriminator")
     kind = None if discriminator is None or node is None else node.child(discriminator["propertyName"])
     if discriminator is None or kind is None:
@@ -81,7 +81,7 @@ def _chosen(schema: Schema, node: Node | None) -> str | None:
 
 
 def editor_schema(model: type[BaseModel], title: str, defaults: Any = None) -> Schema:
-    """The schema for editors: any part may be written alone; defaults are what all.yml says."""
+    """The schema for editors: any part may be written alone; defaults are those of all.yml."""
     whole = model.model_json_schema()
     schema = _inlined(whole, whole)
     _set_defaults(schema, defaults)
@@ -103,7 +103,7 @@ def _inlined(whole: Schema, schema: Any) -> Any:
 
 
 def _set_defaults(schema: Schema, defaults: Any) -> None:
-    """Writes `defaults` at every key of the schema that is not a mapping of fixed keys itself."""
+    """Write `defaults` at every key of the schema that is not a mapping of fixed keys itself."""
     for key, member in schema.get("properties", {}).items():
         if not isinstance(defaults, dict) or key not in defaults:
             continue

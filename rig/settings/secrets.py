@@ -16,5 +16,5 @@ class Secrets(Section):
 
 
 def key_variable(consumer: str) -> str:
-    """The variable of /etc/rig/keys.env that holds a consumer's key: `llama-70b` has RIG_KEY_LLAMA_70B."""
+    """The variable of /etc/rig/keys.env with a consumer's key: `llama-70b` has RIG_KEY_LLAMA_70B."""
     return f"RIG_KEY_{consumer.upper().replace('-', '_')}"

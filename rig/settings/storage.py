@@ -29,11 +29,11 @@ USELESS_OPTIONS = {
     "users": "it is for fstab, and anybody could unmount it",
     "noauto": "the deploy mounts it",
 }
-"""Mount options that undo what the mount is for, and why."""
+"""Mount options that defeat the mount's purpose, with reasons."""
 
 
 def _useful(option: str) -> str:
-    """A mount option with which the folder can be written to."""
+    """A mount option that leaves the folder writable."""
     reason = USELESS_OPTIONS.get(option.lower())
     if reason is not None:
         raise ValueError(f"'{option}' does not go with a folder that Rig writes to, as {reason}; remove it")
@@ -46,7 +46,7 @@ MountOption = Annotated[
 
 
 def _kept(mode: str) -> str:
-    """Permissions that let the owner in, and let nobody else write."""
+    """Permissions that admit the owner, and let nobody else write."""
     special, owner, _, others = map(int, mode)
     if special & 4:
         raise ValueError(f"{mode} has the set-user-ID bit, which means nothing for a folder; write {mode[1:]!r}")
@@ -58,7 +58,7 @@ def _kept(mode: str) -> str:
 
 
 def _closed(mode: str) -> str:
-    """Permissions that keep out whoever is neither the owner nor of the group."""
+    """Permissions that admit only the owner and the group."""
     if int(mode[-1]):
         sentence = f"{mode} lets everybody look into the backup, which may hold what the original hid"
         raise ValueError(f'{sentence}; write "0700", or "0750" for a group')
@@ -91,7 +91,7 @@ class Folder(Section):
 
     @property
     def is_disk(self) -> bool:
-        """Whether another disk is meant, and not the folder under its mount point."""
+        """Whether it is a separate disk, and not the folder under its mount point."""
         return self.must_be_mount or self.mount is not None
 
 

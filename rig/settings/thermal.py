@@ -1,4 +1,4 @@
-"""Settings of the concern `monitoring`, its part `thermal`: when the card is too hot, and what is done then."""
+"""Settings of the concern `monitoring`, its part `thermal`: limits of the card's temperature, and the actions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML that remembers where each value was written, and how files are laid over each other."""
+"""YAML with the position of each value, and the merging of files."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ OWN_TAGS = "tag:yaml.org,2002:"
 SCALAR_TAGS = {OWN_TAGS + kind for kind in ("str", "int", "float", "bool", "null")}
 KNOWN_TAGS = {yaml.MappingNode: {f"{OWN_TAGS}map"}, yaml.SequenceNode: {f"{OWN_TAGS}seq"}, yaml.ScalarNode: SCALAR_TAGS}
 DEEPEST = 50
-"""Levels of mappings and lists in each other, more than any settings have."""
+"""Most levels of nested mappings and lists, more than any settings have."""
 NO_TEXT = "holds half of a character (a surrogate); write whole ones"
 LARGEST = 2**63
-"""No number of the settings comes near it; what is computed from smaller ones stays within what computers count."""
+"""Upper bound of all numbers in the settings; results computed from smaller ones stay within machine arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     """A YAML value with the file and line of its key; `text` is a scalar as it was typed.
 
-    ``broken``: it could not be read, which has been reported, so that nothing else is to be said of it.
+    ``broken``: it could not be read, which has been reported, so no other problem of it is reported.
     """
 
     value: Scalar | dict[str, Node] | list[Node]
@@ -40,7 +40,7 @@ class Node:
     broken: bool = False
 
     def child(self, step: Step) -> Node | None:
-        """The value one step down, or None when there is none."""
+        """The value one step down, or None."""
         if isinstance(self.value, dict):
             return self.value.get(str(step))
         if isinstance(self.value, list) and isinstance(step, int) and step < len(self.value):
@@ -48,14 +48,14 @@ class Node:
         return None
 
     def at(self, path: Sequence[Step]) -> Node | None:
-        """The value at `path`, or None when there is none."""
+        """The value at `path`, or None."""
         node: Node | None = self
         for step in path:
             node = None if node is None else node.child(step)
         return node
 
     def nearest(self, path: Sequence[Step]) -> Node:
-        """The value at `path`, or the last one above it that exists: that is where a missing key belongs."""
+        """The value at `path`, or its last existing parent: a missing key belongs there."""
         return self.at(path) or self.nearest(path[:-1])
 
     def problem(self, path: Sequence[Step], message: str) -> Problem:
@@ -74,9 +74,9 @@ def plain(node: Node) -> Any:
 
 
 def merge(base: Node, over: Node) -> Node:
-    """`over` laid on `base`: mappings merge key by key, all else (lists and null too) is replaced whole.
+    """`over` merged over `base`: mappings merge key by key, all else (lists and null too) is replaced whole.
 
-    A merged mapping keeps the place of the lower one: that is where a key that is missing in both belongs.
+    A merged mapping keeps the lower one's place: a key missing in both belongs there.
     """
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
@@ -100,7 +100,7 @@ def replaced(root: Node, path: Sequence[Step], value: Scalar) -> Node:
 
 
 def read(path: Path, shown: str) -> Node:
-    """The mapping in a YAML file; `shown` is the name problems call it by. Raises SettingsError."""
+    """The mapping in a YAML file; `shown` is its name in problems. Raises SettingsError."""
     root, problems = read_what_can_be(path, shown)
     if problems:
         raise SettingsError(problems)
@@ -108,9 +108,9 @@ def read(path: Path, shown: str) -> Node:
 
 
 def read_what_can_be(path: Path, shown: str) -> tuple[Node, list[Problem]]:
-    """The mapping in a YAML file, with broken nodes where something cannot be read, and what is wrong with these.
+    """The mapping in a YAML file, with broken nodes for unreadable values, and the problems of these.
 
-    Raises SettingsError where nothing can be read.
+    Raises SettingsError if nothing can be read.
     """
     try:
         written = path.read_bytes()
@@ -136,7 +136,7 @@ def parse(text: str, shown: str) -> Node:
 
 
 def parse_what_can_be(text: str, shown: str) -> tuple[Node, list[Problem]]:
-    """The same with broken nodes, and what is wrong with these. Raises SettingsError where nothing can be read."""
+    """The mapping in a YAML text, with broken nodes, and the problems of these. Raises SettingsError if all is lost."""
     forbidden = yaml.reader.Reader.NON_PRINTABLE.search(text)
     if forbidden is not None:
         line = text.count("\n", 0, forbidden.start()) + 1
@@ -154,7 +154,7 @@ def parse_what_can_be(text: str, shown: str) -> tuple[Node, list[Problem]]:
 
 
 def parse_scalar(text: str, shown: str) -> Node:
-    """A single value from a command line, read as YAML would read it; text where YAML refuses it."""
+    """A single value from a command line, read by YAML's rules; text if YAML refuses it."""
     try:
         reader = _Reader(text, shown)
         node = reader.document()
@@ -165,7 +165,7 @@ def parse_scalar(text: str, shown: str) -> Node:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without dates (they stay text), without aliases (a value has one place), and not endlessly deep."""
+    """YAML without dates (they stay text), without aliases (a value has one place), and with limited depth."""
 
     depth = 0
 
@@ -189,7 +189,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Reader:
-    """Turns one YAML text into nodes and collects what is wrong with its keys on the way."""
+    """Turns one YAML text into nodes and collects the problems of its keys."""
 
     def __init__(self, text: str, shown: str) -> None:
         self.loader = _Loader(text)
@@ -198,7 +198,7 @@ class _Reader:
 
     def document(self) -> Node:
         root = self.loader.get_single_node()
-        # Comments alone, also below the three dashes that some editors begin a file with.
+        # Comments alone, also after the three dashes that some editors begin a file with.
         if root is None or (isinstance(root, yaml.ScalarNode) and root.value == ""):
             return Node({}, self.shown, 1)
         return self.convert(root, root.start_mark.line + 1, ())
@@ -256,7 +256,7 @@ class _Reader:
         try:
             value: Scalar = self.loader.construct_object(node)
         except (ValueError, LookupError):
-            # What a tag (!!bool x) asks of a value that is none.
+            # A tag (!!bool x) that does not fit its value.
             self.complain(line, path, f"the value {show(node.value)} cannot be read; write it in quotes")
             return None
         if isinstance(value, float) and not math.isfinite(value):
@@ -272,7 +272,7 @@ class _Reader:
 
 
 def is_text(value: str) -> bool:
-    """Whether it can be written anywhere: YAML's "\\ud800" is half of a character, which no file can hold."""
+    """Whether any file can hold it: YAML's "\\ud800" is half of a character, which none can."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -281,7 +281,7 @@ def is_text(value: str) -> bool:
 
 
 def _syntax_problem(error: yaml.YAMLError, shown: str) -> Problem:
-    """What the YAML parser stumbled over, in a sentence."""
+    """The YAML parser's error, in a sentence."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return Problem(shown, None, "", "is not YAML; write lines of the form 'key: value'")
     line = error.problem_mark.line + 1

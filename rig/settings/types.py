@@ -1,4 +1,4 @@
-"""Kinds of values that several concerns share, each with the sentence for a value that is not one."""
+"""Types of values that several concerns share, each with the sentence for an invalid value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rig.settings.problems import UNSEEN, show
 
 
 def one_line(value: str) -> str:
-    """Text as it is seen: whatever else a program might take for the end of a line or of a text is refused."""
+    """Text as it is seen: a character that a program might take for the end of a line or of a text is refused."""
     for character in value:
         if unicodedata.category(character) in UNSEEN:
             name = "a line break" if character in "\n\r" else f"the invisible character U+{ord(character):04X}"
@@ -33,7 +33,7 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class Shape:
-    """Text that matches a regular expression; `what` completes "is not ...", `write` says what to write."""
+    """Text that matches a regular expression; `what` completes "is not ...", `write` is the correction."""
 
     pattern: str
     what: str
@@ -70,7 +70,7 @@ def _network(value: str) -> str:
 
 
 def _loopback(value: str) -> str:
-    """An IPv4 loopback address: engines answer to nobody but this machine."""
+    """An IPv4 loopback address: engines answer only this machine."""
     try:
         address = ipaddress.IPv4Address(value)
     except ValueError:
@@ -81,7 +81,7 @@ def _loopback(value: str) -> str:
 
 
 def _web_address(value: str) -> str:
-    """A web address with a host, and a port that there is."""
+    """A web address with a host and a valid port."""
     try:
         parts = urlsplit(value)
         sound = bool(parts.hostname) and parts.port != 0
@@ -102,7 +102,7 @@ def seconds_of(duration: str) -> int:
 
 
 def sized(least: str, most: str, reason: str) -> AfterValidator:
-    """A size within limits; `reason`: why there is a least one, as a sentence without its full stop."""
+    """A size within limits; `reason`: why there is a lower one, as a sentence without its full stop."""
 
     def check(value: str) -> str:
         if size_bytes(value) < size_bytes(least):
@@ -115,7 +115,7 @@ def sized(least: str, most: str, reason: str) -> AfterValidator:
 
 
 def lasting(least: str, most: str, reason: str = "nobody waits for so long") -> AfterValidator:
-    """A duration within limits; `reason`: why there is a longest one, as a sentence without its full stop."""
+    """A duration within limits; `reason`: why there is an upper one, as a sentence without its full stop."""
 
     def check(value: str) -> str:
         if seconds_of(value) < seconds_of(least):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def nearest_word(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, whatever its case, or None when nothing is close."""
+    """The known word most like `word`, whatever its case, or None if none is close."""
     by_lower = {candidate.lower(): candidate for candidate in sorted(known)}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
