@@ -25,7 +25,7 @@ def _some(days: tuple[Day, ...]) -> tuple[Day, ...]:
 
 
 class Schedule(Section):
-    """When a backup is made."""
+    """The schedule of backups."""
 
     days: Annotated[tuple[Day, ...], AfterValidator(_some)] = Field(
         description="Days of the week, by their names, such as [sunday]."
@@ -45,7 +45,7 @@ class Schedule(Section):
 
 
 class Keep(Section):
-    """How much of the past of the encrypted part is kept."""
+    """How many versions of the encrypted part are kept."""
 
     daily: int = Field(ge=1, le=1000, description="Days of which the newest snapshot is kept, a number.")
     weekly: Count = Field(description="Weeks of which the newest snapshot is kept, a number.")
@@ -54,7 +54,7 @@ class Keep(Section):
 
 
 class Backup(Section):
-    """What is copied to the folder of storage.backup."""
+    """The copies in the folder of storage.backup."""
 
     enabled: bool = Field(description="Whether backups are made, true or false.")
     schedule: Schedule = Field(description="When a backup is made.")

@@ -113,7 +113,7 @@ class Archive(Section):
 
 
 class CommonEngine(Section):
-    """What every engine has, whatever serves and however it is run."""
+    """Settings of every engine, in a container or native."""
 
     enabled: bool = Field(default=True, description="Whether the engine is deployed, true or false.")
     alternatives: Name | None = Field(
@@ -155,7 +155,7 @@ class CommonEngine(Section):
 
 
 class LlamaEngine(CommonEngine):
-    """A llama.cpp server, however it is run."""
+    """A llama.cpp server, in a container or native."""
 
     projector: CatalogueName | None = Field(
         default=None,

@@ -109,7 +109,7 @@ class HostEntry(Section):
 
 
 class HostsFile(Section):
-    """The machines, by the name they have on the command line."""
+    """The machines, by their names on the command line."""
 
     hosts: dict[HostName, HostEntry] = Field(description="Machines by name.")
 

@@ -95,7 +95,7 @@ class User(Section):
 
 
 class Journald(Section):
-    """How much of the past the journal keeps."""
+    """The journal's limits of size and age."""
 
     max_use: Annotated[Size, sized("16M", "100T", "a day of entries takes more")] = Field(
         description="Disk space the journal may take, as a size such as 2G."
@@ -113,7 +113,7 @@ class SecurityUpdates(Section):
 
 
 class Gpu(Section):
-    """The graphics card that engines compute on."""
+    """The engines' graphics card."""
 
     name: Text = Field(max_length=200, description="What the card is called, for people.")
     memory: Size = Field(description="Memory that programs can use, as a size such as 15882M.")
@@ -123,7 +123,7 @@ class Gpu(Section):
 
 
 class Hardware(Section):
-    """What the machine is made of: the plan and the checks of what fits calculate with it; nothing is set by it."""
+    """The machine's hardware, for the plan and the checks of memory and disk; these keys configure nothing."""
 
     cores: int = Field(ge=1, le=4096, description="Physical cores of the processor, a number.")
     cpu_compute: Speed = Field(description="Peak of 32-bit operations of all cores, TFLOP/s.")

@@ -71,7 +71,7 @@ class WindowShape(Section):
 
 
 class ModelShape(Section):
-    """How a language model is built: what the plan needs to know before the file is there."""
+    """The architecture of a language model, for the plan before the file is there."""
 
     layers: int = Field(ge=1, le=1000, description="Repeated blocks (num_hidden_layers), a number.")
     kv_heads: int = Field(ge=1, le=4096, description="Heads of keys and values (num_key_value_heads), a number.")
@@ -209,7 +209,7 @@ class Pin(Section):
 
 
 class Model(Pin):
-    """A model of the hub, and the version of it that is served."""
+    """A model on the hub, and its served version."""
 
     repository: Repository = Field(description="Repository on the hub, owner/name.")
     shape: Annotated[ModelShape, AfterValidator(_consistent)] | None = Field(
@@ -304,7 +304,7 @@ def _wrong_parts(pin: Pin, file: str, lock: str) -> Iterator[tuple[str, str]]:
 
 
 class Download(Section):
-    """How the hub is asked."""
+    """Requests to the hub."""
 
     parallel: int = Field(ge=1, le=16, description="Files that are fetched at the same time, a number.")
     rate: Annotated[Size, sized("100K", "1T", "a model would take months")] | None = Field(
@@ -316,7 +316,7 @@ class Download(Section):
 
 
 class Models(Section):
-    """Model files and where they come from."""
+    """Model files and their source."""
 
     hub: Url = Field(description="Web address of the hub or of a mirror of it.")
     download: Download = Field(description="How the hub is asked.")

@@ -43,7 +43,7 @@ seconds = seconds_of
 
 
 class NodeExporter(Section):
-    """The program that shows the machine's own figures."""
+    """The exporter of the machine's metrics."""
 
     port: LocalPort = Field(description="TCP port it listens on at 127.0.0.1, 1024 to 65535.")
     memory: Annotated[Size, sized("32M", "1T", "it takes about 20M")] = Field(
@@ -52,7 +52,7 @@ class NodeExporter(Section):
 
 
 class Prometheus(Section):
-    """The program that collects all figures and keeps them."""
+    """The program that collects and keeps all metrics."""
 
     port: LocalPort = Field(description="TCP port it listens on at 127.0.0.1, 1024 to 65535.")
     memory: Annotated[Size, sized("128M", "1T", "it takes about 100M")] = Field(
@@ -67,7 +67,7 @@ class Prometheus(Section):
 
 
 class Alertmanager(Section):
-    """The program that tells alerts to receivers."""
+    """The program that sends alerts to receivers."""
 
     port: LocalPort = Field(description="TCP port it listens on at 127.0.0.1, 1024 to 65535.")
     memory: Annotated[Size, sized("64M", "1T", "it takes about 30M")] = Field(
@@ -85,7 +85,7 @@ class Alertmanager(Section):
 
 
 class CommonReceiver(Section):
-    """What every receiver has."""
+    """Settings of every receiver."""
 
     severity: Severity = Field(
         default="info", description="Least severity of what it is told: info, warning or critical."
@@ -125,7 +125,7 @@ Receiver = Annotated[Webhook | Ntfy | Email, Field(discriminator="kind")]
 
 
 class Alerts(Section):
-    """When the owner is told of something."""
+    """The conditions of alerts."""
 
     pending: ForADay = Field(
         description="How long what may pass by itself must last before it is told, as a duration such as 5m."
@@ -157,7 +157,7 @@ class Grafana(Section):
 
 
 class Monitoring(Section):
-    """What is measured; everything listens on loopback only."""
+    """Metrics, alerts and dashboards; everything listens on loopback only."""
 
     enabled: bool = Field(description="Whether the machine is monitored, true or false.")
     scrape_interval: Annotated[

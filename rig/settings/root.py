@@ -21,7 +21,7 @@ from rigd.models.manifest import version
 
 
 class Settings(Section):
-    """What one machine should be like; one key per concern, in the order of all.yml."""
+    """The settings of one machine; one key per concern, in the order of all.yml."""
 
     machine: Machine = Field(description="The operating system.")
     storage: Storage = Field(description="Free space, and the folders of models and backups.")

@@ -96,7 +96,7 @@ class Folder(Section):
 
 
 class BackupFolder(Folder):
-    """The folder of the backups, which nobody else looks into."""
+    """The folder of the backups, closed to everybody else."""
 
     mode: Annotated[Mode, AfterValidator(_kept), AfterValidator(_closed)] = Field(
         description="Permissions of the folder, octal digits in quotes."

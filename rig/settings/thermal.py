@@ -13,7 +13,7 @@ Degrees = Annotated[int, Field(ge=0, le=120)]
 
 
 class Warm(Section):
-    """When a warning is due."""
+    """Conditions of a warning."""
 
     margin: Degrees = Field(description="Degrees Celsius below the card's own limit, where it reports that.")
     temperature: Degrees = Field(description="Degrees Celsius, where it does not.")
@@ -21,14 +21,14 @@ class Warm(Section):
 
 
 class Hot(Section):
-    """When it is critical, at once."""
+    """Conditions of an immediate critical alert."""
 
     margin: Degrees = Field(description="Degrees Celsius below the card's own limit, where it reports that.")
     temperature: Degrees = Field(description="Degrees Celsius, where it does not.")
 
 
 class OnCritical(Section):
-    """What is done about a critical temperature."""
+    """Actions at a critical temperature."""
 
     power_limit: Annotated[int, Field(ge=1, le=2000)] | None = Field(
         description="Watts to which the card's power limit is lowered; null: it stays."
