@@ -1,4 +1,4 @@
-"""What a deploy neither changes nor refuses, on purpose: it is the owner's. docs/failed-runs.md lists it."""
+"""Things that a deploy neither changes nor refuses: they are the owner's. docs/failed-runs.md lists them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Left:
-    """One thing, and why it is not Rig's."""
+    """One such thing, and why it is not Rig's."""
 
     what: str
     why: str

@@ -1,4 +1,4 @@
-"""What fits and how fast it can be: arithmetic on sizes and speeds, without settings, machines or networks.
+"""Memory demand and limits of speed: arithmetic on sizes and speeds, without settings, machines or networks.
 
 Units are bytes, seconds, tokens, bytes a second and floating-point operations a second throughout; nothing here rounds
 for people except `rig.capacity.units`. Few commands read the headers of model files, so their readers are apart:

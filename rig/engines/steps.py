@@ -21,7 +21,7 @@ class EngineState:
     active: bool
     """Its unit is active."""
     running: bool
-    """Its process, or its container, exists."""
+    """Its process, or its container, is running."""
     settings: str
     """The fingerprint of the running process; empty without one."""
     intact: bool

@@ -94,6 +94,7 @@ class AuthorizedKeys(FactBase[KeyFile | None]):
 
 class OtherKeyFiles(FactBase[tuple[str, ...]]):
     """Files below a user's home, besides authorized_keys, where sshd looks for keys by its own configuration.
+
     ``%h``, ``%u`` and ``%%`` stand for home, name and a percent sign (sshd_config(5), TOKENS).
     """
 

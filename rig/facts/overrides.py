@@ -37,7 +37,7 @@ def fields(found: Mapping[str, Iterable[list[str]]]) -> Overrides:
 
 
 def files(shown: str) -> dict[str, str]:
-    """The files in what `systemd-analyze cat-config` prints: a comment with its path stands before each."""
+    """The files in the output of `systemd-analyze cat-config`: a comment with the path comes before each."""
     parts = re.split(r"(?m)^# (/\S+\.conf)$", shown)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 

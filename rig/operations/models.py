@@ -44,8 +44,8 @@ def programs(wheel: Wheel) -> Commands:
 def install(home: str, path: str, wheel: Wheel) -> str:
     """A script that installs the uploaded wheel, and begins again after an interrupted installation.
 
-    If only the connection broke, the interrupted script still runs beside that of the next run. The second waits for
-    the first, and then finds everything done and its own wheel removed: seen on a machine.
+    If only the run died, its script may still work beside that of the next run. The second waits for the first, and
+    then finds everything done and its own wheel removed: seen on a machine.
     """
     name = wheel.name
     programs = " ".join(f"bin/{program}" for program in wheel.programs)

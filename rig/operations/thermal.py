@@ -16,6 +16,7 @@ from rig.operations import Commands
 @operation()
 def settled(wanted: list[str], linked: bool) -> Commands:
     """systemd has read the units ``wanted``, and no other exists; ``linked``: node_exporter finds the metrics.
+
     An action against heat is undone before the unit that could undo it is removed.
     """
     files = tuple(unit_path(unit) for unit in UNITS)

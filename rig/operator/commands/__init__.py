@@ -15,7 +15,7 @@ COMMANDS = ("check", "doctor", "lock", "plan", "schema")
 
 
 class _Lazy(click.Group):
-    """Imports a command's module when the command is looked up: `rig check` needs neither pyinfra nor requests."""
+    """Imports a command's module on first use: `rig check` needs neither pyinfra nor requests."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -46,7 +46,7 @@ def _summarise(inventory: Inventory, as_json: bool) -> None:
 
 
 def _summary(host: Host) -> dict[str, str | list[str]]:
-    """What identifies a machine to a person."""
+    """A machine's description for people."""
     engines = host.settings.enabled_engines.items()
     return {
         "address": host.address if host.is_local else f"{host.user}@{host.address}:{host.port}",

@@ -81,7 +81,7 @@ def command(
 
 
 def _planned(data: dict[str, str]) -> dict[str, Settings]:
-    """The machines to plan, or what all.yml describes where there is none. Raises SettingsError."""
+    """The machines to plan, or the machine of all.yml if there is none. Raises SettingsError."""
     inventory = preview(ROOT, os.environ, data)
     if inventory.remark:
         click.echo(inventory.remark, err=True)
@@ -92,7 +92,7 @@ def _planned(data: dict[str, str]) -> dict[str, Settings]:
 
 
 def _headers(settings: Settings, files: tuple[Path, ...]) -> dict[str, Model]:
-    """What the files' headers say, by the catalogue names of the models that they are."""
+    """The models in the files' headers, by their catalogue names."""
     catalogue = settings.models.catalogue.items()
     single = {name: PurePosixPath(model.chosen.file).name for name, model in catalogue if model.chosen.file is not None}
     # A folder has the name of the entry or of its repository; on a machine it is that of a version, below the entry's.
@@ -116,7 +116,7 @@ def _headers(settings: Settings, files: tuple[Path, ...]) -> dict[str, Model]:
 
 
 def _header(path: Path) -> Model:
-    """What a GGUF file or the folder of a checkpoint says. Raises NotAModel, OSError."""
+    """The model in a GGUF file or a checkpoint's folder. Raises NotAModel, OSError."""
     if path.is_dir():
         return read_checkpoint(path)
     # Only here: reading this header needs numpy, which takes longer to load than everything else does.

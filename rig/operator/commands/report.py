@@ -1,4 +1,4 @@
-"""What several commands share: exit codes, `--data`, and the report of problems in the settings."""
+"""Code shared by commands: exit codes, `--data`, and the report of problems in the settings."""
 
 from __future__ import annotations
 
