@@ -34,7 +34,7 @@ LONGEST_SEARCH = 20_000
 
 
 class _Search:
-    """Decides for one name after the other whether it is in the set, and never leaves out a name that would fit."""
+    """Decides for one name after the other whether it is in the set; no name that still fits is left out."""
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ def cache(architecture: Architecture, bits: float = 16.0) -> Cache:
     kept = architecture.cached
     return Cache(
         full=math.ceil(kept.full * bits / 8),
-        # llama.cpp leaves the small caches of windows at 16 bits, whatever --cache-type says (since April 2026).
+        # llama.cpp leaves the small caches of windows at 16 bits, whatever type is requested (since April 2026).
         local=math.ceil(kept.local * max(bits, 16.0) / 8),
         kept=-(-(kept.window + BATCH) // ROUNDED) * ROUNDED if kept.local else 0,
         state=kept.state * STATE_BITS // 8,

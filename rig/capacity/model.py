@@ -21,7 +21,7 @@ class Cached:
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """The experts of a mixture: the count in a layer, the `active` ones for a token, and the numbers in all of them."""
+    """The experts of a mixture: `count` in a layer, `active` for a token, and the `parameters` of all in all layers."""
 
     count: int
     active: int

@@ -32,8 +32,8 @@ def split(weights: Weights, demand: Demand, layers: int, gpu_layers: int) -> tup
 
     A block takes its weights and its KV cache along. The output head is the first layer on the card
     (`blocks_on_card`); the input embedding stays in RAM, where one row is looked up. Each side has its own compute
-    buffers; the card needs none without layers. The cache of earlier prompts is in RAM. Raises ValueError for more
-    layers than the model has.
+    buffers; the card needs none without layers. The cache of earlier prompts is in RAM. Raises ValueError for a
+    number of layers that the model does not have.
     """
     if not 0 <= gpu_layers <= layers:
         raise ValueError(f"{gpu_layers} of {layers} layers cannot be on the card")

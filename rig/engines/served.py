@@ -39,7 +39,7 @@ class Served:
         """
         if self.service is None:
             return dict(self.files)
-        # Its drop-in as well: the service needs the mounts and groups in it.
+        # Its drop-in as well: it holds the unit's mount and its group of alternatives.
         document = yaml.safe_load(compose or "") or {}
         services = {**document.get("services", {}), engine: dict(self.service)}
         return {COMPOSE: render(COMPOSE, compose={**document, "services": services}), **self.files}

@@ -49,7 +49,7 @@ def keys(engines: Mapping[str, str]) -> Commands:
 
 
 def _copy(engines: Mapping[str, str], needless: tuple[str, ...]) -> str:
-    """Written for root alone, then opened to Prometheus, then renamed: Prometheus reads the file for each request."""
+    """A script: each copy is written for root alone, opened to Prometheus, then renamed, as each scrape reads it."""
     pairs = " ".join(f"{shlex.quote(engine)}={variable}" for engine, variable in engines.items())
     return f"""set -eu
 umask 077

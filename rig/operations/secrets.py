@@ -11,7 +11,7 @@ from rig.facts.secrets import KEYS, NATIVE, Keys, KeyState
 from rig.operations import Commands
 
 RENEW = "new_keys"
-"""pyinfra's `--data` key for this; with the value yes, vanished keys are made again."""
+"""pyinfra's `--data` key to make vanished keys again, with the value yes."""
 
 
 @operation()
@@ -47,7 +47,7 @@ def keys(variables: list[str], native: dict[str, str], renew: bool = False) -> C
 
 
 def _locked(script: str) -> str:
-    """A killed run's shell may still run on the machine: the second waits for the first."""
+    """The script under a lock: a killed run's shell may still run on the machine, and the second waits for it."""
     return f"flock /etc/rig sh -c {shlex.quote(script)}"
 
 
