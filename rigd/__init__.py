@@ -1,1 +1,1 @@
-"""What runs on the machine: programs that know nothing of the deploy that installed them."""
+"""The programs that run on the machine; they know nothing of the deploy that installed them."""

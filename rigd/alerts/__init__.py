@@ -1,1 +1,1 @@
-"""Alerts of this machine, and whether their receivers take them."""
+"""This machine's alerts: list them, and test that each receiver accepts a message."""

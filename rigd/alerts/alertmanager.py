@@ -1,4 +1,4 @@
-"""The parts of Alertmanager's interface that are needed here."""
+"""The parts of Alertmanager's HTTP API that rig-alert uses."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Any
 
 SECONDS = 10
 NOBODY = "nobody"
-"""The receiver that tells nobody."""
+"""The receiver that notifies nobody."""
 
 
 class Silent(Exception):
-    """Alertmanager does not answer; the message is for a person."""
+    """Alertmanager does not answer; the message is shown to the owner."""
 
 
 @dataclass(frozen=True)
 class Alertmanager:
-    """The one of this machine."""
+    """This machine's Alertmanager."""
 
     port: int
 
     def receivers(self) -> list[str]:
-        """Everybody who is told."""
+        """Names of all receivers."""
         return sorted(entry["name"] for entry in self._json("api/v2/receivers") if entry["name"] != NOBODY)
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Everything that fires and is not silenced."""
+        """All firing alerts that are not silenced."""
         found: list[dict[str, Any]] = self._json("api/v2/alerts?silenced=false&inhibited=false")
         return found
 
     def send(self, alerts: Sequence[dict[str, Any]]) -> None:
-        """Hand it alerts, as Prometheus does."""
+        """Send alerts to Alertmanager, as Prometheus does."""
         body = json.dumps(alerts).encode()
         self._open(urllib.request.Request(self._url("api/v2/alerts"), body, {"Content-Type": "application/json"}))
 
     def kind(self, receiver: str) -> str:
-        """How a receiver is told, in the word that Alertmanager counts by, such as webhook."""
+        """A receiver's integration, in the word that Alertmanager counts by, such as webhook."""
         within = False
         for line in self._json("api/v2/status")["config"]["original"].splitlines():
             named = re.match(r" *- name: (.*)", line)
@@ -51,7 +51,7 @@ class Alertmanager:
         return ""
 
     def taken(self, kind: str) -> float:
-        """How many messages all receivers of this kind took since Alertmanager started."""
+        """Number of messages that all receivers of this kind accepted since Alertmanager started."""
         asked = {"alertmanager_notification_requests_total": 1, "alertmanager_notification_requests_failed_total": -1}
         total = 0.0
         for line in self._open(urllib.request.Request(self._url("metrics"))).decode().splitlines():
@@ -67,7 +67,7 @@ class Alertmanager:
         return f"http://127.0.0.1:{self.port}/{path}"
 
     def _open(self, request: urllib.request.Request) -> bytes:
-        # No proxy of the environment: it is on this machine.
+        # Ignore proxies in the environment: Alertmanager is on this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=SECONDS) as answer:

@@ -16,7 +16,7 @@ CODES = "Exits with 0 when all is well, 1 when something fires or a receiver ref
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command; return the exit status."""
     options = _parser().parse_args(arguments)
     try:
         wanted = configuration.read(options.config, config.parse)
@@ -39,7 +39,7 @@ def _test(alertmanager: Alertmanager, asked: list[str]) -> int:
         remedy = f"there are: {', '.join(known)}" if known else "write one into monitoring.receivers"
         print(f"rig-alert: {wrong}; {remedy}", file=sys.stderr)
         return BAD_INPUT
-    # One after the other: Alertmanager counts what was taken, and not by whom.
+    # One after the other: Alertmanager counts accepted messages by kind, not by receiver.
     verdicts = []
     for name in asked or known:
         verdict = trial.send(alertmanager, name, trial.complaint)

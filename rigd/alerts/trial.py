@@ -1,4 +1,4 @@
-"""A message to one receiver, by the way that alerts take, and what became of it."""
+"""A test message to one receiver, by the same route as alerts, and its outcome."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 from rigd.alerts.alertmanager import Alertmanager
 
 LABEL = "rig_test"
-"""By it Alertmanager knows whom the message is for; the deploy writes the same into its configuration."""
+"""Label that routes the message to its receiver; the deploy writes the same label into Alertmanager's configuration."""
 UNIT = "prometheus-alertmanager.service"
 PATIENCE = 45.0
-"""Seconds that a receiver may take: Alertmanager itself gives up on one after as many."""
+"""Seconds that a receiver may take; Alertmanager itself gives up after the same time."""
 POLL = 0.5
 LASTS = timedelta(minutes=2)
-"""How long the alert fires; its end is told, too."""
+"""Time for which the alert fires; the receiver is notified of its end, too."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one message."""
+    """The outcome of one message."""
 
     receiver: str
     accepted: bool
@@ -33,7 +33,7 @@ class Verdict:
 
 
 def alert(receiver: str, now: datetime) -> dict[str, Any]:
-    """An alert for one receiver only; unlike every earlier one, or it would be held back as told already."""
+    """An alert for one receiver. It differs from every earlier one: Alertmanager would hold back a repetition."""
     return {
         "labels": {
             "alertname": "Test",
@@ -56,10 +56,10 @@ def send(
     complaint: Callable[[str, datetime], str | None],
     patience: float = PATIENCE,
 ) -> Verdict:
-    """Send it, and wait until it was taken or refused.
+    """Send the message, and wait until the receiver accepts or refuses it.
 
-    Alertmanager counts by kind what was taken, and not by receiver. Who refuses is named in its log only: ``complaint``
-    looks there, and comes first, as another receiver of the kind may take something at the same time.
+    Alertmanager counts accepted messages by kind, not by receiver. A refusal names its receiver only in Alertmanager's
+    log: ``complaint`` reads it first, because another receiver of the kind may accept something at the same time.
     """
     now = datetime.now(UTC)
     kind = alertmanager.kind(receiver)
@@ -77,7 +77,7 @@ def send(
 
 
 def complaint(receiver: str, since: datetime) -> str | None:
-    """The last thing that Alertmanager wrote of a failure with this receiver; None when it wrote nothing."""
+    """The last failure of this receiver in Alertmanager's log; None without one."""
     asked = ["journalctl", f"--unit={UNIT}", f"--since=@{since.timestamp():.0f}", "--output=cat", "--no-pager"]
     shown = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
     lines = [line for line in shown.splitlines() if f" receiver={receiver} " in line or f'err="{receiver}/' in line]

@@ -1,1 +1,2 @@
-"""The program rig-backup: what cannot be made again is copied to another disk, checked there, and brought back."""
+"""The program rig-backup: it copies irreplaceable data and models to another disk, verifies the copies, and restores
+them."""

@@ -1,4 +1,4 @@
-"""`python -m rigd.backup` is rig-backup where it is not installed."""
+"""`python -m rigd.backup` runs rig-backup without an installation."""
 
 import sys
 

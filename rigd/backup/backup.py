@@ -1,4 +1,4 @@
-"""One backup, from its beginning to its end: what cannot be made again first, then the models."""
+"""One backup from beginning to end: irreplaceable data first, then the models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rigd.models.manifest import File, Manifest
 
 @dataclass
 class Backup:
-    """What the parts of a backup share."""
+    """The state that the parts of a backup share."""
 
     config: Config
     say: Callable[[str], None]
@@ -29,18 +29,18 @@ class Backup:
 
     @property
     def folder(self) -> Path:
-        """Where the state is kept."""
+        """Folder of the state."""
         return Path(self.config.state)
 
     def since(self) -> float | None:
-        """When the machine got its backup: the password's time. None before."""
+        """Time at which the machine got its backup, which is the password's time; None before."""
         try:
             return Path(self.config.password).stat().st_mtime
         except FileNotFoundError:
             return None
 
     def due(self) -> bool:
-        """Whether a backup is to begin now. Never before the deploy has made a password."""
+        """True if a backup is due now. Never before the deploy has made a password."""
         since = self.since()
         if since is None:
             return False
@@ -55,10 +55,10 @@ class Backup:
             metrics.write(self.config, metrics.render(self.config, known, since, self.clock(), checked))
 
     def run(self) -> Run:
-        """Do it, and put down what it came to; the lock is the caller's. Raises BadInput before anything was done."""
+        """Make a backup and record its outcome; the caller holds the lock. Raises BadInput before anything is done."""
         secret = password.required(self.config.password)
         models = read_manifest(self.config)
-        # A time zone that is not known is told before the work, not after it.
+        # Report an unknown time zone before the work, not after it.
         _ = self.config.zone
         known = state.begun(state.read(self.folder), self.clock())
         state.write(self.folder, known)
@@ -71,7 +71,7 @@ class Backup:
         return done
 
     def _parts(self, run: Run, number: int, secret: str, models: Manifest) -> Run:
-        """Each part on its own: what fails in one is no reason to leave out the next."""
+        """Run each part by itself: a failure in one is no reason to skip the next."""
         problems: list[str] = []
         snapshot, outcome = None, Outcome()
         try:
@@ -134,10 +134,10 @@ class Backup:
 
 
 def turn(number: int, parts: int) -> Callable[[File], bool]:
-    """Which files this run reads again: each has its turn once in `parts` runs."""
+    """A function that selects the files to read again in this run: each file once in `parts` runs."""
     return lambda file: int(file.sha256[:8], 16) % parts == number % parts
 
 
 def read_manifest(config: Config) -> Manifest:
-    """Which models there are. Raises BadInput."""
+    """The manifest of the models. Raises BadInput."""
     return configuration.read(config.manifest, manifest.parse)

@@ -33,11 +33,12 @@ REPAIR = (
     "keep that folder, and make a new encrypted part beside it: move it away, then sudo rig-backup run; what can still "
     "be read of the old one: sudo rig-backup restore with the folder back in its place"
 )
-"""What to do about an encrypted part that cannot be read whole: restic writes into no damaged pack, nor mends one."""
+"""The remedy for an encrypted part that cannot be read whole: restic neither writes into a damaged pack nor repairs
+one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command; return the exit status."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace, Config], int] = options.run
     os.umask(0o022)
@@ -171,7 +172,7 @@ def _restore(options: argparse.Namespace, config: Config) -> int:
 
 
 def _opened(options: argparse.Namespace, config: Config) -> tuple[Vault, str]:
-    """The repository, open; and its password. Raises Failed or BadInput."""
+    """Open the repository; return it with its password. Raises Failed or BadInput."""
     own = password.own(config.password) if options.password_file is None else None
     secret = own or password.given(options.password_file)
     box = Vault(secret, read_only=True)
@@ -229,13 +230,13 @@ def _prune(options: argparse.Namespace, config: Config) -> int:
 
 
 def _lock(config: Config) -> AbstractContextManager[None]:
-    """One rig-backup at a time."""
+    """The lock that admits one rig-backup at a time."""
     Path(config.state).mkdir(parents=True, exist_ok=True)
     return lock.held(Path(config.state), wait=False, program="rig-backup", look=LOOK)
 
 
 def _ask(question: str, otherwise: str) -> None:
-    """Raises BadInput where nobody can answer, and Failed for a no."""
+    """Require a yes. Raises BadInput without a terminal, and Failed for a no."""
     if not sys.stdin.isatty():
         raise BadInput(f"nobody can be asked here: {question} To do it, add --yes")
     if not answer.yes(question):

@@ -1,4 +1,4 @@
-"""Programs of others that do the work: started, watched, and quoted when they fail."""
+"""External programs that do the work: start them, watch them, and quote them when they fail."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tempfile import TemporaryFile
 from rigd.base.errors import Failed
 
 LOOK = 0.5
-"""Seconds between two looks at how far a program is."""
+"""Seconds between two looks at a program's progress."""
 GRACE = 5.0
-"""Seconds in which a program that is ended may tidy up."""
+"""Seconds that a program may take to clean up when it is stopped."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a program ended."""
+    """A finished program: its status and its output."""
 
     code: int
     output: str
@@ -28,18 +28,18 @@ class Done:
 
     @property
     def cause(self) -> str:
-        """What it said last of what was wrong."""
+        """The last error that the program printed."""
         lines = [line.strip() for line in self.errors.splitlines() if line.strip()]
         return lines[-1] if lines else f"it ended with {self.code}"
 
     @property
     def disk_is_full(self) -> bool:
-        """Whether that was why; not everybody begins the sentence with a capital letter."""
+        """True if a full disk was the cause. Not every program begins the sentence with a capital letter."""
         return os.strerror(errno.ENOSPC).lower() in self.errors.lower()
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a program gets of our own environment: the paths by which it finds others, and its home."""
+    """The part of our environment that a program inherits: the search path and the home folder."""
     return {name: value for name, value in environment.items() if name in ("PATH", "HOME", "TMPDIR")}
 
 
@@ -49,22 +49,22 @@ def run(
     descriptors: Sequence[int] = (),
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Done:
-    """Run a program to its end; `meanwhile` is called now and then, and ends it by raising something.
+    """Run a program to its end; `meanwhile` is called now and then, and stops the program by raising.
 
-    Raises Failed where it is not installed.
-    In English, as what it says is looked at; into files, as a pipe that nobody reads would stop it.
+    The locale is English, because we parse the output. The output goes into files, because an unread pipe would block
+    the program. Raises Failed if the program is not installed.
     """
     if shutil.which(words[0]) is None:
         raise Failed(f"{words[0]} is not installed; a deploy installs it")
     with TemporaryFile() as output, TemporaryFile() as errors:
         process = subprocess.Popen(
-            # It goes when we are killed: the next run must not meet it, writing into the same file.
+            # The program dies with us: the next run must not meet it writing into the same file.
             ["setpriv", "--pdeathsig", "KILL", "--", *words],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
             pass_fds=descriptors,
-            # Not what a login has besides: a RESTIC_ variable of /etc/environment would be an option of each call.
+            # Nothing else from the login: a RESTIC_ variable of /etc/environment would be an option of each call.
             env={**inherited(os.environ), "LC_ALL": "C", **(environment or {})},
         )
         try:

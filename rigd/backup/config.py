@@ -1,4 +1,4 @@
-"""The settings of rig-backup: a file that a deploy writes."""
+"""The settings of rig-backup; the deploy writes the file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rigd.models import manifest
 
 PATH = "/etc/rig/backup.json"
 OWN = "/etc/rig"
-"""Keys, settings, and Prometheus' rules: always backed up."""
+"""Always backed up: keys, settings and Prometheus' rules."""
 PASSWORD = "/etc/rig/backup-password"
-"""Opens the encrypted part; made by the deploy, 0600 from its first byte."""
+"""The password of the encrypted part; made by the deploy, 0600 from its first byte."""
 STATE = "/var/lib/rig/backup"
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Of how many of the last days, weeks, months and years the newest snapshot is kept."""
+    """Number of recent days, weeks, months and years whose newest snapshot is kept."""
 
     daily: int = 7
     weekly: int = 8
@@ -31,23 +31,23 @@ class Keep:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that can be set."""
+    """All settings."""
 
     target: str
     """Folder of all backups."""
     must_be_mount: bool
-    """Whether the folder is another disk's, and nothing may be written when that is not there."""
+    """Require that the folder is on another disk; write nothing while that disk is missing."""
     timezone: str
     metrics: str
-    """Folder of node_exporter's text files; it need not be there."""
+    """Folder of node_exporter's text files; it may be missing."""
     schedule: Schedule = field(default_factory=Schedule)
     models: bool = True
-    """Whether model files are copied."""
+    """Copy model files."""
     paths: tuple[str, ...] = ()
-    """What is encrypted besides our own settings and keys; what is missing is left out."""
+    """Further paths to encrypt, besides Rig's own settings and keys; missing ones are skipped."""
     keep: Keep = field(default_factory=Keep)
     check_parts: int = 8
-    """Each run reads one of so many parts of everything again."""
+    """Number of parts; each run reads one of them again."""
     own: str = OWN
     manifest: str = manifest.PATH
     password: str = PASSWORD
@@ -55,7 +55,7 @@ class Config:
 
     @property
     def zone(self) -> ZoneInfo:
-        """Raises BadInput where the machine does not know it."""
+        """The time zone. Raises BadInput if the machine does not know it."""
         try:
             return ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError):
@@ -65,12 +65,12 @@ class Config:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What is encrypted."""
+        """All paths to encrypt."""
         return tuple(dict.fromkeys((self.own, *self.paths)))
 
 
 def dump(config: Config) -> str:
-    """The file's text."""
+    """The settings as the file's text."""
     return json.dumps(asdict(config), indent=2) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The model files of the backup: which are right, which are missing, and which have rotted here or there."""
+"""The backup's model files: find the good, the missing and the damaged ones, on the machine and in the backup."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from rigd.models.records import Record, Records, Stamp, holds
 
 @dataclass(frozen=True)
 class Copy:
-    """One file, on both sides."""
+    """One file and its copy."""
 
     model: Model
     file: File
     source: Path
-    """On the machine."""
+    """Path on the machine."""
     place: str
-    """In the backup's folder of models."""
+    """Path in the backup's folder of models."""
     item: Item
 
     @property
     def final(self) -> Path:
-        """In the backup, from the working directory."""
+        """Path in the backup, relative to the working directory."""
         return target.MODELS / self.place
 
 
 @dataclass
 class Outcome:
-    """What became of the model files."""
+    """The outcome for the model files."""
 
     copied: int = 0
     files: int = 0
-    """Those that are in the backup and known to be right."""
+    """Number of files in the backup that are known to be good."""
     bytes: int = 0
     problems: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """The models of a manifest, and what is known of them on both sides."""
+    """The models of a manifest, with the records of both sides."""
 
     manifest: Manifest
     records: dict[str, Record]
-    """What rig-models verified, by model."""
+    """Record of rig-models by model."""
     marked: dict[str, str]
-    """Why a model must not be served."""
+    """Reason for which a model must not be served, by model."""
     ledger: Ledger
 
     def copies(self) -> list[Copy]:
@@ -67,25 +67,25 @@ class Shelf:
         return found
 
     def kept(self, copy: Copy) -> bool:
-        """Whether the file is in the backup, and unchanged since it was read back; it is not read."""
+        """True if the copy is in the backup and unchanged since it was read back. Does not read it."""
         return self.ledger.holds(copy.place, copy.file)
 
     def verified(self, copy: Copy) -> bool:
-        """Whether the machine's file is unchanged since rig-models found it right; it is not read."""
+        """True if the machine's file is unchanged since rig-models verified it. Does not read it."""
         return holds(self.records[copy.model.name], copy.file, Stamp.of(copy.source))
 
     def keep(self, copy: Copy) -> None:
-        """The file in the backup was found right."""
+        """Record that the copy in the backup is good."""
         self.ledger.write(copy.place, copy.model, copy.file)
 
 
 def place(manifest: Manifest, model: Model, file: File) -> str:
-    """Where a file lies in a folder of models, the machine's and the backup's alike."""
+    """A file's path in a folder of models; the machine and the backup use the same layout."""
     return str(manifest.path(model, file).relative_to(manifest.directory))
 
 
 def shelf(manifest: Manifest) -> Shelf:
-    """With what is known; the working directory is the target."""
+    """The shelf of a manifest, with all records; the working directory is the target."""
     known = Records(Path(manifest.records))
     names = [model.name for model in manifest.models]
     return Shelf(
@@ -97,10 +97,10 @@ def shelf(manifest: Manifest) -> Shelf:
 
 
 def run(shelf: Shelf, copies: list[Copy], turn: Callable[[File], bool], progress: Progress) -> Outcome:
-    """Every file that is right on the machine is in the backup, and known to be right there.
+    """Copy every good file of the machine into the backup, and verify it there.
 
-    `turn`: which of those that are there are read again. Never is a file of the backup replaced before the new one was
-    read back and found right.
+    `turn` selects the existing copies to read again. A copy is replaced only after the new one was read back and
+    verified.
     """
     outcome = Outcome()
     missing = []
@@ -136,7 +136,7 @@ _REMEDY = "get it anew: rig-models fetch"
 
 
 def _there(shelf: Shelf, copy: Copy, turn: Callable[[File], bool], outcome: Outcome) -> bool:
-    """Whether the backup has the file; what lies there without being known is read, and what has its turn."""
+    """True if the backup has the file. Reads a copy that has no record, or whose turn it is."""
     known = shelf.kept(copy)
     if known and not turn(copy.file):
         return True
@@ -158,7 +158,7 @@ def _there(shelf: Shelf, copy: Copy, turn: Callable[[File], bool], outcome: Outc
 
 
 def _doubt(shelf: Shelf, copy: Copy, outcome: Outcome) -> None:
-    """What is wrong on the machine with a file that the backup has. Only one that changed is read for that."""
+    """Report damage on the machine to a file that the backup has. Only a changed file is read."""
     marked = shelf.marked.get(copy.model.name)
     if marked is not None:
         outcome.problems.append(f"{marked}; the backup keeps the right one")
@@ -174,7 +174,7 @@ def _doubt(shelf: Shelf, copy: Copy, outcome: Outcome) -> None:
 
 
 def _fits(path: Path, file: File) -> bool:
-    """Whether it is there, and has as many bytes as it should."""
+    """True if the file exists with the expected size."""
     stamp = Stamp.of(path)
     return stamp is not None and stamp.size == file.size
 
@@ -186,7 +186,7 @@ def _lack(copy: Copy) -> str:
 
 
 def _lacking(missing: list[Copy]) -> str:
-    """What to say when not all of it will fit; nothing is begun then that cannot end."""
+    """The report for a lack of space; no copy starts that cannot finish."""
     needed = sum(copy.file.size - transfer.size(transfer.part_of(copy.final)) for copy in missing)
     if not missing or needed <= (free := target.free()):
         return ""
@@ -205,14 +205,14 @@ def _fail(copy: Copy, error: Exception, outcome: Outcome, progress: Progress) ->
 
 
 def sentence_of(error: Exception) -> str:
-    """An error of the operating system as a person is told it."""
+    """An error of the operating system as a sentence for the owner."""
     if isinstance(error, OSError):
         return f"{error.filename or 'the backup'}: {error.strerror}"
     return str(error)
 
 
 def verify(ledger: Ledger, progress_of: Callable[[list[Item]], Progress]) -> list[str]:
-    """Read every copy that is known; what is wrong, a sentence each, and it is known no more."""
+    """Read every recorded copy; return a sentence for each bad one, and forget its record."""
     entries = sorted(ledger.entries.items())
     items = [Item("backup", path, entry.stamp.size) for path, entry in entries]
     problems = []
@@ -238,13 +238,13 @@ def verify(ledger: Ledger, progress_of: Callable[[list[Item]], Progress]) -> lis
 
 
 def leftovers(manifest: Manifest, ledger: Ledger) -> list[Path]:
-    """Files of the backup that the manifest does not name; what is unfinished of one that it names is no leftover."""
+    """Files of the backup that the manifest does not name. A part of a file that it names is no leftover."""
     named = {place(manifest, model, file) for model in manifest.models for file in model.files}
     return ledger.others(named | {str(transfer.part_of(Path(path))) for path in named})
 
 
 def delete(paths: list[Path], ledger: Ledger) -> None:
-    """Delete files of the backup, the folders that are empty without them, and what was known of them."""
+    """Delete files of the backup, the folders that this leaves empty, and their records."""
     for path in paths:
         path.unlink(missing_ok=True)
         for folder in path.parents:

@@ -1,4 +1,4 @@
-"""The backup's manifest: each model file with the hash that the settings pin, and by what its copy is recognised."""
+"""The backup's manifest: each model file with its pinned hash and the stamp that recognises its copy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rigd.models.records import Stamp
 
 @dataclass(frozen=True)
 class Entry:
-    """One copy, read back and found right."""
+    """One copy, read back and verified."""
 
     sha256: str
-    """As it is pinned, and as it was read."""
+    """The pinned hash, equal to the hash of the copy."""
     stamp: Stamp
     when: str
     """Time of the reading, ISO 8601 in UTC."""
@@ -26,11 +26,11 @@ class Entry:
 
 
 class Ledger:
-    """Entries by the file's path in the folder; each change is written down at once, as a run may die at any moment."""
+    """Entries by the file's path in the folder; each change is written at once, as a run may die at any moment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # No model can have a name that begins with a dot, or with a capital letter.
+        # No model's name can begin with a dot or a capital letter.
         self._path = folder / ".manifest.json"
         self._sums = folder / "SHA256SUMS"
         self.entries: dict[str, Entry] = {}
@@ -38,11 +38,11 @@ class Ledger:
             for path, values in json.loads(self._path.read_text(encoding="utf-8")).items():
                 self.entries[path] = Entry(**{**values, "stamp": Stamp(**values["stamp"])})
         except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
-            # Copies that nothing is known of are read once more.
+            # Copies without a record are read once more.
             self.entries = {}
 
     def holds(self, path: str, file: File) -> bool:
-        """Whether the copy is known to have the bytes that are wanted; it is not read."""
+        """True if the copy is known to have the wanted bytes. Does not read it."""
         entry = self.entries.get(path)
         return (
             entry is not None
@@ -52,7 +52,7 @@ class Ledger:
         )
 
     def write(self, path: str, model: Model, file: File) -> None:
-        """The copy was found right."""
+        """Record that the copy is good."""
         stamp = Stamp.of(self.folder / path)
         assert stamp is not None
         when = datetime.now(UTC).isoformat(timespec="seconds")
@@ -60,13 +60,14 @@ class Ledger:
         self._save()
 
     def forget(self, *paths: str) -> None:
-        """Nothing is known of these any more."""
+        """Delete the records of these copies."""
         for path in paths:
             self.entries.pop(path, None)
         self._save()
 
     def settle(self) -> None:
-        """SHA256SUMS, for people and for sha256sum, names every copy that is as it was read, and no other."""
+        """Write SHA256SUMS, for people and for sha256sum: every copy that is unchanged since it was read, and no
+        other."""
         lines = [
             f"{entry.sha256}  {path}\n"
             for path, entry in sorted(self.entries.items())
@@ -77,7 +78,7 @@ class Ledger:
             files.replace(self._sums, text)
 
     def others(self, named: set[str]) -> list[Path]:
-        """Files of the folder that are neither named nor the ledger's own."""
+        """Files of the folder that are neither in `named` nor the ledger's own."""
         own = {self._path, self._sums, *(self.folder / path for path in named)}
         return sorted(path for path in self.folder.rglob("*") if path.is_file() and path not in own)
 

@@ -1,4 +1,4 @@
-"""The backups in the text format of Prometheus, for node_exporter; docs/backup.md has a line for each name."""
+"""The backups as Prometheus metrics for node_exporter; docs/backup.md describes each name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METRICS = {
 
 
 def render(config: Config, state: State, since: float, now: float, checked: bool) -> str:
-    """The file's text."""
+    """The metrics as the file's text."""
     return exposition.text(
         Metric(name, METRICS[name], (Sample(value, {}),))
         for name, value in _samples(config, state, since, now, checked)
@@ -52,7 +52,7 @@ def _samples(config: Config, state: State, since: float, now: float, checked: bo
 
 
 def write(config: Config, text: str) -> None:
-    """Whole or not at all, where there is a node_exporter."""
+    """Write the file atomically, if node_exporter's folder exists."""
     folder = Path(config.metrics)
     if not folder.is_dir():
         return

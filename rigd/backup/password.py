@@ -1,4 +1,4 @@
-"""The password of the encrypted part: read, asked for, and handed to restic without being anybody's argument."""
+"""The password of the encrypted part: read it, prompt for it, and pass it to restic without an argument."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rigd.base.errors import BadInput
 
 
 def given(source: str | None) -> str:
-    """The password of a file, of stdin (`-`), or that somebody types. Raises BadInput.
+    """The password from a file, from stdin (`-`) or from the terminal. Raises BadInput.
 
-    White space is left out: people write down what is long in groups.
+    White space is removed: people write long passwords in groups.
     """
     if source is not None and source != "-":
         return _sound(_of_file(Path(source)), source)
@@ -24,7 +24,7 @@ def given(source: str | None) -> str:
         try:
             typed = getpass.getpass("password of the backup: ")
         except EOFError:
-            # Ctrl-D: the cursor still stands behind the question.
+            # Ctrl-D: the cursor is still behind the prompt.
             print(file=sys.stderr)
             typed = ""
         return _sound(typed, "what you typed")
@@ -32,12 +32,12 @@ def given(source: str | None) -> str:
 
 
 def own(path: str) -> str | None:
-    """The machine's own; None when it has none. Raises BadInput."""
+    """The machine's own password; None without one. Raises BadInput."""
     return _sound(_of_file(Path(path)), path) if Path(path).exists() else None
 
 
 def required(path: str) -> str:
-    """The machine's own. Raises BadInput where it has none."""
+    """The machine's own password. Raises BadInput without one."""
     found = own(path)
     if found is None:
         raise BadInput(f"there is no password {path}; a deploy makes one, or says how to bring the old one back")
@@ -46,7 +46,7 @@ def required(path: str) -> str:
 
 @contextmanager
 def handed(password: str) -> Iterator[int]:
-    """A file in memory that has no name, for a program that inherits it: by its descriptor."""
+    """The descriptor of a nameless file in memory with the password; the program inherits it."""
     descriptor = os.memfd_create("password")
     try:
         os.write(descriptor, password.encode())
@@ -56,7 +56,7 @@ def handed(password: str) -> Iterator[int]:
 
 
 def keep(path: str, password: str) -> None:
-    """Make it the machine's own: 0600 from its first byte, and whole at every moment."""
+    """Store the machine's own password: 0600 from its first byte, and whole at every moment."""
     new = Path(f"{path}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

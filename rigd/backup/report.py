@@ -1,4 +1,4 @@
-"""How things stand with the backups, for a person and for a program."""
+"""The state of the backups, for people and for programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNKEPT = [
 
 
 def status(backup: Backup) -> dict[str, Any]:
-    """Everything there is to know; times are seconds since the epoch. Nothing is read but a few small files."""
+    """The complete status; times are seconds since the epoch. Reads only a few small files."""
     config, known, now = backup.config, state.read(backup.folder), backup.clock()
     since = backup.since()
     past = None if since is None else state.past(known, since)
@@ -53,7 +53,7 @@ def status(backup: Backup) -> dict[str, Any]:
 
 
 def problems(found: dict[str, Any]) -> list[str]:
-    """What somebody should do something about."""
+    """The problems that need the owner."""
     if not found["password"]["there"]:
         return ["there is no password for the backup; a deploy makes one, or says how to bring the old one back"]
     said = [] if found["target"]["problem"] is None else [found["target"]["problem"]]
@@ -71,7 +71,7 @@ def problems(found: dict[str, Any]) -> list[str]:
 
 
 def text(found: dict[str, Any], zone: ZoneInfo) -> str:
-    """The same for a person."""
+    """The status as text."""
 
     def at(moment: float) -> str:
         return datetime.fromtimestamp(moment, zone).strftime("%a %Y-%m-%d %H:%M %Z")

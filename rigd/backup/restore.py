@@ -1,7 +1,6 @@
-"""A backup brought back: the encrypted files to their places, the models to theirs, and at last the password.
+"""Restore a backup: the encrypted files, then the models, and the password last.
 
-The password is what says that a restore is complete: without it the deploy goes no further, and the next restore does
-everything once more.
+The password marks a complete restore: without it the deploy stops, and the next restore starts from the beginning.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from rigd.models.manifest import Manifest
 from rigd.models.records import Records, Stamp, holds
 
 STAGING = "restoring"
-"""Below the state: what is restored lies there first, on root's side alone."""
+"""Below the state: root's folder in which restored files are collected first."""
 
 
 def chosen(snapshots: list[Snapshot], wanted: str) -> Snapshot:
-    """The snapshot that is meant: the latest, or that of an id. Raises Failed."""
+    """The wanted snapshot: the latest, or the one with this id. Raises Failed."""
     found = [snapshot for snapshot in snapshots if wanted == "latest" or snapshot.id.startswith(wanted)]
     if not found:
         there = ", ".join(f"{snapshot.id} of {snapshot.time[:16]}" for snapshot in snapshots)
@@ -36,10 +35,10 @@ def chosen(snapshots: list[Snapshot], wanted: str) -> Snapshot:
 
 
 def encrypted(config: Config, box: Vault, snapshot: Snapshot) -> int:
-    """Every file of a snapshot in its place; how many.
+    """Restore every file of a snapshot to its place; return their number.
 
-    restic writes into the files that are there; a run that died in between would leave half a file of keys. So it
-    writes elsewhere, and each file is renamed into its place when it is whole.
+    restic overwrites existing files in place: a run that died would leave half a file of keys. So restic writes into a
+    staging folder, and each file is renamed into its place when it is whole.
     """
     staging = Path(config.state) / STAGING
     shutil.rmtree(staging, ignore_errors=True)
@@ -52,14 +51,14 @@ def encrypted(config: Config, box: Vault, snapshot: Snapshot) -> int:
 
 
 def found(staging: Path) -> Iterator[Path]:
-    """Everything below a folder, each folder before what is in it."""
+    """Everything below a folder, each folder before its contents."""
     for folder, names, others in os.walk(staging):
         for name in sorted([*names, *others]):
             yield Path(folder) / name
 
 
 def place(staging: Path, source: Path, root: Path = Path("/")) -> int:
-    """Put one entry to its place; 1 for a file. A folder that is there stays as it is."""
+    """Move one entry to its place; return 1 for a file. An existing folder stays as it is."""
     final = root / source.relative_to(staging)
     status = source.lstat()
     if stat.S_ISDIR(status.st_mode):
@@ -76,7 +75,7 @@ def place(staging: Path, source: Path, root: Path = Path("/")) -> int:
     elif stat.S_ISREG(status.st_mode):
         _copy(source, new, status)
     else:
-        # Sockets and pipes are made by whoever needs them.
+        # Services make their own sockets and pipes.
         return 0
     new.rename(final)
     files.sync_directory(final.parent)
@@ -84,7 +83,7 @@ def place(staging: Path, source: Path, root: Path = Path("/")) -> int:
 
 
 def _copy(source: Path, new: Path, status: os.stat_result) -> None:
-    """As closed as can be from its first byte."""
+    """Copy a file, with the fewest permissions from its first byte."""
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as into, source.open("rb") as out:
         shutil.copyfileobj(out, into, files.CHUNK)
@@ -96,9 +95,9 @@ def _copy(source: Path, new: Path, status: os.stat_result) -> None:
 
 
 def models(manifest: Manifest) -> int:
-    """Every model of the manifest that the backup has, verified and on record as if it was fetched; how many files.
+    """Restore and record every model of the manifest that the backup has; return the number of files.
 
-    One that the backup lacks is left to rig-models, which asks the hub. Raises Failed for one that is there and wrong.
+    rig-models fetches models that the backup lacks from the hub. Raises Failed for a damaged one.
     """
     manifest.require_disk()
     machine = records.make(Path(manifest.records))
@@ -125,7 +124,7 @@ def models(manifest: Manifest) -> int:
 
 
 def _clear(machine: Records, manifest: Manifest) -> None:
-    """What a scrub said of models that are right now."""
+    """Delete a scrub's marks from models that are good now."""
     for model in manifest.models:
         record = machine.read(model.name)
         if all(holds(record, file, Stamp.of(Path(manifest.path(model, file)))) for file in model.files):

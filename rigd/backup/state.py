@@ -1,4 +1,4 @@
-"""What the last backups came to: a small file, from which status and metrics are made."""
+"""The outcome of the last backups: a small file, the source of status and metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rigd.base import files
 
 NAME = "state.json"
 CHECKED = "password-checked"
-"""When the owner's copy of the password was found to be right."""
+"""Marks when the owner's copy of the password was verified."""
 
 
 @dataclass(frozen=True)
@@ -23,47 +23,47 @@ class Run:
     ended: float | None = None
     result: Literal["running", "done", "failed"] = "running"
     problems: tuple[str, ...] = ()
-    """What is wrong, a sentence each."""
+    """A sentence for each problem."""
     snapshot: str | None = None
-    """Of the encrypted part, where there is a new one."""
+    """Id of the new snapshot of the encrypted part; None without one."""
     copied: int = 0
-    """Model files that were copied."""
+    """Number of copied model files."""
     files: int = 0
-    """Model files that are in the backup, and known to be right."""
+    """Number of model files in the backup that are known to be good."""
     bytes: int = 0
 
 
 @dataclass(frozen=True)
 class State:
-    """The last run, and what is left of those before it."""
+    """The last run, and a summary of those before it."""
 
     last: Run | None = None
     success: Run | None = None
-    """The last one without a problem."""
+    """The last run without a problem."""
     failures: int = 0
-    """Runs without success since then. One that is at work counts: if it is killed, nobody else will count it."""
+    """Number of runs without success since then. A run in progress counts: if it is killed, nothing else counts it."""
     verified: Run | None = None
-    """The last time that somebody had all of it read, where that found something wrong; gone with a good one."""
+    """The last complete verification that found a problem; None after a good one."""
     runs: int = 0
-    """Those that found nothing wrong, so that each reads another part of everything again: a part in which something is
-    wrong is read until it is mended."""
+    """Number of runs that found nothing wrong. It selects the part that the next run reads: a damaged part is read
+    until it is repaired."""
 
 
 def begun(state: State, now: float) -> State:
-    """A run begins."""
+    """The state at the start of a run."""
     return replace(state, last=Run(now), failures=state.failures + 1)
 
 
 def ended(state: State, run: Run) -> State:
-    """It is over."""
+    """The state at the end of a run."""
     if run.result == "done":
-        # A backup reads a part of what is there, and copies what it misses: only reading all of it clears a verdict.
+        # A backup reads one part and copies missing files: only a complete verification clears a verdict.
         return State(run, run, 0, state.verified, state.runs + 1)
     return replace(state, last=run)
 
 
 def past(state: State, since: float) -> Past:
-    """What the schedule has to know."""
+    """The part of the state that the schedule needs."""
     return Past(
         since=since,
         success=None if state.success is None else state.success.started,
@@ -73,10 +73,10 @@ def past(state: State, since: float) -> Past:
 
 
 def read(folder: Path) -> State:
-    """The state; one that is missing or damaged says that there was no backup, so that the next one is made soon."""
+    """The state. A missing or damaged file counts as no backup, so that the next one is made soon."""
     try:
         found: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        # An earlier version knew no verdict.
+        # An earlier version did not write a verdict.
         found.setdefault("verified", None)
         runs = {name: None if found[name] is None else _run(found[name]) for name in ("last", "success", "verified")}
         return State(**{**found, **runs})
@@ -89,5 +89,5 @@ def _run(values: dict[str, Any]) -> Run:
 
 
 def write(folder: Path, state: State) -> None:
-    """Whole or not at all."""
+    """Write the state atomically."""
     files.replace(folder / NAME, json.dumps(asdict(state), indent=1) + "\n")

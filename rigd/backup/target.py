@@ -1,4 +1,4 @@
-"""The disk that backups are written to: it may be missing, full, or taken away at any moment."""
+"""The disk for backups: it may be missing, full, or removed at any moment."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rigd.base import mounts as disks
 from rigd.base.errors import Failed
 
 MODELS = Path("models")
-"""Below the target, in the layout that rig-models asks before it asks the hub."""
+"""Below the target, in the layout that rig-models searches before the hub."""
 REPOSITORY = Path("restic")
 """Below the target: the encrypted part."""
 
 PROBE = Path(".rig-backup-probe")
-"""Below the target, for a moment."""
+"""Below the target, for a moment: a file that proves that the disk can be written."""
 SYSTEM_RESERVE = 2 << 30
-"""Bytes that stay free on the system's own disk."""
+"""Bytes that stay free on the system disk."""
 
 
 def problem(config: Config, to_write: bool = True, mounts: str | None = None) -> str | None:
-    """Why the target cannot be used, and what to do; None when it can. `mounts`: what /proc/self/mountinfo says."""
+    """Why the target is unusable, with the remedy; None if it is usable. `mounts`: the text of /proc/self/mountinfo."""
     path = config.target
     if not Path(path).is_dir():
         return f"there is no folder {path}; mount the backup disk, or let a deploy make the folder"
@@ -38,10 +38,10 @@ def problem(config: Config, to_write: bool = True, mounts: str | None = None) ->
 
 
 def enter(config: Config, to_write: bool = True) -> None:
-    """Make the target the working directory. Raises Failed when it cannot be used.
+    """Make the target the working directory. Raises Failed if it is unusable.
 
-    Everything is named relative to it from then on: when the disk is unmounted in the middle, the same names do not
-    begin to lead to the folder under the mount point, on the system's disk.
+    All later paths are relative to it: if the disk is unmounted halfway, they do not begin to name the folder under the
+    mount point, on the system disk.
     """
     try:
         found = problem(config, to_write)
@@ -54,16 +54,17 @@ def enter(config: Config, to_write: bool = True) -> None:
 
 
 def still_there(config: Config) -> bool:
-    """Whether the working directory is still what everybody sees under the target's name."""
+    """True if the working directory is still the folder at the target's path."""
     with suppress(OSError):
         return os.path.samestat(Path().stat(), Path(config.target).stat())
     return False
 
 
 def refusal() -> str | None:
-    """Why the working directory takes nothing that is written to it; None when it does, or is merely full.
+    """Why the working directory cannot be written; None if it can, or is merely full.
 
-    Its flags do not say it: newer kernels no longer mark a file system read-only that was shut after an error.
+    The mount flags do not show it: newer kernels no longer mark a file system read-only that was shut down after an
+    error.
     """
     try:
         with PROBE.open("wb") as file:
@@ -77,14 +78,14 @@ def refusal() -> str | None:
 
 
 def free() -> int:
-    """Bytes that may be written to the working directory; the system's own disk is not filled to its end."""
+    """Bytes that may be written to the working directory; the system disk keeps its reserve."""
     found = os.statvfs(".")
     reserve = SYSTEM_RESERVE if Path().stat().st_dev == Path("/").stat().st_dev else 0
     return max(0, found.f_bavail * found.f_frsize - reserve)
 
 
 def shared_with_system(config: Config) -> bool:
-    """Whether the backup lies on the disk that it should replace."""
+    """True if the backup is on the disk that it is meant to replace."""
     with suppress(OSError):
         return Path(config.target).stat().st_dev == Path("/").stat().st_dev
     return False

@@ -1,4 +1,4 @@
-"""One model file copied to another disk, by rsync: it gets its name only after it was read back and found right."""
+"""Copy one model file to another disk with rsync; the copy gets its name only after it was read back and verified."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from rigd.models.manifest import File
 from rigd.models.records import Stamp
 
 UNREADABLE = ""
-"""In the place of a hash."""
+"""Stands for the hash of an unreadable file."""
 
 
 def words(source: Path, part: Path) -> list[str]:
-    """What rsync is asked: what is there of the file is compared and kept, and the rest is appended."""
+    """The rsync command: compare and keep the existing bytes, and append the rest."""
     return ["rsync", "--append-verify", "--copy-links", "--", str(source), str(part)]
 
 
 def part_of(final: Path) -> Path:
-    """The name of a file that is not finished: the same as rig-models has, which goes on with it."""
+    """The name of an unfinished file, the same as in rig-models, which can continue it."""
     return final.with_name(f"{final.name}.part")
 
 
 def bring(source: Path, final: Path, file: File, item: Item) -> None:
-    """The file lies at `final` with the bytes that are pinned. Raises Failed with a sentence; then it is as before.
+    """Copy a file to `final` and verify its pinned hash. Raises Failed and changes nothing if that fails.
 
-    What is trusted is the copy alone, read from the disk: neither the source, which may have rotted since it was
-    verified, nor the way. What a killed run left is not copied again; if it was wrong, all is, once.
+    Only the copy counts, read from the disk: the source may have rotted since it was verified, and the transfer may
+    fail. A killed run's part is kept; if it turns out wrong, everything is copied again, once.
     """
     part = part_of(final)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -51,13 +51,13 @@ def bring(source: Path, final: Path, file: File, item: Item) -> None:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file; 0 when there is none."""
+    """Size of a file in bytes; 0 without a file."""
     stamp = Stamp.of(path)
     return 0 if stamp is None else stamp.size
 
 
 def _copied(source: Path, part: Path, file: File, item: Item) -> str:
-    """Copy, and the hash of what is on the disk then."""
+    """Copy; return the hash of the copy on the disk."""
     item.begin("copying", size(part))
 
     def look() -> None:
@@ -70,14 +70,14 @@ def _copied(source: Path, part: Path, file: File, item: Item) -> str:
     descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
-        # What is hashed is to come from the disk, not from memory.
+        # Hash from the disk, not from memory.
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
     try:
         return files.digest(part, item.advance)
     except OSError:
-        # Blocks that cannot be read do not become readable: a file of their own gets others.
+        # Unreadable blocks stay unreadable: a new file gets other blocks.
         return UNREADABLE
 
 
@@ -89,7 +89,7 @@ def _failure(done: command.Done, source: Path, part: Path, file: File) -> str:
 
 
 def _blame(source: Path, file: File, item: Item) -> str:
-    """Whose bytes were wrong: the source is asked last, as it is read once more for that."""
+    """Find the side with the wrong bytes. The source comes last, because that takes another reading."""
     item.begin("checking")
     found = files.digest(source, item.advance)
     if found != file.sha256:

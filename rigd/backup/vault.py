@@ -1,4 +1,4 @@
-"""The encrypted part of the backup, by restic: what it is asked is computed by plain functions."""
+"""The encrypted part of the backup, by restic; plain functions compute its commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rigd.backup.target import REPOSITORY
 from rigd.base.errors import Failed
 
 TAG = "rig"
-"""Snapshots of others in the same repository are none of our business."""
+"""Marks our snapshots; those of others in the same repository are left alone."""
 PROBED = 5.0
 """Seconds between two probes of the disk while restic writes to it."""
 WRONG_PASSWORD = ("wrong password or no key found", "unable to open config file: Stat: ciphertext verification failed")
@@ -23,7 +23,7 @@ WRONG_PASSWORD = ("wrong password or no key found", "unable to open config file:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One state of the encrypted files."""
+    """One snapshot of the encrypted files."""
 
     id: str
     time: str
@@ -32,15 +32,15 @@ class Snapshot:
 
 
 def backup_words(sources: Iterable[str], left_out: str) -> list[str]:
-    """A snapshot of these files and folders, without one."""
+    """The command for a snapshot of these files and folders, except one."""
     return ["backup", "--json", "--tag", TAG, "--exclude", left_out, "--", *sources]
 
 
 def forget_words(keep: Keep) -> list[str]:
-    """Which snapshots stay; the space of the others is given back.
+    """The command that removes old snapshots and frees their space.
 
-    Not by host and path, as restic does it otherwise: a machine that got another name, or another folder to back up,
-    would keep the snapshots from before that for ever.
+    Not grouped by host and path, which is restic's default: a machine with a new name, or another folder to back up,
+    would keep its earlier snapshots for ever.
     """
     kept = {"daily": keep.daily, "weekly": keep.weekly, "monthly": keep.monthly, "yearly": keep.yearly}
     limits = [word for name, count in kept.items() if count for word in (f"--keep-{name}", str(count))]
@@ -48,7 +48,7 @@ def forget_words(keep: Keep) -> list[str]:
 
 
 def check_words(run: int, parts: int) -> list[str]:
-    """The whole structure, and one of `parts` of the data itself: another one in each run."""
+    """The command that checks the whole structure, and one of `parts` of the data: another one in each run."""
     return ["check", "--quiet", f"--read-data-subset={run % parts + 1}/{parts}"]
 
 
@@ -56,51 +56,51 @@ CHECK_ALL = ("check", "--quiet", "--read-data")
 
 
 class WrongPassword(Failed):
-    """The password is not that of the repository."""
+    """The repository has another password."""
 
 
 class Vault:
     """The repository in the working directory, with its password."""
 
     def __init__(self, secret: str, read_only: bool = False) -> None:
-        """`read_only`: nothing is written, not even a lock, so that a disk that fails can still be read."""
+        """`read_only`: write nothing, not even a lock, so that a failing disk can still be read."""
         self._secret = secret
         self._read_only = read_only
 
     @property
     def exists(self) -> bool:
-        """Whether there is one, whoever can open it."""
+        """True if there is a repository, whatever its password."""
         return (REPOSITORY / "config").exists()
 
     def make(self) -> None:
-        """An empty repository."""
+        """Create an empty repository."""
         self._run(["init", "--quiet"])
 
     def open(self) -> None:
-        """Raises WrongPassword. Locks of runs that died are taken away.
+        """Open the repository. Raises WrongPassword.
 
-        Only those whose process is gone, or that are old: restic looks.
+        Removes locks of dead runs: restic removes only those whose process is gone, or that are old.
         """
         locked = not self._read_only and any((REPOSITORY / "locks").glob("*"))
         self._run(["unlock", "--quiet"] if locked else ["cat", "config", "--quiet"])
 
     def save(self, sources: Sequence[str], left_out: str) -> str:
-        """A new snapshot, by its id. Raises Failed; also when something could not be read."""
+        """Make a snapshot; return its id. Raises Failed, also if a file could not be read."""
         done = self._run(backup_words(sources, left_out), fine=(0, 3))
         if done.code == 3:
             raise Failed(f"not everything could be encrypted: {done.cause}")
         return str(_last(done.output).get("snapshot_id", ""))[:8]
 
     def tidy(self, keep: Keep) -> None:
-        """Only the snapshots that are to be kept are left."""
+        """Remove the snapshots that are not to be kept."""
         self._run(forget_words(keep))
 
     def check(self, words: Sequence[str]) -> None:
-        """Raises Failed when something is broken."""
+        """Check the repository. Raises Failed if it is damaged."""
         self._run(words)
 
     def snapshots(self) -> list[Snapshot]:
-        """All of ours, the oldest first."""
+        """Our snapshots, the oldest first."""
         found = json.loads(self._run(["snapshots", "--json", "--tag", TAG]).output) or []
         return sorted(
             (Snapshot(entry["short_id"], entry["time"], tuple(entry["paths"])) for entry in found),
@@ -108,18 +108,18 @@ class Vault:
         )
 
     def extract(self, snapshot: Snapshot, folder: Path) -> None:
-        """Everything of a snapshot, below a folder."""
+        """Extract a snapshot below a folder."""
         self._run(["restore", snapshot.id, "--quiet", "--target", str(folder)])
 
     def _run(self, words: Sequence[str], fine: Sequence[int] = (0,)) -> command.Done:
         with password.handed(self._secret) as descriptor:
             environment = {
                 "RESTIC_REPOSITORY": str(REPOSITORY),
-                # Its own view of what it inherited; read anew by each that opens it.
+                # A path of the child's own: each program that opens it reads from the beginning.
                 "RESTIC_PASSWORD_FILE": f"/proc/self/fd/{descriptor}",
                 "RESTIC_PROGRESS_FPS": "0",
             }
-            # A lock is a file: a disk that is full has no room for it, and the cause would not be told.
+            # A lock is a file: a full disk has no room for it, and the cause would stay hidden.
             options = ["--no-cache", *(["--no-lock"] if self._read_only or words[0] == "cat" else [])]
             watch = (lambda: None) if self._read_only else _Watch(words[0]).look
             done = command.run(["restic", *options, *words], environment, (descriptor,), watch)
@@ -131,14 +131,15 @@ class Vault:
 
 
 class _Watch:
-    """Ends restic when the disk takes nothing any more: by itself it tries again, for a quarter of an hour and more."""
+    """Stop restic when the disk can no longer be written: restic itself would retry for a quarter of an hour and
+    more."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._next = time.monotonic() + PROBED
 
     def look(self) -> None:
-        """Raises Failed."""
+        """Probe the disk. Raises Failed."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + PROBED
@@ -160,12 +161,12 @@ def _where() -> str:
     try:
         return f"{Path.cwd()}/{REPOSITORY}"
     except OSError:
-        # The disk was taken away.
+        # The disk was removed.
         return str(REPOSITORY)
 
 
 def _last(output: str) -> dict[str, Any]:
-    """The summary, which restic prints as the last of its lines."""
+    """The summary, the last line that restic prints."""
     for line in reversed(output.splitlines()):
         if line.startswith("{"):
             found: dict[str, Any] = json.loads(line)

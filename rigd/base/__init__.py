@@ -1,1 +1,2 @@
-"""What all programs of rigd share: errors, files, locks, progress, child processes, settings files and metrics."""
+"""The shared parts of all rigd programs: errors, files, locks, progress, child processes, settings files and
+metrics."""

@@ -1,13 +1,13 @@
-"""What a person at a terminal answers."""
+"""Prompt a person at a terminal."""
 
 from __future__ import annotations
 
 
 def yes(question: str) -> bool:
-    """Whether it is a yes; Ctrl-D is none."""
+    """True for a yes; Ctrl-D is a no."""
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
-        # The cursor still stands behind the question.
+        # The cursor is still behind the prompt.
         print()
         return False

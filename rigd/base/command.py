@@ -1,4 +1,4 @@
-"""A program that is run, and never waited for longer than it may take."""
+"""Run a program with a time limit."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MOST = 1 << 24
-"""Bytes that a program may say; one that says more is taken to be out of its mind."""
+"""Most bytes of output; more than that counts as a failure."""
 GRACE = 2.0
 """Seconds until a killed program must be gone."""
 FAILED = "failed"
-"""Cause of a NoAnswer: the program ended by itself, and said that it could not."""
+"""Cause of a NoAnswer: the program ended by itself with a failure."""
 ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 class NoAnswer(Exception):
-    """There is no answer; `cause` is a word for metrics, the message a sentence for people."""
+    """There is no usable answer; `cause` is a word for metrics, the message a sentence for people."""
 
     def __init__(self, cause: str, message: str) -> None:
         super().__init__(message)
@@ -31,22 +31,22 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """Exit status and text, both streams together."""
+    """Exit status and output, both streams together."""
 
     code: int
     text: str
 
     def failure(self, program: str) -> NoAnswer:
-        """What to raise where this exit status is a failure."""
+        """The exception for a failed program."""
         said = " ".join(self.text.split())[:160]
         return NoAnswer(FAILED, f"{program} ended with {self.code}, '{said}'")
 
 
 class Command:
-    """Runs one program, one at a time.
+    """Run one program, one at a time.
 
-    A program that asks a broken driver can be in the kernel where no signal reaches it. It is then left behind, and
-    until it is gone no other is started beside it: they would pile up, one a minute.
+    A program that queries a broken driver can hang in the kernel, where no signal reaches it. It is then left behind,
+    and no other is started until it is gone: they would pile up, one a minute.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -54,7 +54,7 @@ class Command:
         self._left: subprocess.Popen[bytes] | None = None
 
     def run(self, words: Sequence[str]) -> Answer:
-        """Raises NoAnswer when it is not there, does not end in time, or an earlier one is still not gone."""
+        """Run the program. Raises NoAnswer if it is missing, exceeds its time, or an earlier one is still running."""
         name = Path(words[0]).name
         if self._left is not None and self._left.poll() is None:
             raise _stuck(name, self._left.pid)
@@ -84,7 +84,7 @@ class Command:
         return Answer(process.returncode, text.decode(errors="replace"))
 
     def _read(self, name: str, process: subprocess.Popen[bytes], end: float) -> bytes | None:
-        """What it says until it ends; None when it does not. Raises NoAnswer when it says too much."""
+        """Read the output to its end; None at the time limit. Raises NoAnswer for too much output."""
         assert process.stdout is not None
         pipe, said = process.stdout.fileno(), bytearray()
         while True:
@@ -117,18 +117,18 @@ class Command:
 
 
 class Programs:
-    """Several programs, each of which is run as Command does."""
+    """Several programs, each with its own Command."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._commands: dict[str, Command] = {}
 
     def answer(self, *words: str) -> Answer:
-        """What it says, and how it ends. Raises NoAnswer where it does not end by itself."""
+        """Run a program; return its output and status. Raises NoAnswer if it does not end by itself."""
         return self._commands.setdefault(words[0], Command(self._timeout)).run(words)
 
     def output(self, *words: str) -> str:
-        """What it says. Raises NoAnswer; also where it ends with an error."""
+        """Run a program; return its output. Raises NoAnswer, also for an error."""
         answer = self.answer(*words)
         if answer.code != 0:
             raise answer.failure(Path(words[0]).name)
@@ -136,8 +136,8 @@ class Programs:
 
 
 def left_over(name: str, processes: Path = Path("/proc")) -> int | None:
-    """PID of a program of this name that was killed and is still there; whoever killed it may be long gone itself."""
-    # The kernel keeps the first fifteen characters of a name, and tells it first. Most processes have another one.
+    """PID of a killed program of this name that is still there; the process that killed it may be long gone."""
+    # The kernel keeps the first fifteen characters of a name, and writes it in the first line. Few processes match.
     named = f"Name:\t{name[:15]}\n"
     for status in processes.glob("[0-9]*/status"):
         try:
@@ -148,7 +148,7 @@ def left_over(name: str, processes: Path = Path("/proc")) -> int | None:
             continue
         found = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
         killed = int(found.get("ShdPnd", "0"), 16) >> (signal.SIGKILL - 1) & 1
-        # One that is dead, and that nobody took notice of; where a thread is left, it is that which hangs.
+        # A zombie counts as gone, unless another thread remains: that thread hangs.
         gone = found.get("State", "").startswith("Z") and found.get("Threads") == "1"
         if killed and not gone:
             return int(status.parent.name)

@@ -1,8 +1,7 @@
-"""Settings files that a deploy writes for a program: one loader, by the types of a dataclass.
+"""The loader of settings files that a deploy writes for a program, by the types of a dataclass.
 
-Programs and settings files are of different ages while a deploy is under way, or after one that failed. So a key that
-the program does not know is ignored, and one that is missing takes the field's default. A value of the wrong type is
-refused in one sentence.
+Programs and settings files differ in age during a deploy, or after one that failed. So an unknown key is ignored, and a
+missing one takes the field's default. A value of the wrong type is refused in one sentence.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ REMEDY = "run a deploy to write it again"
 
 
 class Unusable(ValueError):
-    """A value that the program cannot use; the text names its place."""
+    """An unusable value; the message names its place."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class AtLeast:
-    """A number that makes sense from here on."""
+    """A number with a minimum."""
 
     least: float
 
 
 def read(path: str | Path, parse: Callable[[str], T]) -> T:
-    """Parse a settings file. Raises BadInput when it is missing, unreadable or unusable."""
+    """Parse a settings file. Raises BadInput if it is missing, unreadable or unusable."""
     try:
         return parse(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -55,9 +54,9 @@ def read(path: str | Path, parse: Callable[[str], T]) -> T:
 
 
 def parse(kind: type[T], text: str, **override: object) -> T:
-    """The `kind`, a dataclass, in a JSON text. Raises Unusable with the first value that is wrong.
+    """Parse a JSON text as the dataclass `kind`. Raises Unusable for the first wrong value.
 
-    ``override``: values that take the place of the file's, checked like them.
+    ``override``: values that replace the file's, and are checked like them.
     """
     try:
         document = json.loads(text)
@@ -104,7 +103,7 @@ def _section(kind: Any, values: dict[str, Any], where: str) -> Any:
 
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
-    """Cached: looked up for each of 10,000 files, it took longer than all else."""
+    """Cached: without the cache, this lookup for each of 10,000 files took longer than all else."""
     return get_type_hints(kind, include_extras=True)
 
 

@@ -1,22 +1,22 @@
-"""What can go wrong in a way that a person is told about: always one sentence."""
+"""Errors that are reported to the owner, always in one sentence."""
 
 from __future__ import annotations
 
 
 class Failed(Exception):
-    """It cannot be done; the message says why and what to do."""
+    """The work failed; the message gives the cause and the remedy."""
 
 
 class BadInput(Failed):
-    """What was asked for makes no sense; nothing was done."""
+    """The request is unusable; nothing was done."""
 
 
 class Trouble(Exception):
-    """It did not work now, and may work in a while."""
+    """The work failed now, and may succeed later."""
 
     def __init__(self, cause: str, wait: float = 0, afresh: bool = False) -> None:
         super().__init__(cause)
         self.wait = wait
-        """Seconds that the server asks to be left alone."""
+        """Seconds that the server wants to be left alone."""
         self.afresh = afresh
-        """The server cannot go on from where it was asked to: only from the beginning."""
+        """The server cannot continue at the requested byte: only from the beginning."""

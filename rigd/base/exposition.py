@@ -1,4 +1,4 @@
-"""Figures in the text format that node_exporter reads from files, written by prometheus_client."""
+"""Metrics in the text format that node_exporter reads from files, written by prometheus_client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["gauge", "counter"]
 
 @dataclass(frozen=True)
 class Sample:
-    """One figure now."""
+    """One value now."""
 
     value: float
     labels: Mapping[str, object]
@@ -22,7 +22,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Metric:
-    """Figures of one name; that of a counter ends in _total."""
+    """Samples of one name; a counter's name ends in _total."""
 
     name: str
     help: str

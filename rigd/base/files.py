@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and copied without moving bytes where the file system can."""
+"""Files that are written atomically, and copied without moving bytes if the file system can."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pathlib import Path
 
 CHUNK = 1 << 20
 DIRECT = 4 << 20
-"""Bytes that are read at once past the page cache."""
+"""Bytes per read past the page cache."""
 FICLONE = 0x40049409
 """_IOW(0x94, 9, int) of linux/fs.h: share the blocks of another file."""
 
 
 def replace(path: Path, text: str, *, lasting: bool = True) -> None:
-    """Write a small file that everybody may read, so that a reader sees the old one or the new one.
+    """Write a small file that everybody may read; a reader sees the old file or the new one.
 
-    After a power cut too, where it is `lasting`. One writer at a time. Raises OSError; the file is then the one before.
+    If `lasting`, also after a power cut. One writer at a time. Raises OSError; the file is then unchanged.
     """
-    # One name, so that what was left by a program that was killed is written over.
+    # One fixed name: the next writer overwrites the leftover of a killed one.
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     try:
@@ -52,7 +52,7 @@ def sync_directory(path: Path) -> None:
 
 
 def clone(source: Path, descriptor: int) -> bool:
-    """Let an empty file share the blocks of `source`; False where the file system cannot."""
+    """Make an empty file share the blocks of `source`; False if the file system cannot."""
     with source.open("rb") as file:
         try:
             fcntl.ioctl(descriptor, FICLONE, file.fileno())
@@ -62,18 +62,18 @@ def clone(source: Path, descriptor: int) -> bool:
 
 
 def digest(path: Path, advance: Callable[[int], None]) -> str:
-    """SHA-256 of a file as it is on the disk; `advance` is told of every piece that is done.
+    """SHA-256 of a file as it is on the disk; `advance` gets the number of bytes after every piece.
 
-    Memory is passed by: what an engine has mapped stays right there for as long as it is served, whatever becomes of it
-    on the disk. Nor does hashing 42 GB push out what the engines need.
+    The page cache is bypassed: an engine's mapping stays good there while the file on the disk rots. And hashing 42 GB
+    does not push out the memory that the engines need.
     """
     sha256 = hashlib.sha256()
-    # Memory of their own, as it has to begin where a page begins.
+    # Anonymous memory, because the buffer must begin at a page boundary.
     filled, spare = mmap.mmap(-1, DIRECT), mmap.mmap(-1, DIRECT)
     with path.open("rb", buffering=0) as file, ThreadPoolExecutor(max_workers=1) as reader:
         _pass_memory_by(file.fileno(), True)
         done = 0
-        # One piece is read while the one before it is hashed: past memory, nobody else reads ahead.
+        # Read one piece while the previous one is hashed: past the page cache, the kernel does not read ahead.
         ahead = reader.submit(_read, file.fileno(), filled, done)
         while count := ahead.result():
             done += count
@@ -85,13 +85,13 @@ def digest(path: Path, advance: Callable[[int], None]) -> str:
 
 
 def _read(descriptor: int, buffer: mmap.mmap, offset: int) -> int:
-    """Fill the buffer from here on; how many bytes came, none at the end."""
+    """Fill the buffer from this offset; return the number of bytes, 0 at the end."""
     try:
         count = os.preadv(descriptor, [buffer], offset)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        # Not past memory: not on this file system, or not from here on.
+        # No direct reads on this file system, or at this offset.
         _pass_memory_by(descriptor, False)
         count = os.preadv(descriptor, [buffer], offset)
     os.posix_fadvise(descriptor, offset, count, os.POSIX_FADV_DONTNEED)
@@ -99,7 +99,7 @@ def _read(descriptor: int, buffer: mmap.mmap, offset: int) -> int:
 
 
 def _pass_memory_by(descriptor: int, yes: bool) -> None:
-    """Read from the disk itself, where the file system has such a thing (O_DIRECT)."""
+    """Read from the disk itself, if the file system can (O_DIRECT)."""
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     with suppress(OSError):
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if yes else flags & ~os.O_DIRECT)

@@ -1,4 +1,4 @@
-"""One program of a kind at a time, by a lock that the kernel gives back when its holder dies."""
+"""One program of a kind at a time, by a lock that the kernel releases when its holder dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FLOCK = "hhqqi0q"
 
 
 class Held(Failed):
-    """Another one is at work."""
+    """Another program holds the lock."""
 
 
 @contextmanager
@@ -27,9 +27,9 @@ def held(
     program: str = "rig-models",
     look: str = "wait for it with --wait, or look: rig-models status",
 ) -> Iterator[None]:
-    """Hold the lock in this folder. Raises Held with the holder's PID when another has it and `wait` is false.
+    """Hold the lock in this folder. Raises Held with the holder's PID if the lock is taken and `wait` is false.
 
-    `program` and `look` are what is said then: who holds it, and what to do.
+    `program` and `look` fill the message: the holder, and the remedy.
     """
     descriptor = os.open(records / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -44,7 +44,7 @@ def held(
 
 
 def holder(records: Path) -> int | None:
-    """PID of the program that is at work, or None."""
+    """PID of the running program, or None."""
     try:
         descriptor = os.open(records / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -56,7 +56,7 @@ def holder(records: Path) -> int | None:
 
 
 def _holder(descriptor: int) -> int | None:
-    """Whom the kernel names: a PID written into a file could be that of a process long dead."""
+    """The holder by the kernel's record: a PID written into a file could be that of a dead process."""
     asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else pid

@@ -1,4 +1,4 @@
-"""Folders that are another disk's: while that disk is missing, the folder under its mount point is not meant."""
+"""Folders on another disk: while that disk is missing, the folder under its mount point must not be used."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def missing(path: str, setting: str, mounts: str | None = None) -> str | None:
-    """What to say when nothing is mounted there; None when it is. `mounts`: what /proc/self/mountinfo says.
+    """The report for a missing mount; None if the folder is mounted. `mounts`: the text of /proc/self/mountinfo.
 
-    `setting`: the key that asks for a disk.
+    `setting`: the key that requires the disk.
     """
     if mounts is None:
-        # An automount point mounts its disk when somebody looks below it.
+        # An automount point mounts its disk on the first access below it.
         with contextlib.suppress(OSError):
             any(Path(path).iterdir())
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
@@ -23,5 +23,5 @@ def missing(path: str, setting: str, mounts: str | None = None) -> str | None:
 
 
 def _point(line: str) -> str:
-    """The mount point of a line, whose blanks are written as octal numbers (proc_pid_mountinfo(5))."""
+    """The mount point of a line, with its octal escapes decoded (proc_pid_mountinfo(5))."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line.split()[4])

@@ -1,4 +1,4 @@
-"""Work that nobody waits for leaves processor and disk to everybody else."""
+"""The lowest priority for background work, so that everything else gets processor and disk first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import subprocess
 
 
 def lowest() -> None:
-    """This process, and those that it starts from now on."""
+    """Lower the priority of this process and of its future children."""
     os.nice(19)
     subprocess.run(["ionice", "--class", "idle", "--pid", str(os.getpid())], check=False)

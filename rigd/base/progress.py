@@ -1,4 +1,4 @@
-"""How far the work has come, told to the state file and to whoever looks on."""
+"""Progress of the work, for the state file and the terminal."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rigd.base.state import FetchState, FileState, Stage
 WINDOW = 10.0
 """Seconds over which a rate is measured."""
 TICK = 0.5
-"""Seconds between two looks."""
+"""Seconds between two updates."""
 LINE_EVERY = 60.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 
 
 class Item:
-    """One file that is worked at."""
+    """One file and its progress."""
 
     def __init__(self, model: str, path: str, total: int) -> None:
         self.model, self.path, self.total = model, path, total
@@ -34,16 +34,16 @@ class Item:
         self._seen: deque[tuple[float, int]] = deque()
 
     def begin(self, stage: Stage, done: int = 0) -> None:
-        """A new stage, with so many bytes behind it."""
+        """Begin a stage, with the bytes that are already done."""
         self.stage, self.bytes = stage, done
         self._seen.clear()
 
     def advance(self, count: int) -> None:
-        """So many more bytes are done."""
+        """Count further bytes as done."""
         self.bytes += count
 
     def look(self, now: float) -> FileState:
-        """What it is now; the rate follows from earlier looks."""
+        """The file's state now; the rate follows from earlier calls."""
         self._seen.append((now, self.bytes))
         while len(self._seen) > 1 and now - self._seen[0][0] > WINDOW:
             self._seen.popleft()
@@ -54,10 +54,10 @@ class Item:
 
 
 class Progress:
-    """Writes the state file twice a second, and shows a line on a terminal, or one a minute where there is none."""
+    """Writes the state file twice a second; shows a line on a terminal, or one a minute without a terminal."""
 
     def __init__(self, items: list[Item], records: Path | None = None, manifest: str = "") -> None:
-        """`records`: where the state file is written, with the manifest's digest in it; None for no such file."""
+        """`records`: the folder of the state file, which contains the manifest's digest; None for no file."""
         self.items = items
         self._to: TextIO = sys.stderr
         self._terminal = self._to.isatty()
@@ -83,7 +83,7 @@ class Progress:
             self._to.write(f"\r\x1b[K{state.line(files)}\n")
 
     def say(self, sentence: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._to.write(f"\r\x1b[K{sentence}\n" if self._terminal else f"{sentence}\n")
         self._to.flush()
 
@@ -103,7 +103,7 @@ class Progress:
         if self._file is not None:
             new = self._file.with_name(f".{self._file.name}.new")
             whole = FetchState(self._manifest, os.getpid(), self._began, time.time(), result, error, files)
-            # Not worth waiting for the disk; a full one must not stop what still fits.
+            # No sync: the file is not worth the wait. A full disk must not stop a fetch that still fits.
             try:
                 new.write_text(json.dumps(state.as_dict(whole)) + "\n", encoding="utf-8")
                 new.rename(self._file)
@@ -113,5 +113,5 @@ class Progress:
 
 
 def _fitting(text: str, terminal: TextIO) -> str:
-    """As much as stands on one row."""
+    """The part of the text that fits on one row."""
     return text[: os.get_terminal_size(terminal.fileno()).columns - 1]

@@ -1,4 +1,4 @@
-"""How far a fetch has come: a small file that rig-models writes, and that others read while it works."""
+"""The progress of a fetch: a small file that rig-models writes and other programs read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, Literal
 Stage = Literal["waiting", "checking", "copying", "fetching", "done", "failed"]
 BUSY: tuple[Stage, ...] = ("checking", "copying", "fetching")
 NAME = "fetch.json"
-"""Its name in the folder of records."""
+"""The file's name in the folder of records."""
 
 
 @dataclass(frozen=True)
 class FileState:
-    """One file; bytes are those that are there, rate is bytes a second, eta is seconds."""
+    """One file; bytes are those already there, rate is bytes a second, eta is seconds."""
 
     model: str
     path: str
@@ -33,7 +33,7 @@ class FetchState:
     """A fetch; times are seconds since the epoch."""
 
     manifest: str
-    """Digest of the manifest it works through."""
+    """Digest of the manifest of the fetch."""
     pid: int
     started: float
     updated: float
@@ -48,7 +48,7 @@ def as_dict(state: FetchState) -> dict[str, Any]:
 
 
 def from_dict(values: Any) -> FetchState | None:
-    """The state in a JSON object; None when it is none."""
+    """The state in a JSON object; None if it is not one."""
     try:
         return FetchState(**{**values, "files": tuple(FileState(**file) for file in values["files"])})
     except (TypeError, KeyError):
@@ -56,7 +56,7 @@ def from_dict(values: Any) -> FetchState | None:
 
 
 def read(records: Path) -> FetchState | None:
-    """The state of the fetch that works, or of the last one; None when there was none."""
+    """The state of the running fetch, or of the last one; None without one."""
     try:
         return from_dict(json.loads((records / NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -64,7 +64,7 @@ def read(records: Path) -> FetchState | None:
 
 
 def size(count: float) -> str:
-    """Bytes as models are measured: powers of 1000, as the hub and disks have them."""
+    """Bytes in powers of 1000, as the hub and disks count them."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -73,7 +73,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Time as a person says it."""
+    """A duration for people."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -81,7 +81,7 @@ def duration(seconds: float) -> str:
 
 
 def line(files: Iterable[FileState]) -> str:
-    """All files in one line: how many, bytes, rate, time left, and what is worked at."""
+    """All files in one line: number, bytes, rate, time left, and the current file."""
     listed = list(files)
     done, total = sum(file.bytes for file in listed), sum(file.total for file in listed)
     rate = sum(file.rate for file in listed)

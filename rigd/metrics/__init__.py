@@ -1,1 +1,1 @@
-"""Figures of the machine that no other program shows, written for node_exporter."""
+"""Metrics of the machine that no other program has, written for node_exporter."""

@@ -14,7 +14,7 @@ OK, FAILED, BAD_INPUT = 0, 1, 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Look once; the exit status."""
+    """Write the metrics once; return the exit status."""
     options = _parser().parse_args(arguments)
     try:
         wanted = configuration.read(options.config, config.parse)

@@ -1,4 +1,4 @@
-"""The settings of rig-metrics and rig-alert: a JSON file that a deploy writes."""
+"""The settings of rig-metrics and rig-alert; the deploy writes the JSON file."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ from rigd.base import configuration
 
 PATH = "/etc/rig/metrics.json"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
-"""Where the distribution's node_exporter reads what others measured: files NAME.prom, renamed into place when whole."""
+"""The folder from which the distribution's node_exporter reads others' metrics: files NAME.prom, renamed into place
+when whole."""
 FILE = "rig_machine.prom"
-"""The one of rig-metrics."""
+"""The file of rig-metrics."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A model server; whether it is wanted is what its unit says: one that does not start at boot is off on purpose."""
+    """A model server. Its unit tells if it is wanted: a unit that does not start at boot is off on purpose."""
 
     name: str
     unit: str
     address: str
     port: int
     container: str | None = None
-    """Name of its container; None where it is a service of the machine."""
+    """Name of its container; None for a native service."""
     gpu: bool = False
-    """Whether a process of it has to be on the graphics card."""
+    """True if one of its processes must be on the GPU."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What is looked at, and where the figures go."""
+    """The measured parts of the machine, and the output folder."""
 
     output: str
-    """Folder that node_exporter reads."""
+    """Folder from which node_exporter reads."""
     records: str
-    """Folder in which rig-models marks models that changed."""
+    """Folder in which rig-models marks changed models."""
     engines: tuple[Engine, ...]
     models: tuple[str, ...]
     certificates: tuple[str, ...]
     """Paths of PEM files."""
     alertmanager: int
-    """Its port, for rig-alert."""
+    """Port of Alertmanager, for rig-alert."""
 
 
 def dump(config: Config) -> str:
-    """The file's text."""
+    """The settings as the file's text."""
     return json.dumps(asdict(config), indent=1) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Looks at the machine: units, what engines say of themselves, marks of models, certificates, a reboot that is due."""
+"""Measure the machine: units, the health of engines, marks of models, certificates, a pending reboot."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rigd.base.exposition import Metric, Sample
 from rigd.metrics.config import Config, Engine
 
 SECONDS = 2
-"""How long an engine may take to say how it is."""
+"""Seconds that an engine may take to report its health."""
 TIMEOUT = 10
-"""Seconds that a program may take to answer; all of them have to be done within the unit's minute."""
+"""Seconds that a program may take to answer; all of them must finish within the unit's minute."""
 
 
 def gauges(config: Config, tell: Callable[[str], None], root: Path = Path("/")) -> Iterator[Metric]:
-    """Every figure; ``root`` is where the machine's files are. Of one that cannot be had `tell` is told why."""
+    """All metrics; ``root`` is the folder of the machine's files. `tell` gets the cause of each missing metric."""
     ask = Programs(TIMEOUT)
     for name, help, look in (
         (
@@ -69,14 +69,14 @@ def gauges(config: Config, tell: Callable[[str], None], root: Path = Path("/")) 
 
 
 def reboot_pending(root: Path, running: str) -> bool:
-    """Whether a package asked for a reboot, or the kernel that the next boot takes is another one than ``running``."""
+    """True if a package requested a reboot, or if the next boot takes a kernel other than ``running``."""
     if (root / "run/reboot-required").exists():
         return True
     return (following := next_kernel(root)) is not None and following != running
 
 
 def next_kernel(root: Path) -> str | None:
-    """Release of the kernel that the next boot takes; None where no link says so."""
+    """Release of the kernel that the next boot takes; None if no link names it."""
     for link in (root / "vmlinuz", root / "boot/vmlinuz"):
         if link.is_symlink():
             return os.path.basename(os.readlink(link)).removeprefix("vmlinuz-")  # noqa: PTH115, PTH119
@@ -84,7 +84,7 @@ def next_kernel(root: Path) -> str | None:
 
 
 def has_module(root: Path, kernel: str) -> bool:
-    """Whether a kernel has NVIDIA's module, by the list that depmod makes after every installation."""
+    """True if a kernel has NVIDIA's module, by the list that depmod makes after every installation."""
     try:
         listed = (root / "lib/modules" / kernel / "modules.dep").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -93,14 +93,14 @@ def has_module(root: Path, kernel: str) -> bool:
 
 
 def _module_missing(root: Path, running: str) -> Iterator[Sample]:
-    """Nothing is said where the running kernel has none either: there is no card, or nobody drives it."""
+    """No sample if the running kernel has no module either: the machine has no card, or no driver."""
     following = next_kernel(root)
     if following is not None and has_module(root, running):
         yield Sample(following != running and not has_module(root, following), {})
 
 
 def certificate_end(path: str, ask: Programs) -> float:
-    """End of the first certificate of a PEM file, seconds since the epoch; 0 when there is none to be read."""
+    """End of the first certificate of a PEM file, seconds since the epoch; 0 if there is none to read."""
     try:
         shown = ask.output("openssl", "x509", "-noout", "-enddate", "-in", path)
         return float(ssl.cert_time_to_seconds(shown.partition("=")[2].strip()))
@@ -109,7 +109,7 @@ def certificate_end(path: str, ask: Programs) -> float:
 
 
 def _wanted(engines: Iterable[Engine], ask: Programs) -> Iterator[Sample]:
-    """Whether each unit is started at boot. Raises NoAnswer."""
+    """One sample per unit: 1 if it starts at boot. Raises NoAnswer."""
     units = [engine.unit for engine in engines]
     shown = ask.output("systemctl", "show", "--property=Id,UnitFileState", *units) if units else ""
     enabled = {
@@ -124,9 +124,9 @@ def _wanted(engines: Iterable[Engine], ask: Programs) -> Iterator[Sample]:
 
 
 def _on_card(engines: list[Engine], ask: Programs) -> Iterator[Sample]:
-    """Nothing is said when the card itself does not answer, which is told elsewhere. Raises NoAnswer.
+    """No sample if the card itself does not answer, which has its own metric. Raises NoAnswer.
 
-    llama.cpp goes on without the card when CUDA does not start, and says that it is healthy all the same.
+    If CUDA does not start, llama.cpp goes on without the card, and still reports that it is healthy.
     """
     if not engines:
         return
@@ -139,7 +139,7 @@ def _on_card(engines: list[Engine], ask: Programs) -> Iterator[Sample]:
 
 
 def _loading(engine: Engine) -> bool:
-    """llama.cpp's server and vLLM's answer 503 for as long as they are not ready."""
+    """True if the server is not ready yet: llama.cpp and vLLM then answer 503."""
     connection = http.client.HTTPConnection(engine.address, engine.port, timeout=SECONDS)
     try:
         connection.request("GET", "/health")

@@ -1,1 +1,1 @@
-"""The program rig-models: model files that are fetched, verified, listed and pruned."""
+"""The program rig-models: it fetches, verifies, lists and prunes model files."""

@@ -1,4 +1,4 @@
-"""`python -m rigd.models` is rig-models where it is not installed."""
+"""`python -m rigd.models` runs rig-models without an installation."""
 
 import sys
 

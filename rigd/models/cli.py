@@ -24,9 +24,9 @@ CODES = "Exits with 0 when all is well, 1 when something failed, 2 on a usage er
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command; return the exit status."""
     options = _parser().parse_args(arguments)
-    # Engines read what is written here, whatever root's own is.
+    # Engines read these files, whatever root's own umask.
     os.umask(0o022)
     try:
         wanted = _read(options.manifest)
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Failed as error:
         return _tell(options, error, FAILED)
     except BrokenPipeError:
-        # Whoever read this has read enough. Python would write the rest at its end, and complain.
+        # The reader has read enough. At its end, Python would write the rest, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
@@ -98,7 +98,7 @@ def _chosen(wanted: Manifest, names: list[str]) -> list[Model]:
 
 
 def _fetch(options: argparse.Namespace, wanted: Manifest, records: Records) -> None:
-    # Imported here, as a status or a list has no use for the network's libraries, which take longer than the rest.
+    # Imported here: status and list do not need the network's libraries, which take longer to load than all else.
     from rigd.models import fetch
 
     models = _chosen(wanted, options.models)
@@ -168,7 +168,8 @@ def _prune(options: argparse.Namespace, wanted: Manifest, records: Records) -> N
         for thing in things:
             print(f"{state.size(thing.size):>10}  {thing.what}")
     if things and not options.yes:
-        # Nobody waits for this answer, and a deploy may come before it: what it needs is no leftover then.
+        # The question has no time limit, and a deploy may run before the answer: files that it needs are no leftovers
+        # then.
         _ask(f"delete {state.size(sum(thing.size for thing in things))}?")
         wanted = _read(options.manifest)
     with remains.no_deploy(wanted.leavings), lock.held(records.directory, wait=False):
@@ -187,12 +188,12 @@ def _prune(options: argparse.Namespace, wanted: Manifest, records: Records) -> N
 
 
 def _left(options: argparse.Namespace, wanted: Manifest) -> list[remains.Remain]:
-    """A key only where it is asked for: it cannot be had back, and clients may still have it."""
+    """The leftovers. Keys only on request: a deleted key cannot be restored, and clients may still have it."""
     return [left for left in remains.remains(wanted) if left.kind != "key" or options.keys]
 
 
 def _ask(question: str) -> None:
-    """Raises BadInput where nobody can answer, and Failed for a no."""
+    """Require a yes. Raises BadInput without a terminal, and Failed for a no."""
     if not sys.stdin.isatty():
         raise BadInput("nobody can be asked here; to delete this, add --yes")
     if not answer.yes(question):

@@ -1,4 +1,4 @@
-"""Fetching: every file of the manifest is there and right in the end, from what lies about, the backup, or the hub."""
+"""Fetching: complete every file of the manifest from other files on the machine, the backup or the hub."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from rigd.models.part import Part
 from rigd.models.records import Records, Stamp, holds
 
 FRUITFUL = 1 << 20
-"""Bytes that an attempt must bring to count as one that did not fail."""
+"""Bytes that an attempt must bring to count as a success."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of a disk that has no room."""
+"""Errors of a full disk."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file that is not known to be right."""
+    """One file that is not known to be good."""
 
     model: Model
     file: File
@@ -41,7 +41,7 @@ class Job:
 
 @dataclass
 class Fetcher:
-    """Everything that the files of one fetch share."""
+    """The state that all files of a fetch share."""
 
     manifest: Manifest
     records: Records
@@ -53,10 +53,10 @@ class Fetcher:
     def __post_init__(self) -> None:
         self.throttle = Throttle(self.manifest.limits.bytes_per_second, self.stop)
         self._copied: dict[Path, list[Path]] = {}
-        """Files elsewhere on the machine from which a file is copied, by where it lands."""
+        """Files elsewhere on the machine that are copied instead of fetched, by destination."""
 
     def jobs(self, models: list[Model]) -> list[Job]:
-        """What is not on record as right; nothing is read."""
+        """The files that have no record as good. Reads none of them."""
         found = []
         for model in models:
             record = self.records.read(model.name)
@@ -71,7 +71,7 @@ class Fetcher:
         return Job(model, file, final, None if backup is None else Path(backup), Item(model.name, file.path, file.size))
 
     def run(self, models: list[Model], progress: Progress, jobs: list[Job]) -> None:
-        """Raises Failed with a sentence for each file that could not be had; the others are there then."""
+        """Fetch the files. Raises Failed with a sentence for each failed file, after the others are complete."""
         self.manifest.require_disk()
         errors = self._all(jobs, self._look, progress)
         rest = [job for job in jobs if job.item.stage == "waiting"]
@@ -85,13 +85,13 @@ class Fetcher:
             raise Failed("; ".join(errors))
 
     def _all(self, jobs: list[Job], work: Callable[[Job, Progress], None], progress: Progress) -> list[str]:
-        """Do the work for each job, several at a time; what went wrong, a sentence each."""
+        """Do the work for each job, several at a time; return a sentence for each failure."""
         pool = ThreadPoolExecutor(self.manifest.limits.parallel)
         try:
             tasks = [pool.submit(self._one, job, work, progress) for job in jobs]
             return [error for task in tasks if (error := task.result()) is not None]
         finally:
-            # On the way out by Ctrl-C nobody waits for a server that is silent.
+            # After Ctrl-C, do not wait for a silent server.
             if sys.exception() is not None:
                 self.stop.set()
             pool.shutdown(wait=not self.stop.is_set(), cancel_futures=True)
@@ -108,10 +108,10 @@ class Fetcher:
             return job.item.error
         return None
 
-    # What lies there already
+    # Files that are already there
 
     def _look(self, job: Job, progress: Progress) -> None:
-        """Believe a file that was put there by hand if its hash is right; keep a wrong one, out of the way."""
+        """Accept a file that was put there by hand if its hash is right; move a wrong one aside."""
         self._require_inside(job.final.parent)
         if job.final.is_symlink():
             progress.say(f"{job.final} is a link to {job.final.readlink()}; the file itself takes its place")
@@ -129,17 +129,17 @@ class Fetcher:
             job.item.begin("waiting", _size(_part(job.final)))
 
     def _found(self, job: Job) -> bool:
-        """Take the same bytes from the model's own folder, where people put files, or from another version of it.
+        """Link the same bytes from the model's own folder, where people put files, or from another version of it.
 
-        They get a second name, as an engine may be started by the first: an update of a repository often changes a few
-        small files and leaves the others, and an earlier layout had no folders for versions.
+        The bytes get a second name, because an engine may start with the first: an update of a repository often changes
+        a few small files and leaves the others, and an earlier layout had no folders for versions.
         """
         root = Path(self.manifest.directory).resolve()
         for path in self._same_name(job):
             if _size(path) != job.file.size or self._differs(path, job):
                 continue
             if not path.is_relative_to(root):
-                # A second name for what lies elsewhere would let rig-models change its owner.
+                # With a second name outside the folder, rig-models could change the owner of someone else's file.
                 self._copied.setdefault(job.final, []).append(path)
                 continue
             job.item.begin("checking")
@@ -152,7 +152,7 @@ class Fetcher:
                 second.hardlink_to(path)
                 second.replace(job.final)
             except OSError:
-                # The file system has no second names, or the folder is another one's.
+                # The file system has no hard links, or the folder is on another one.
                 self._copied.setdefault(job.final, []).append(path)
                 continue
             files.sync_directory(job.final.parent)
@@ -160,14 +160,14 @@ class Fetcher:
         return False
 
     def _same_name(self, job: Job) -> list[Path]:
-        """What lies under the file's name in the model's own folder or behind a link there, resolved; not the file."""
+        """The files with this name in the model's own folder or behind a link there, resolved; not the file itself."""
         home = Path(self.manifest.directory) / job.model.name
         named = (job.final, home / job.file.path, *sorted(home.glob(f"*/{glob.escape(job.file.path)}")))
         found = [path.resolve() for path in named if (path != job.final or path.is_symlink()) and path.is_file()]
         return [path for path in dict.fromkeys(found) if path != job.final.parent.resolve() / job.final.name]
 
     def _require_inside(self, folder: Path) -> None:
-        """Raises Failed for a folder that a link leads out of the models' own."""
+        """Require that a folder is inside the models' own. Raises Failed if a link leads out of it."""
         root = Path(self.manifest.directory)
         if not folder.resolve().is_relative_to(root.resolve()):
             raise Failed(
@@ -175,7 +175,7 @@ class Fetcher:
             )
 
     def _differs(self, path: Path, job: Job) -> bool:
-        """Whether the record tells that these are other bytes, so that they need not be read."""
+        """True if a record gives the file other bytes, so that it need not be read."""
         record = self.records.read(job.model.name)
         known = record.files.get(job.file.path)
         return (
@@ -194,10 +194,10 @@ class Fetcher:
             "rig-models prune"
         )
 
-    # What is missing
+    # Missing files
 
     def _require_space(self, jobs: list[Job]) -> None:
-        """Nothing is begun that cannot end; what is there of a file is counted."""
+        """Start nothing that cannot finish; the existing bytes of a file count."""
         needed = sum(job.file.size - min(job.file.size, _size(_part(job.final))) for job in jobs)
         directory = Path(self.manifest.directory)
         if needed > (free := self.free(directory)):
@@ -217,7 +217,7 @@ class Fetcher:
         self._done(job)
 
     def _done(self, job: Job) -> None:
-        # Of whatever owner and mode it was found: the user that runs this can change it, everyone else only read it.
+        # Whatever owner and mode the file had: the user that runs this can change it, everyone else can only read it.
         descriptor = os.open(job.final, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.fchown(descriptor, os.geteuid(), os.getegid())
@@ -230,7 +230,7 @@ class Fetcher:
         job.item.begin("done", job.file.size)
 
     def _from_disk(self, source: Path, job: Job, unfinished: Part, progress: Progress) -> bool:
-        """Complete the file from another one here; where that is wrong or cannot be read, all is as before."""
+        """Complete the file from another one on this machine; if that is wrong or unreadable, undo everything."""
         before = unfinished.mark()
         try:
             if _size(source) != job.file.size:
@@ -239,7 +239,7 @@ class Fetcher:
                 return True
             unfinished.rewind(before)
             if before.size > 0 and self._is_right(source, job):
-                # The beginning was spoilt, as a power cut does it.
+                # The beginning is damaged, for example by a power cut.
                 unfinished.restart()
                 before = unfinished.mark()
                 if self._completed(source, unfinished, job):
@@ -249,14 +249,14 @@ class Fetcher:
         except OSError as error:
             if error.errno in FULL:
                 raise
-            # If it was the other disk that failed, it fails again with what the hub sends.
+            # If the destination's disk failed, it fails again with the hub's bytes.
             unfinished.rewind(before)
             trouble = f"cannot be read ({error.strerror})"
         progress.say(f"{source} {trouble}; it is left alone, and the hub is asked")
         return False
 
     def _completed(self, source: Path, unfinished: Part, job: Job) -> bool:
-        """Take from a file what is missing; whether the whole is right then."""
+        """Copy the missing bytes from a file; return True if the result has the right hash."""
         job.item.begin("copying", unfinished.size)
         if unfinished.size == 0 and files.clone(source, unfinished.descriptor):
             unfinished.read_in(job.item.advance)
@@ -278,12 +278,12 @@ class Fetcher:
                 job.item.advance(len(data))
 
     def _from_hub(self, job: Job, unfinished: Part, progress: Progress) -> None:
-        """Attempt after attempt until the hash is right. Raises Failed, Trouble or OSError with the last cause."""
+        """Repeat attempts until the hash is right. Raises Failed, Trouble or OSError with the last cause."""
         server = Hub(self.manifest.hub, self.token, self.manifest.limits.timeout)
         patience = self.patience(self.manifest.limits.attempts, self.stop)
-        # Pieces that came at different times may be of different files: then the whole is asked for, once.
+        # Pieces fetched at different times may be of different files: then request the whole file, once.
         in_pieces = unfinished.size > 0
-        # A server that begins again each time brings nothing new until it passes this byte.
+        # A server that begins again each time brings nothing new before this byte.
         furthest = most = unfinished.size
         while unfinished.size < job.file.size or unfinished.sha256 != job.file.sha256:
             if unfinished.size == job.file.size:
@@ -308,7 +308,7 @@ class Fetcher:
                 progress.say(f"{job.model.name}/{job.file.path}: {trouble}; asking again at {unfinished.size} bytes")
 
     def _give_up_wrong(self, job: Job, unfinished: Part, for_good: bool) -> None:
-        """The bytes are all there and are wrong ones. Raises Failed when there is no use in asking again."""
+        """Report a complete but wrong file. Raises Failed if another request is useless."""
         found = unfinished.sha256
         unfinished.restart()
         if for_good:
@@ -319,7 +319,7 @@ class Fetcher:
             )
 
     def _attempt(self, server: Hub, job: Job, unfinished: Part) -> None:
-        """Fetch from where the part ends to the end of the file. Raises Trouble when fewer bytes come."""
+        """Fetch from the part's end to the end of the file. Raises Trouble if fewer bytes come."""
         with server.open(job.model, job.file, unfinished.size) as body:
             if body.start == 0 and unfinished.size:
                 unfinished.restart()
@@ -335,17 +335,17 @@ class Fetcher:
 
 
 def fetcher(manifest: Manifest, records: Records) -> Fetcher:
-    """With the token that the manifest points to. Raises BadInput when it is open to others."""
+    """A fetcher with the manifest's token. Raises BadInput if others can read the token's file."""
     return Fetcher(manifest, records, hub.token(Path(manifest.token_file) if manifest.token_file else None))
 
 
 def aside(final: Path, sha256: str) -> Path:
-    """Where a file is kept that does not have the bytes of its version."""
+    """The name under which a file with the wrong bytes is kept."""
     return final.with_name(f"{final.name}.{sha256[:12]}.aside")
 
 
 def _begins_again(trouble: Trouble, most: int, job: Job) -> str:
-    """What to do about a server that breaks off and cannot continue where it did."""
+    """The advice for a server that breaks off and cannot continue."""
     return (
         f"{trouble}; the server cannot continue a download, and at most {most} of {job.file.size} bytes came in one "
         f"attempt; given up: name another mirror in models.hub, or put the file at {job.final} yourself"
@@ -369,7 +369,7 @@ def _free(directory: Path) -> int:
 
 
 def _sentence(error: Exception, job: Job) -> str:
-    """What went wrong with a file, and what to do."""
+    """The cause of a file's failure, with the remedy."""
     name = f"{job.model.name}/{job.file.path}"
     if isinstance(error, OSError):
         if error.errno in FULL:

@@ -1,4 +1,4 @@
-"""GGUF: a model's header read within bounds, the names of its parts, and how its weights are quantized."""
+"""GGUF: read a model's header within bounds, list the parts of a model, and find the quantization of its weights."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ BLOCKS = {
     26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
     40: (64, 36), 41: (128, 18),
 }  # fmt: skip
-"""Numbers in a block and bytes of it, by ggml's number of a tensor's type (enum ggml_type of ggml.h)."""
+"""Numbers per block and bytes per block, by ggml's number of a tensor's type (enum ggml_type of ggml.h)."""
 PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
-"""What llama.cpp calls the parts of a model (llama_split_path): it is given the first, and finds the others by name."""
+"""llama.cpp's names for the parts of a model (llama_split_path): it gets the first, and finds the others by name."""
 
 LONGEST_HEADER = 1 << 27
 """Bytes. The largest vocabularies of 2026 take some 30 MB."""
@@ -42,7 +42,7 @@ MOST_STEPS = 1 << 21
 DEEPEST = 4
 """Lists within lists. No known model has any."""
 LONGEST_KEPT = 4096
-"""Characters of a text, or members of a list, that are worth keeping: a vocabulary is not."""
+"""Characters of a text, or members of a list, that are kept: a vocabulary is longer."""
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
 
@@ -50,12 +50,12 @@ Value = int | float | bool | str | list[int | float | bool]
 
 
 class BadHeader(ValueError):
-    """The file is no whole GGUF file; the text completes "the file ..."."""
+    """The file is not a whole GGUF file; the text completes "the file ..."."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor: its numbers, and the bytes that they take."""
+    """One tensor: its number of elements and its size in bytes."""
 
     numbers: int
     size: int
@@ -63,14 +63,14 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a file says: short values by key, and every tensor by name."""
+    """The header of a file: short values by key, and every tensor by name."""
 
     values: Mapping[str, Value]
     tensors: Mapping[str, Tensor]
 
 
 def parts(path: str) -> tuple[str, ...]:
-    """The names of all parts of the model of which `path` is one; none where it is a model in one file."""
+    """The names of all parts of the model to which `path` belongs; none for a model in one file."""
     found = PART.fullmatch(path)
     if found is None:
         return ()
@@ -82,8 +82,7 @@ def parts(path: str) -> tuple[str, ...]:
 def read(path: Path) -> Header:
     """The header of a model's file, or of all its parts, of which `path` is the first.
 
-    Takes a few seconds and megabytes at most, whatever the bytes are. Raises BadHeader, and OSError when a file cannot
-    be read.
+    Takes a few seconds and megabytes at most, for any bytes. Raises BadHeader, and OSError if a file cannot be read.
     """
     names = parts(path.name)
     if not names:
@@ -101,7 +100,8 @@ def read(path: Path) -> Header:
 
 
 def quantization(model: Model, directory: Path) -> str:
-    """Such as Q4_K_M or FP8; "unknown" where neither names nor headers tell. `directory`: the model's own folder."""
+    """The quantization, such as Q4_K_M or FP8; "unknown" if neither names nor headers have it. `directory`: the model's
+    own folder."""
     for name in (*(file.path for file in model.files), model.repository):
         if match := NAMED.search(name):
             return match[1].upper()
@@ -112,7 +112,7 @@ def quantization(model: Model, directory: Path) -> str:
 
 
 def file_type(path: Path) -> str | None:
-    """What general.file_type of a GGUF header says; None when the file does not tell."""
+    """The general.file_type of a GGUF header; None without one."""
     try:
         with path.open("rb") as file:
             reader = _Reader(file)
@@ -135,7 +135,7 @@ def _read(path: Path) -> Header:
 
 
 class _Reader:
-    """The bytes of a header from the front, as far as they are needed."""
+    """The bytes of a header, read from the front as far as they are needed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -143,7 +143,7 @@ class _Reader:
         self._steps = 0
 
     def begin(self, until: str | None = None) -> tuple[dict[str, Value], int]:
-        """The short values, up to the key `until` where one is given; and how many tensors follow."""
+        """The short values, up to the key `until` if given; and the number of tensors."""
         if self._take(4) != b"GGUF":
             raise BadHeader("does not begin with GGUF")
         version = self._number("I")
@@ -164,7 +164,7 @@ class _Reader:
         return values, tensors
 
     def tensors(self, values: Mapping[str, Value], count: int) -> tuple[dict[str, Tensor], int]:
-        """All tensors, and the byte where the last one ends in the file."""
+        """All tensors, and the byte at which the last one ends in the file."""
         found: dict[str, Tensor] = {}
         end = 0
         for _ in range(count):
@@ -186,7 +186,7 @@ class _Reader:
         return found, -(-self._at // alignment) * alignment + end
 
     def _value(self, kind: int, depth: int) -> Value | None:
-        """A value, or None for one that is too long to keep."""
+        """A value; None if it is too long to keep."""
         if kind == _TEXT:
             return self._text()
         if kind == _LIST:
@@ -216,7 +216,7 @@ class _Reader:
         return None
 
     def _text(self) -> str | None:
-        """A text, or None for one that is too long to keep."""
+        """A text; None if it is too long to keep."""
         length = self._number("Q")
         if length > LONGEST_KEPT:
             self._skip(length)

@@ -1,4 +1,4 @@
-"""The hub: where a file of a repository is asked for, and what its answers mean."""
+"""The hub: requests for files of a repository, and the meaning of its answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REDIRECTS = 5
 _ENDS_LATER = (408, 425, 429)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _SPENT = re.compile(r"(?:^|[;,\s])r\s*=\s*0(?:\.0*)?\s*(?:;[^,]*?)?;\s*t\s*=\s*(\d+)", re.IGNORECASE)
-"""A policy of a RateLimit header of which nothing remains, and the seconds until it is renewed."""
+"""A policy of a RateLimit header with nothing left, and the seconds until it is renewed."""
 _RESOLVED = re.compile(r"/([^/]+/[^/]+)/(?:resolve|tree)/")
 """The repository in an address of the hub."""
 _NETWORK = (requests.RequestException, HTTPError, http.client.HTTPException, OSError)
@@ -38,7 +38,7 @@ class Body:
     response: requests.Response
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """What has arrived, `size` bytes at most at a time. Raises Trouble when the connection breaks.
+        """The bytes that have arrived, at most `size` at a time. Raises Trouble when the connection breaks.
 
         Not through urllib3's read(), which collects a whole piece and loses it when the connection breaks inside (seen
         with 1.26 and 2.8): those bytes would be fetched again.
@@ -55,7 +55,7 @@ class Body:
 
 
 class _Token(AuthBase):
-    """The owner's token, or none; requests would otherwise look for a password in ~/.netrc."""
+    """The owner's token, or none; without this, requests would look for a password in ~/.netrc."""
 
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -67,7 +67,7 @@ class _Token(AuthBase):
 
 
 class Hub:
-    """One hub, asked by one thread."""
+    """One hub, used by one thread."""
 
     def __init__(self, address: str, token: str | None, timeout: float) -> None:
         self.address = address.rstrip("/")
@@ -77,10 +77,10 @@ class Hub:
 
     @contextmanager
     def open(self, model: Model, file: File, start: int) -> Iterator[Body]:
-        """The file from byte `start` on, or from its beginning where the server cannot do that.
+        """Open the file at byte `start`, or at its beginning if the server cannot do that.
 
-        Always asked for at its resolve address, as the address that this leads to soon expires. Raises Trouble for what
-        may pass, and Failed for what will not.
+        The request always goes to the resolve address, because the address behind it expires soon. Raises Trouble for a
+        problem that may pass, and Failed for one that will not.
         """
         response = self._follow(model, file, start)
         try:
@@ -124,14 +124,14 @@ class Hub:
             raise Trouble(_cause(error)) from None
 
     def _owns(self, url: str) -> bool:
-        """Whether an address is the hub's own, and not one of the servers that it leads to."""
+        """True if an address is the hub's own, not one of the servers that it redirects to."""
         return urlsplit(url)[:2] == urlsplit(self.address)[:2]
 
     def _problem(self, response: requests.Response, model: Model, file: File) -> Exception | None:
-        """What a status says is wrong; None when bytes follow."""
+        """The problem behind a status; None if bytes follow."""
         status = response.status_code
         answers = f"{urlsplit(response.url).netloc} answers {status} {response.reason or ''}".rstrip()
-        # A signed address lies below no repository, and a renamed repository is still the hub's.
+        # A signed address is below no repository, and a renamed repository is still the hub's.
         own = self._owns(response.url) and renamed(response.url, "") is not None
         if status in (200, 206):
             return None
@@ -148,16 +148,16 @@ class Hub:
 
 
 def busy(status: int) -> bool:
-    """Whether a status means that the same request may succeed later."""
+    """True if the same request may succeed later."""
     return status in _ENDS_LATER or status >= 500
 
 
 def refused(headers: Mapping[str, str], repository: str, revision: str, path: str) -> str | None:
-    """What the hub's own error code says; None without one, and for a gated repository.
+    """The problem by the hub's own error code; None without a code, and for a gated repository.
 
-    The hub answers 401 for a repository that does not exist, and names the difference in X-Error-Code only. Source:
-    hf_raise_for_status of huggingface_hub, which tells the codes RepoNotFound, GatedRepo, RevisionNotFound and
-    EntryNotFound apart, and these two texts of X-Error-Message.
+    The hub answers 401 for a repository that does not exist, and only X-Error-Code gives the difference. Source:
+    hf_raise_for_status of huggingface_hub, which distinguishes the codes RepoNotFound, GatedRepo, RevisionNotFound and
+    EntryNotFound, and these two texts of X-Error-Message.
     """
     message = headers.get("X-Error-Message", "")
     if message == "Invalid credentials in Authorization header":
@@ -173,16 +173,16 @@ def refused(headers: Mapping[str, str], repository: str, revision: str, path: st
 
 
 def renamed(address: str, repository: str) -> str | None:
-    """The repository that an address of the hub is about, where that is another one than `repository`."""
+    """The repository in an address of the hub, if it is another one than `repository`."""
     found = _RESOLVED.search(urlsplit(address).path)
     return found[1] if found is not None and found[1] != repository else None
 
 
 def rest(headers: Mapping[str, str]) -> float:
-    """Seconds that a server asks to be left alone: by Retry-After, or by RateLimit; 0 when it names none.
+    """Seconds that a server wants to be left alone, by Retry-After or RateLimit; 0 without either.
 
     Source: the IETF draft "RateLimit header fields for HTTP", as the hub uses it: `"api";r=0;t=55` means that nothing
-    remains, and that 55 seconds are left until it does.
+    remains, and that the limit is renewed in 55 seconds.
     """
     if "Retry-After" in headers:
         return _retry_after(headers["Retry-After"])
@@ -207,7 +207,7 @@ def token(path: Path | None) -> str | None:
 
 
 def _start(response: requests.Response, file: File, wanted: int) -> int:
-    """Where the bytes of an answer begin. Raises when they are not those of the file."""
+    """The first byte of an answer's range. Raises an error if the bytes are not the file's."""
     if response.status_code == 200:
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) != file.size:
@@ -223,7 +223,8 @@ def _start(response: requests.Response, file: File, wanted: int) -> int:
 
 
 def _not_the_file(response: requests.Response, file: File) -> Exception | None:
-    """What answers 200 and is not the file: bytes that a proxy packed, or the page of a network that wants a login."""
+    """The problem of an answer with status 200 that is not the file: bytes that a proxy compressed, or a network's
+    login page."""
     host = urlsplit(response.url).netloc
     packed = response.headers.get("Content-Encoding", "identity").strip().lower()
     if packed not in ("", "identity"):
@@ -238,7 +239,7 @@ def _not_the_file(response: requests.Response, file: File) -> Exception | None:
 
 
 def _compare_promise(response: requests.Response, file: File) -> None:
-    """The hub says beforehand what a large file is: another one need not be fetched to be refused."""
+    """Compare a large file with the hub's advance headers: a wrong file is refused without fetching it."""
     size = response.headers.get("X-Linked-Size", "")
     if size.isdecimal() and int(size) != file.size:
         raise _other_size(int(size), file)
@@ -270,7 +271,7 @@ def _gated(page: str, said: str, has_token: bool) -> str:
 
 
 def _retry_after(text: str) -> float:
-    """Seconds of a Retry-After header, which may be a date; 0 when there is none."""
+    """Seconds of a Retry-After header, which may be a date; 0 without one."""
     if text.isdecimal():
         return float(text)
     try:
@@ -280,7 +281,7 @@ def _retry_after(text: str) -> float:
 
 
 def _cause(error: Any) -> str:
-    """What broke, in the words of the error furthest inside."""
+    """The cause in the words of the innermost error."""
     if isinstance(error, requests.Timeout | TimeoutError) or "timed out" in str(error).lower():
         return "the server was silent for too long"
     while True:

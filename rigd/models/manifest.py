@@ -1,4 +1,4 @@
-"""The manifest: which model files belong on a machine; written by the deploy, read by rig-models, defined here."""
+"""The manifest lists the model files that belong on a machine; the deploy writes it, rig-models reads it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rigd.base.configuration import AtLeast, Shape, Unusable
 from rigd.base.errors import Failed
 
 PATH = "/etc/rig/models.json"
-"""Where it lies on a machine."""
+"""Its path on a machine."""
 IMAGES = "/var/lib/rig/images"
-"""Each container image that a deploy has pulled, a line."""
+"""The container images that deploys have pulled, one per line."""
 
 
 Folder = Annotated[str, Shape(r"(?!.*/\.{1,2}(/|$))(/[^/\x00]+)+", "an absolute path")]
@@ -33,7 +33,7 @@ Count = Annotated[int, AtLeast(1)]
 
 
 def version(files: Iterable[tuple[str, str]]) -> str:
-    """What tells versions of a model apart: the beginning of a SHA-256 over paths and SHA-256 of all files."""
+    """The identity of a model's version: the beginning of a SHA-256 over paths and SHA-256 of all files."""
     listing = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files))
     return hashlib.sha256(listing.encode()).hexdigest()[:12]
 
@@ -64,18 +64,18 @@ class Model:
 
     @cached_property
     def version(self) -> str:
-        """The name of the folder of exactly these files; each file's path asks for it."""
+        """The name of the folder for exactly these files; each file's path uses it."""
         return version((file.path, file.sha256) for file in self.files)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How hard the hub is asked."""
+    """Limits on the load of the hub."""
 
     parallel: Count = 2
-    """Files that are fetched at the same time."""
+    """Number of parallel downloads."""
     bytes_per_second: Count | None = None
-    """Of all files together; None: as fast as it goes."""
+    """For all files together; None for no limit."""
     attempts: Count = 8
     """Fruitless attempts in a row after which a file is given up."""
     timeout: Annotated[float, AtLeast(0.01)] = 60.0
@@ -84,72 +84,72 @@ class Limits:
 
 @dataclass(frozen=True)
 class Leavings:
-    """Where deploys put what they may leave behind besides models."""
+    """The places of a deploy's leftovers besides models."""
 
     images: Folder = IMAGES
     programs: Folder = "/opt/rig/llama.cpp"
-    """A folder for each archive of an engine, named by the beginning of its hash."""
+    """Has a folder for each archive of an engine, named by the beginning of its hash."""
     keys: Folder = "/etc/rig/keys.env"
     native_keys: Folder = "/etc/rig/keys"
-    """A file for each native engine, with its key alone."""
+    """Has a file for each native engine, with its key alone."""
     deploy: Folder = "/run/rig-deploy.lock"
-    """Held while a deploy is at work, which may be about to use what nothing names yet."""
+    """Held while a deploy runs, which may be about to use something that nothing names yet."""
     in_use: tuple[str, ...] = ()
-    """Variables of the keys that an engine or a consumer of the settings has."""
+    """Variables of the keys that an engine or a consumer in the settings has."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that rig-models has to know."""
+    """The complete input of rig-models."""
 
     hub: Address
     directory: Folder
-    """A file lands at directory/model name/version/path, so that none takes the place of one that is being served."""
+    """A file's path is directory/model name/version/path, so that no file replaces one that is being served."""
     records: Folder
-    """Where is written down what was verified."""
+    """Folder of the records of verified files."""
     models: tuple[Model, ...]
     must_be_mount: bool = False
-    """Whether the directory is another disk's, and nothing is looked for or written there when that is not there."""
+    """Require that the directory is on another disk; read and write nothing there while that disk is missing."""
     backup: Folder | None = None
-    """A folder of the same layout, asked before the hub."""
+    """A folder with the same layout, searched before the hub."""
     token_file: Folder | None = None
-    """File with the owner's token for gated repositories; it need not be there."""
+    """File with the owner's token for gated repositories; it may be missing."""
     limits: Limits = Limits()
     starters: tuple[Folder, ...] = ()
-    """Patterns of files by which engines are started: the version of a model that one of them names is in use."""
+    """Patterns of files that start engines: a version of a model that one of them names is in use."""
     leavings: Leavings | None = None
-    """None: whatever is there besides models is none of rig-models' business."""
+    """None: rig-models ignores everything besides models."""
 
     def folder(self, model: Model) -> PurePosixPath:
-        """Where the files of this version of a model lie."""
+        """Folder of this version of a model."""
         return PurePosixPath(self.directory) / model.name / model.version
 
     def path(self, model: Model, file: File) -> PurePosixPath:
-        """Where a file lies on the machine."""
+        """Path of a file on the machine."""
         return self.folder(model) / file.path
 
     def backup_path(self, model: Model, file: File) -> PurePosixPath | None:
-        """Where a file lies in the backup, if there is one."""
+        """Path of a file in the backup; None without a backup."""
         return None if self.backup is None else PurePosixPath(self.backup) / model.name / model.version / file.path
 
     def require_disk(self) -> None:
-        """Raises Failed where the directory must be another disk's, and that disk is missing."""
+        """Raises Failed if the directory must be on another disk, and that disk is missing."""
         if self.must_be_mount and (missing := mounts.missing(self.directory, "storage.models")) is not None:
             raise Failed(missing)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the manifest: what a running fetch was started for."""
+        """SHA-256 of the manifest: identifies the input of a running fetch."""
         return hashlib.sha256(dump(self).encode()).hexdigest()
 
 
 def dump(manifest: Manifest) -> str:
-    """The manifest as JSON, always the same for the same values."""
+    """The manifest as JSON; equal values give equal text."""
     return json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
 
 
 def parse(text: str, hub: str | None = None) -> Manifest:
-    """The manifest in a JSON text, with another hub when one is given. Raises Unusable with the first thing wrong."""
+    """Parse a manifest; `hub` replaces its hub. Raises Unusable for the first wrong value."""
     manifest = configuration.parse(Manifest, text, **({"hub": hub.rstrip("/")} if hub else {}))
     names = [model.name for model in manifest.models]
     for name in names:

@@ -1,4 +1,4 @@
-"""How fast and how often: a rate that all downloads share, and the wait before another attempt."""
+"""The pace of downloads: a shared rate limit, and the wait before another attempt."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from rigd.base.errors import Trouble
 
 LONGEST_WAIT = 3600.0
-"""Seconds; a server that asks for more is not waited for."""
+"""Seconds; a longer wait that a server demands ends the attempts."""
 
 
 class Stopped(Exception):
-    """The program was asked to end."""
+    """The program was interrupted."""
 
 
 class Throttle:
-    """A number of bytes a second, for everybody together; None lets all through."""
+    """A limit in bytes a second for all downloads together; None for no limit."""
 
     def __init__(self, bytes_per_second: int | None, stop: threading.Event) -> None:
         self._rate = bytes_per_second
@@ -33,7 +33,7 @@ class Throttle:
                 raise Stopped
             return
         with self._lock:
-            # Time that nobody used is not saved up for a burst.
+            # Unused time is not saved up for a burst.
             self._free_at = max(self._free_at, time.monotonic()) + size / self._rate
             wait = self._free_at - time.monotonic()
         if self._stop.wait(max(0, wait)):
@@ -41,13 +41,13 @@ class Throttle:
 
     @property
     def piece(self) -> int:
-        """Bytes to ask for at once, so that a slow rate is kept evenly."""
+        """Bytes per read; small enough to keep a slow rate even."""
         return 1 << 20 if self._rate is None else max(1024, min(1 << 20, self._rate // 10))
 
 
 @dataclass
 class Patience:
-    """Attempts at one file: how many fruitless ones in a row, and how long to wait between two."""
+    """Attempts at one file: the fruitless ones in a row, and the wait between two."""
 
     attempts: int
     stop: threading.Event = field(default_factory=threading.Event)
@@ -57,9 +57,9 @@ class Patience:
     fruitless: int = 0
 
     def after(self, trouble: Trouble, fruitful: bool) -> None:
-        """Wait before the next attempt. Raises the trouble itself when there is to be none, and Stopped.
+        """Wait before the next attempt. Raises the trouble itself after the last attempt, and Stopped.
 
-        Half of the wait is left to chance, so that many machines do not come back at the same moment.
+        Half of the wait is random, so that many machines do not come back at the same moment.
         """
         self.fruitless = 0 if fruitful else self.fruitless + 1
         if self.fruitless >= self.attempts or trouble.wait > LONGEST_WAIT:

@@ -1,4 +1,4 @@
-"""A file that is not finished: NAME.part, with the hash of what is in it."""
+"""An unfinished file: NAME.part, with the hash of its bytes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Any
 from rigd.base.files import CHUNK, sync_directory
 
 AHEAD = 16
-"""Pieces, of 1 MiB at most, that may wait for their hashing."""
+"""Pieces, of 1 MiB at most, that may wait for hashing."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in a part to go back to."""
+    """A position in a part, for going back."""
 
     size: int
     sha256: Any
 
 
 class Part:
-    """Bytes are hashed when they are written, so that the finished file need not be read again.
+    """An unfinished file; bytes are hashed as they are written, so that the finished file need not be read again.
 
-    The hashing has a thread of its own: it takes longer than all else, and the next bytes arrive meanwhile.
+    Hashing has a thread of its own: it is the slowest step, and the next bytes arrive meanwhile.
     """
 
     def __init__(self, path: Path, descriptor: int, hasher: Executor) -> None:
@@ -37,19 +37,19 @@ class Part:
         self.descriptor = descriptor
         self.size = 0
         self.restarts = 0
-        """How often everything was forgotten again."""
+        """Number of restarts from the first byte."""
         self._sha256 = hashlib.sha256()
         self._hasher = hasher
         self._pending: deque[Future[None]] = deque()
 
     @property
     def sha256(self) -> str:
-        """Of everything up to here."""
+        """Hash of all bytes so far."""
         self._settle()
         return self._sha256.hexdigest()
 
     def append(self, data: bytes) -> None:
-        """Add bytes. Raises OSError, for example when the disk is full; what did fit stays."""
+        """Append bytes. Raises OSError, for example for a full disk; the bytes that fit stay."""
         view = memoryview(data)
         while view:
             written = os.write(self.descriptor, view)
@@ -58,31 +58,31 @@ class Part:
             view = view[written:]
 
     def mark(self) -> Mark:
-        """Where it ends now."""
+        """The current end."""
         self._settle()
         return Mark(self.size, self._sha256.copy())
 
     def rewind(self, mark: Mark) -> None:
-        """Forget everything after the mark."""
+        """Drop everything after the mark."""
         self._settle()
         os.ftruncate(self.descriptor, mark.size)
         os.lseek(self.descriptor, mark.size, os.SEEK_SET)
         self.size, self._sha256 = mark.size, mark.sha256.copy()
 
     def restart(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self.restarts += 1
         self.rewind(Mark(0, hashlib.sha256()))
 
     def read_in(self, advance: Callable[[int], None]) -> None:
-        """Hash what the file holds beyond what is known: the remains of an earlier run, or a clone."""
+        """Hash the file's bytes that are not hashed yet: the remains of an earlier run, or a clone."""
         while data := os.read(self.descriptor, CHUNK):
             self._hash(data)
             self.size += len(data)
             advance(len(data))
 
     def finish(self, final: Path) -> None:
-        """Give the file its name, so that after a power cut it is whole or not there."""
+        """Give the file its name; after a power cut it is whole or missing."""
         os.fsync(self.descriptor)
         self.path.rename(final)
         sync_directory(final.parent)
@@ -100,10 +100,10 @@ class Part:
 
 @contextmanager
 def opened(final: Path, most: int, advance: Callable[[int], None]) -> Iterator[Part]:
-    """The part of a file, with what an earlier run left of it; more than `most` bytes cannot be of this file."""
+    """Open the part of a file, with the remains of an earlier run; more than `most` bytes cannot be of this file."""
     path = final.with_name(f"{final.name}.part")
     if path.is_symlink():
-        # Nobody's bytes elsewhere are written over.
+        # Never write through a link into a file elsewhere.
         path.unlink()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
@@ -114,7 +114,7 @@ def opened(final: Path, most: int, advance: Callable[[int], None]) -> Iterator[P
             part.read_in(advance)
             yield part
     finally:
-        # Nothing is kept of what was refused before its first byte.
+        # Keep nothing of a request that was refused before its first byte.
         if os.fstat(descriptor).st_size == 0:
             path.unlink(missing_ok=True)
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What was verified, written down so that a file that has not changed since is believed without being read."""
+"""Records of verified files: a file that has not changed since is accepted without reading it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rigd.models.manifest import File, Manifest, Model
 
 @dataclass(frozen=True)
 class Stamp:
-    """By what a file is recognised. The kernel alone sets ctime: a copy that keeps times cannot set it back."""
+    """The identity of an unchanged file. Only the kernel sets ctime: a copy that keeps times cannot set it back."""
 
     size: int
     mtime_ns: int
@@ -25,7 +25,7 @@ class Stamp:
 
     @staticmethod
     def of(path: Path) -> Stamp | None:
-        """The stamp of a regular file; None for anything else. A link is none: containers cannot follow it."""
+        """The stamp of a regular file; None for anything else. Links are refused: containers cannot follow them."""
         try:
             found = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -35,7 +35,7 @@ class Stamp:
         return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
     def touched_only(self, before: Stamp) -> bool:
-        """Whether it is the same file as before but for what the kernel notes of its names and owners."""
+        """True if only the kernel's notes of names and owners changed."""
         return (self.size, self.mtime_ns, self.inode) == (before.size, before.mtime_ns, before.inode)
 
 
@@ -56,27 +56,28 @@ class Record:
     repository: str = ""
     revision: str = ""
     directory: str = ""
-    """The folder of the version that it is about."""
+    """The folder of the recorded version."""
     files: dict[str, Verified] = field(default_factory=dict)
     before: str = ""
-    """The folder of the version that was whole before; empty when there was none."""
+    """The folder of the last complete version before; empty without one."""
     whole: bool = True
-    """Whether all files of the version were found right at some time: only such a one may have been served."""
+    """True if all files of the version were good at some time: only such a version can have been served."""
 
 
 class Records:
-    """The folder of records: NAME.verified for what was found right, NAME.failed for what must not be served."""
+    """The folder of records: NAME.verified for a model's good files, NAME.failed for a model that must not be
+    served."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
-        """Models that have a record."""
+        """Models with a record."""
         return sorted(path.name.removesuffix(".verified") for path in self.directory.glob("*.verified"))
 
     def read(self, name: str) -> Record:
-        """The record of a model. One that is missing or damaged says nothing: the files are hashed again."""
+        """The record of a model. A missing or damaged one is empty: the files are hashed again."""
         try:
             values = json.loads(self._verified(name).read_text(encoding="utf-8"))
             files = {
@@ -87,7 +88,7 @@ class Records:
             return Record()
 
     def write(self, manifest: Manifest, model: Model, file: File, stamp: Stamp) -> None:
-        """Put down that the file with this stamp has the manifest's hash."""
+        """Record that the file with this stamp has the manifest's hash."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._lock:
             old = self.read(model.name)
@@ -105,7 +106,7 @@ class Records:
             replace(self._verified(model.name), json.dumps(asdict(record), indent=1) + "\n")
 
     def forget(self, name: str, path: str | None = None) -> None:
-        """Nothing is known any more of one file, or of the whole model."""
+        """Delete the record of one file, or of the whole model."""
         with self._lock:
             if path is None:
                 self._verified(name).unlink(missing_ok=True)
@@ -116,9 +117,9 @@ class Records:
                 replace(self._verified(name), json.dumps(record, indent=1) + "\n")
 
     def unlink(self, paths: Iterable[Path]) -> None:
-        """Delete names of files. A file that has another name stays verified, though the kernel sets its ctime anew.
+        """Delete names of files. A file with another name stays verified, although the kernel changes its ctime.
 
-        A kill in between costs no more than that such a file is read again.
+        If the program is killed halfway, such a file is read again.
         """
         with self._lock:
             linked = {name: _linked(self.read(name)) for name in self.names()}
@@ -144,11 +145,11 @@ class Records:
             return None
 
     def fail(self, name: str, reason: str) -> None:
-        """Mark a model: units that serve it look for the marker, and do not start."""
+        """Mark a model: units that serve it check for the mark, and do not start."""
         replace(self._failed(name), reason + "\n")
 
     def clear(self, name: str) -> None:
-        """Take the mark away."""
+        """Delete the mark."""
         self._failed(name).unlink(missing_ok=True)
 
     def _verified(self, name: str) -> Path:
@@ -159,13 +160,13 @@ class Records:
 
 
 def holds(record: Record, file: File, stamp: Stamp | None) -> bool:
-    """Whether the record is about the file that lies there and the bytes that are wanted; nothing is read."""
+    """True if the record is about this file and the wanted bytes. Does not read the file."""
     known = record.files.get(file.path)
     return known is not None and known.stamp == stamp and known.stamp.size == file.size and known.sha256 == file.sha256
 
 
 def _linked(record: Record) -> list[str]:
-    """Files that are as they were verified, and have more than one name."""
+    """Files that are unchanged since they were verified, and have more than one name."""
     finals = {path: Path(record.directory) / path for path in record.files}
     return [
         path
@@ -175,7 +176,7 @@ def _linked(record: Record) -> list[str]:
 
 
 def make(directory: Path) -> Records:
-    """The folder of records, made where it is missing."""
+    """The folder of records; create it if it is missing."""
     if not directory.is_dir():
         directory.mkdir(parents=True)
         directory.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Which models are on the machine: a row for each, and what may be deleted."""
+"""The models on the machine: a row for each, and the files that may be deleted."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from rigd.models.manifest import Manifest, Model
 from rigd.models.records import Record, Records, Stamp, holds
 
 VERSION = re.compile(r"[0-9a-f]{12}")
-"""What a folder of a version is called; others in a model's folder are not ours."""
+"""The names of version folders; other folders in a model's folder are left alone."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model of the manifest, or one that is left from an earlier manifest."""
+    """One model of the manifest, or one that an earlier manifest left behind."""
 
     model: str
     revision: str
     quantization: str
     size: int
     verified: str | None
-    """When all of its files were last hashed (the oldest of them); None when one is not known to be right."""
+    """Time at which all its files were last hashed (the oldest of them); None if one is not known to be good."""
     engines: tuple[str, ...]
     failure: str | None
     others: tuple[str, ...] = ()
-    """Folders of other versions that are still there, the one before this first."""
+    """Folders of other versions that still exist, the previous one first."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,20 @@ class Leftover:
 
     what: str
     home: Path
-    """The model's own folder, with which it ends that empty folders are deleted, too."""
+    """The model's own folder; empty folders are deleted up to it."""
     files: tuple[Path, ...]
     model: str | None = None
-    """The model whose record goes with the files; None when they are none of a model's own."""
+    """The model whose record is deleted with the files; None if they belong to no model."""
 
     @property
     def size(self) -> int:
-        """Bytes that are free without it: none for a file that has another name besides."""
+        """Bytes that its deletion frees: none for a file that has another name."""
         found = [path.stat() for path in self.files if path.exists()]
         return sum(stat.st_size for stat in found if stat.st_nlink == 1)
 
 
 def rows(manifest: Manifest, records: Records) -> list[Row]:
-    """Every model; nothing is read but headers."""
+    """Every model; reads only headers."""
     found = []
     for model in manifest.models:
         record = records.read(model.name)
@@ -70,7 +70,7 @@ def rows(manifest: Manifest, records: Records) -> list[Row]:
 
 
 def status(manifest: Manifest, records: Records) -> dict[str, Any]:
-    """Everything that a deploy decides on, in constant time."""
+    """Everything that a deploy needs for its decisions, in constant time."""
     last = state.read(records.directory)
     return {
         "holder": lock.holder(records.directory),
@@ -90,9 +90,9 @@ def status(manifest: Manifest, records: Records) -> dict[str, Any]:
 
 
 def leftovers(manifest: Manifest, records: Records, previous: bool = False) -> list[Leftover]:
-    """What rig-models itself put down and no engine uses; files of others are none of its business.
+    """The files of rig-models that no engine uses; files of others are left alone.
 
-    ``previous``: the version of a model before the present one, too, without which there is no going back.
+    ``previous``: include the version before the present one, without which a rollback is impossible.
     """
     return [
         *_unused_models(manifest, records),
@@ -102,12 +102,12 @@ def leftovers(manifest: Manifest, records: Records, previous: bool = False) -> l
 
 
 def started(manifest: Manifest) -> str:
-    """The text of all files by which engines are started."""
+    """The text of all files that start engines."""
     return "\n".join(_text(Path(path)) for pattern in manifest.starters for path in _matching(pattern))
 
 
 def delete(leftover: Leftover, records: Records) -> None:
-    """Delete the files, then the folders that are empty without them, then the record."""
+    """Delete the files, then the folders that this leaves empty, then the record."""
     records.unlink(leftover.files)
     for folder in sorted({folder for path in leftover.files for folder in path.parents}, reverse=True):
         if folder.is_relative_to(leftover.home) and folder.is_dir() and not any(folder.iterdir()):
@@ -121,7 +121,7 @@ def _unused_models(manifest: Manifest, records: Records) -> Iterator[Leftover]:
     named = started(manifest)
     for name in sorted(unused | set(_forgotten(manifest, records))):
         home = Path(manifest.directory) / name
-        # A deploy that died may have taken the model from the manifest, and its engine still runs.
+        # A deploy that died may have removed the model from the manifest while its engine still runs.
         if f"{home}/" not in named:
             record = records.read(name)
             own = Path(record.directory)
@@ -147,7 +147,7 @@ def _matching(pattern: str) -> list[Path]:
 
 
 def _others(manifest: Manifest, model: Model, record: Record) -> list[Path]:
-    """Folders of other versions of a model, the one before the present first."""
+    """Folders of other versions of a model, the previous one first."""
     own = Path(manifest.folder(model))
     found = [path for path in _versions(own.parent) if path != own]
     return sorted(found, key=lambda path: (str(path) != record.before, path.name))
@@ -166,7 +166,8 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _set_aside(manifest: Manifest, records: Records) -> Iterator[Leftover]:
-    """What was begun or set aside, and second names: of files that people put there, and of an earlier layout."""
+    """Unfinished files, files that were moved aside, and second names: of files that people put there, and of an
+    earlier layout."""
     named = started(manifest)
     for model in manifest.models:
         folder = Path(manifest.folder(model))
@@ -181,7 +182,7 @@ def _set_aside(manifest: Manifest, records: Records) -> Iterator[Leftover]:
 
 
 def _forgotten(manifest: Manifest, records: Records) -> list[str]:
-    """Models that have a record and are not in the manifest."""
+    """Models with a record that are not in the manifest."""
     named = {model.name for model in manifest.models}
     return [name for name in records.names() if name not in named]
 
@@ -193,7 +194,7 @@ def _unused(name: str, record: Record) -> Row:
 
 
 def _files(record: Record) -> Iterator[Path]:
-    """A model's files, and what they left beside them."""
+    """A model's files, and the leftovers beside them."""
     for path in record.files:
         final = Path(record.directory) / path
         yield from (final, final.with_name(f"{final.name}.part"), *final.parent.glob(f"{final.name}.*.aside"))

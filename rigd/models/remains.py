@@ -1,4 +1,4 @@
-"""What deploys leave behind besides models: images and programs that no engine starts with, keys that nobody has."""
+"""Leftovers of deploys besides models: images and programs that no engine uses, and keys without a user."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rigd.models.manifest import Leavings, Manifest
 from rigd.models.registry import VERSION, started
 
 SECONDS = 60
-"""How long Docker may take to answer."""
+"""Seconds that Docker may take to answer."""
 
 
 @dataclass(frozen=True)
 class Remain:
-    """One thing that is left."""
+    """One leftover."""
 
     kind: Literal["image", "program", "key"]
     name: str
@@ -31,7 +31,7 @@ class Remain:
 
     @property
     def what(self) -> str:
-        """For people."""
+        """Its description, for people."""
         if self.kind == "image":
             return f"the image {self.name}, which no engine starts with"
         if self.kind == "program":
@@ -40,7 +40,7 @@ class Remain:
 
 
 def remains(manifest: Manifest) -> list[Remain]:
-    """Images, then programs, then keys. What others put there is none of our business."""
+    """Images, then programs, then keys. Those of others are left alone."""
     places = manifest.leavings
     if places is None:
         return []
@@ -57,7 +57,7 @@ def remains(manifest: Manifest) -> list[Remain]:
 
 
 def delete(remain: Remain, manifest: Manifest) -> None:
-    """Raises Failed; an image that some container uses stays."""
+    """Delete a leftover. Raises Failed; an image that some container uses stays."""
     places = manifest.leavings
     assert places is not None, "it was found by them"
     if remain.kind == "image":
@@ -74,14 +74,14 @@ def delete(remain: Remain, manifest: Manifest) -> None:
 
 @contextmanager
 def no_deploy(places: Leavings | None) -> Iterator[None]:
-    """While nothing is deployed. Raises Failed where a deploy is at work."""
+    """Hold off deploys. Raises Failed if one is running."""
     if places is None:
         yield
         return
     try:
         descriptor = os.open(places.deploy, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except PermissionError:
-        # Who may not take the lock may delete nothing of a deploy's either.
+        # A user who may not take the lock may not delete a deploy's files either.
         yield
         return
     try:
@@ -96,12 +96,12 @@ def no_deploy(places: Leavings | None) -> Iterator[None]:
 
 
 def _images(places: Leavings) -> list[str]:
-    """Those of the images that deploys pulled which are still there."""
+    """The images that deploys pulled and that still exist."""
     return [name for name in dict.fromkeys(_lines(places.images)) if _image_size(name)]
 
 
 def _image_size(name: str) -> int:
-    """Bytes; 0 without it, or without Docker."""
+    """Size in bytes; 0 without the image, or without Docker."""
     done = _docker("image", "inspect", "--format", "{{.Size}}", name)
     return int(done.stdout) if done.returncode == 0 and done.stdout.strip().isdecimal() else 0
 
@@ -122,7 +122,7 @@ def _variables(places: Leavings) -> list[str]:
 
 
 def _forget(variable: str, places: Leavings) -> None:
-    """Take a key out of the store, and out of a native engine's own file."""
+    """Delete a key from the store, together with a native engine's own file."""
     # A deploy's own script takes this lock.
     store = Path(places.keys)
     descriptor = os.open(store.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -145,7 +145,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _replace(path: Path, lines: list[str], mode: int) -> None:
-    """Whole or not at all, and never with more rights than it has in the end."""
+    """Write a file atomically, and never with more permissions than in the end."""
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

@@ -1,4 +1,4 @@
-"""Verifying: every file is read again, and a model that changed is marked so that nothing serves it."""
+"""Verifying: read every file again, and mark a changed model so that nothing serves it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rigd.models.records import Records, Stamp
 
 @dataclass(frozen=True)
 class Check:
-    """One file to be read."""
+    """One file to read."""
 
     model: Model
     file: File
@@ -32,7 +32,7 @@ def checks(manifest: Manifest, models: list[Model]) -> list[Check]:
 
 
 def run(manifest: Manifest, records: Records, wanted: list[Check], progress: Progress) -> None:
-    """Read all files. Raises Failed with a sentence for each wrong one, which is left where it is."""
+    """Read all files. Raises Failed with a sentence for each wrong file, which is left in its place."""
     manifest.require_disk()
     wrong: dict[str, list[str]] = {check.model.name: [] for check in wanted}
     for check in wanted:
@@ -42,7 +42,7 @@ def run(manifest: Manifest, records: Records, wanted: list[Check], progress: Pro
             wrong[check.model.name].append(found)
             progress.say(found)
             if not awaited:
-                # At once: what is known to be wrong must not be started while the rest is read.
+                # Mark it at once: a damaged model must not be started while the rest is read.
                 records.fail(check.model.name, "; ".join(wrong[check.model.name]))
     for name, sentences in wrong.items():
         if not sentences:
@@ -52,14 +52,14 @@ def run(manifest: Manifest, records: Records, wanted: list[Check], progress: Pro
 
 
 def _awaited(manifest: Manifest, records: Records, check: Check) -> bool:
-    """Whether a file is only still to be fetched: until then, the version before it may well be served."""
+    """True if a file is merely not fetched yet: until then, the previous version may well be served."""
     record = records.read(check.model.name)
     was_there = record.whole and record.directory == str(manifest.folder(check.model))
     return not was_there and Stamp.of(check.path) is None
 
 
 def _verdict(manifest: Manifest, records: Records, check: Check) -> str | None:
-    """What is wrong with a file, or None; either way it goes on record."""
+    """The problem of a file, or None; both are recorded."""
     check.item.begin("checking")
     try:
         problem = _problem(manifest, records, check)
@@ -76,7 +76,7 @@ def _verdict(manifest: Manifest, records: Records, check: Check) -> str | None:
 def _problem(manifest: Manifest, records: Records, check: Check) -> str | None:
     before = Stamp.of(check.path)
     if before is None:
-        # A disk that was taken away meanwhile says nothing about its models.
+        # A missing disk is no evidence about its models.
         manifest.require_disk()
         return "is a link and not a file, which an engine cannot follow" if check.path.is_symlink() else "is missing"
     if before.size != check.file.size:

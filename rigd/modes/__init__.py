@@ -1,1 +1,1 @@
-"""Engines of which one runs at a time: which of them runs, and how it is switched; the program rig-mode."""
+"""The program rig-mode: it shows and switches engines of which one runs at a time."""

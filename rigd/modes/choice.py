@@ -1,4 +1,4 @@
-"""Which engine of a group is meant to run, from what systemd says of its units alone."""
+"""The chosen engine of a group, by the state of its systemd units alone."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit as it is."""
+    """The state of a unit."""
 
     enabled: bool
     """It starts at boot."""
     active: bool
-    """It runs, or is being started."""
+    """It runs or is starting."""
 
 
 def chosen(group: Mapping[str, Unit]) -> str:
-    """The name of the one engine that is to run and to start at boot; `group` has all of them, in their order.
+    """The name of the one engine that must run and start at boot; `group` has all of them, in their order.
 
-    What is enabled is the owner's choice, because it is what comes back after a boot. A switch that broke off may have
-    left several enabled: then the one that runs, as it became healthy. Of a group that never ran, the first.
+    The enabled engine is the owner's choice, because it comes back after a boot. An interrupted switch may have left
+    several enabled: then the running one, because it became healthy. For a group that never ran, the first.
     """
     enabled = [name for name, unit in group.items() if unit.enabled]
     active = [name for name, unit in group.items() if unit.active]

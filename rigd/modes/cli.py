@@ -25,14 +25,14 @@ OK, FAILED, BAD_INPUT = 0, 1, 2
 
 CODES = "Exits with 0 when what is meant to run is healthy, 1 when it is not, 2 on a usage error."
 LINE_EVERY = 30.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 LOG_LINES = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Show or switch; the exit status."""
+    """Show or switch; return the exit status."""
     options = _parser().parse_args(arguments)
-    # Engines read what is written here, whatever root's own is.
+    # Engines read these files, whatever root's own umask.
     os.umask(0o022)
     try:
         if os.geteuid() != 0:
@@ -75,7 +75,7 @@ class Machine:
         return look.look(engine, self._keys, self._ask)
 
     def start(self, engine: Engine) -> None:
-        # Starts that were asked for do not count as crashes.
+        # Intended starts do not count as crashes.
         _run("systemctl", "reset-failed", engine.unit)
         if _run("systemctl", "restart", engine.unit).returncode != 0:
             raise Failed(f"systemd does not start {engine.unit}: {_last_word(engine)}")
@@ -83,7 +83,7 @@ class Machine:
     def stop(self, engine: Engine) -> None:
         _run("systemctl", "stop", engine.unit)
         if engine.container is not None:
-            # Docker itself may have started it, without its unit.
+            # Docker itself may have started the container, without its unit.
             _run("docker", "stop", engine.container)
 
     def enable(self, engine: Engine) -> None:
@@ -157,7 +157,7 @@ def _switch(modes: Modes, name: str, as_json: bool) -> int:
     folder = Path(config.LOCK)
     folder.mkdir(mode=0o755, exist_ok=True)
     with lock.held(folder, wait=False, program="rig-mode", look="wait until it is done"):
-        # A lost terminal must not leave a switch half done: it goes on without one.
+        # Without this, a lost terminal would leave a switch half done.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         teller = _Teller()
@@ -183,7 +183,7 @@ def _log(engine: Engine) -> list[str]:
 
 
 class _Teller:
-    """One line that is kept current on a terminal; elsewhere a line when something new is said, or every 30 s."""
+    """One line, updated in place on a terminal; elsewhere printed for news, or every 30 s."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -198,7 +198,7 @@ class _Teller:
             self._said = (what, time.monotonic())
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._write(f"\r\x1b[K{line}\n" if self._terminal else f"{line}\n")
 
     def _write(self, text: str) -> None:

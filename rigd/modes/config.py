@@ -1,4 +1,4 @@
-"""The settings of rig-mode: the groups of engines of which one runs at a time. A deploy writes it."""
+"""The settings of rig-mode: the groups of engines of which one runs at a time. The deploy writes them."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ LOCK = "/run/rig-mode"
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine, and by what it is known to serve."""
+    """One engine, and the signs that it is serving."""
 
     name: str
     unit: str
     container: str | None
-    """Name of its container; None where it is a service of the machine."""
+    """Name of its container; None for a native service."""
     address: str
     port: int
     model: str
-    """What /v1/models must list."""
+    """The model that /v1/models must list."""
     gpu: bool
-    """Whether a process of it has to be on the graphics card."""
+    """True if one of its processes must be on the GPU."""
     variable: str
     """Variable of the file of keys that holds its key."""
     timeout: int
     """Seconds that it may take from start to healthy."""
     record: str
-    """Path of the file that says with what it served last."""
+    """Path of the file with the definition that it served last."""
     definition: str
-    """What is written there once it serves as it is defined now."""
+    """The text for that file once it serves with the present definition."""
 
     @property
     def url(self) -> str:
@@ -65,7 +65,7 @@ NONE = "no engine here is an alternative to another; engines.<name>.alternatives
 
 
 def dump(modes: Modes) -> str:
-    """The file's text."""
+    """The settings as the file's text."""
     return json.dumps(asdict(modes), indent=2) + "\n"
 
 

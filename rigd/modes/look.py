@@ -1,4 +1,4 @@
-"""What is true of an engine right now: by systemd, by Docker, by the graphics card, and by asking the engine itself."""
+"""The present state of an engine, by systemd, Docker, the GPU and the engine's own answers."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ TIMEOUT = 60.0
 
 @dataclass(frozen=True)
 class Seen:
-    """An engine as it is."""
+    """The state of an engine."""
 
     unit: Unit
     running: bool
-    """Its process, or its container, is there."""
+    """Its process, or its container, exists."""
     crashes: int
-    """How often systemd or Docker started it again after it had ended by itself."""
+    """How often systemd or Docker restarted it after it had ended by itself."""
     lost: bool
-    """systemd gave it up, or would not start it."""
+    """systemd gave up on it, or would not start it."""
     trouble: str | None
     """Why it does not serve; None when it does."""
 
 
 def look(engine: Engine, keys: Path, ask: Programs) -> Seen:
-    """Looks at everything; takes as long as the engine takes to answer. Raises Failed where that cannot be seen."""
+    """Check everything; takes as long as the engine takes to answer. Raises Failed if a check is impossible."""
     shown = _properties(engine, ask)
     active = shown["ActiveState"] in ("active", "activating", "reloading")
     running, crashes = _process(engine, shown, ask)
@@ -60,7 +60,7 @@ def _properties(engine: Engine, ask: Programs) -> dict[str, str]:
 
 
 def _process(engine: Engine, shown: Mapping[str, str], ask: Programs) -> tuple[bool, int]:
-    """Whether it is there, and its crashes."""
+    """Whether the process exists, and its number of crashes."""
     if engine.container is None:
         return shown["MainPID"] != "0", int(shown["NRestarts"] or 0)
     asked = ("docker", "inspect", "--format", "{{.State.Status}} {{.RestartCount}}", engine.container)
@@ -103,7 +103,7 @@ def _authorization(engine: Engine, keys: Path) -> dict[str, str]:
 
 
 def _output(ask: Programs, *command: str) -> str:
-    """What a command prints; nothing where it fails, or is not there."""
+    """The output of a command; empty if it fails or is missing."""
     try:
         return ask.output(*command)
     except NoAnswer:

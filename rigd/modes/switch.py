@@ -1,4 +1,4 @@
-"""A switch from one engine to another, which is undone when the other does not become healthy."""
+"""Switch from one engine to another; undo the switch if the new one does not become healthy."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rigd.modes.config import Engine
 from rigd.modes.look import Seen
 
 POLL = 1.0
-"""Seconds between two looks at an engine that is starting."""
+"""Seconds between two checks of a starting engine."""
 CRASHES = 3
-"""Crashes after which an engine is not waited for any longer."""
+"""Crashes after which the wait for an engine ends."""
 
 Tell = Callable[[str], None]
 
 
 class Machine(Protocol):
-    """What a switch needs of a machine."""
+    """The actions of a switch on a machine."""
 
     def look(self, engine: Engine) -> Seen: ...
     def start(self, engine: Engine) -> None:
@@ -31,20 +31,20 @@ class Machine(Protocol):
 
     def disable(self, engine: Engine) -> None: ...
     def keep(self, engine: Engine) -> None:
-        """Note with what it serves. Raises Failed."""
+        """Record the definition that it serves with. Raises Failed."""
 
     def now(self) -> float: ...
     def sleep(self, seconds: float) -> None: ...
 
 
 def switch(machine: Machine, group: Sequence[Engine], name: str, tell: Tell) -> bool:
-    """Run this engine of the group instead of the others; False when all was so already. Raises Failed.
+    """Run this engine of the group instead of the others; False if nothing had to change. Raises Failed.
 
-    What starts at boot is changed last: a switch that breaks off before has changed nothing for good.
+    Start at boot changes last: a switch that breaks off earlier has no lasting effect.
     """
     seen = {engine.name: machine.look(engine) for engine in group}
     ran = [other for other, state in seen.items() if other != name and state.unit.active and state.running]
-    # What runs may be another one than what starts at boot: then it is what its owner is without now.
+    # The running engine may differ from the one that starts at boot: then a failed switch must restore the running one.
     before = ran[0] if ran else chosen({other: state.unit for other, state in seen.items()})
     (wanted,) = (engine for engine in group if engine.name == name)
     others = [engine for engine in group if engine.name != name]
@@ -71,12 +71,12 @@ def switch(machine: Machine, group: Sequence[Engine], name: str, tell: Tell) -> 
 
 
 def _back(machine: Machine, wanted: Engine, others: Sequence[Engine], before: str, tell: Tell) -> str:
-    """Start what ran before; how that went."""
+    """Start the engine that ran before; return a sentence about the outcome."""
     (old,) = (engine for engine in others if engine.name == before)
     tell(f"going back to {before}")
     machine.stop(wanted)
     try:
-        # Whoever stopped the other one may have started it already.
+        # Whoever stopped the new engine may have started this one already.
         state = machine.look(old)
         if not (state.unit.active and state.running):
             machine.start(old)
@@ -87,7 +87,7 @@ def _back(machine: Machine, wanted: Engine, others: Sequence[Engine], before: st
 
 
 def wait(machine: Machine, engine: Engine, tell: Tell) -> None:
-    """Until the engine serves. Raises Failed when it ends again and again, is stopped, or takes longer than it may."""
+    """Wait until the engine serves. Raises Failed if it ends again and again, is stopped, or exceeds its time."""
     begin = machine.now()
     crashed: int | None = None
     while True:

@@ -1,1 +1,1 @@
-"""The program rig-thermal: the graphics card's temperature, watched, told, and acted upon."""
+"""The program rig-thermal: it watches and reports the GPU's temperature, and takes measures against heat."""

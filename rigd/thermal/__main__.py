@@ -1,4 +1,4 @@
-"""`python -m rigd.thermal` is rig-thermal where it is not installed."""
+"""`python -m rigd.thermal` runs rig-thermal without an installation."""
 
 import sys
 

@@ -24,7 +24,7 @@ CODES = "Exits with 0 when all is well, 1 when something failed, 2 on a usage er
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command; return the exit status."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -98,7 +98,7 @@ def _show(options: argparse.Namespace, last: dict[str, Any], problem: str | None
 
 def _cool(options: argparse.Namespace) -> int:
     word = read_word(options.places.wanted, ("hot", "cool"))
-    # Without a word, the monitor is being started or stopped: what is in force stays so.
+    # Without a word, the monitor is starting or stopping: the present measures stay.
     return OK if word is None else _reconcile(options, hot=word == "hot")
 
 

@@ -1,4 +1,4 @@
-"""The settings of rig-thermal: a file that a deploy writes, with the keys of `monitoring.thermal`."""
+"""The settings of rig-thermal, with the keys of `monitoring.thermal`; the deploy writes the file."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ PATH = "/etc/rig/thermal.json"
 
 @dataclass(frozen=True)
 class OnCritical:
-    """What is done about a card that is critically hot; nothing by default."""
+    """Measures against a critically hot card; none by default."""
 
     power_limit: int | None = None
     """Watts to which the power limit is lowered."""
     unit: str | None = None
     """systemd unit of an engine that is stopped."""
     restore: bool = True
-    """Whether both are taken back once it has cooled down."""
+    """Undo both once the card has cooled down."""
 
     @property
     def wanted(self) -> bool:
-        """Whether anything is done at all."""
+        """True if there is any measure."""
         return self.power_limit is not None or self.unit is not None
 
 
 @dataclass(frozen=True)
 class Config(Limits):
-    """Everything that can be set; times in seconds."""
+    """All settings; times in seconds."""
 
     interval: int = 60
     timeout: int = 10
-    """How long nvidia-smi may take to answer."""
+    """Seconds that nvidia-smi may take to answer."""
     on_critical: OnCritical = field(default_factory=OnCritical)
     smi: str = "/usr/bin/nvidia-smi"
 
 
 def dump(config: Config) -> str:
-    """The file's text."""
+    """The settings as the file's text."""
     return json.dumps(asdict(config), indent=2) + "\n"
 
 

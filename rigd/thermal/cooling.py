@@ -1,7 +1,7 @@
-"""What root does about a card that is too hot: lower its power limit, stop an engine, and take both back.
+"""Root's measures against a card that is too hot: lower its power limit, stop an engine, and undo both.
 
-The monitor that asks for it has no privileges and can say one word, `hot` or `cool`; what follows from it stands in the
-configuration, which is root's.
+The monitor that requests them has no privileges and can write one word, `hot` or `cool`; the measures for it are in the
+configuration, which only root can write.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Power:
 
 @dataclass(frozen=True)
 class SetPower:
-    """Set a card's limit; `before` is remembered, or None when this takes a measure back."""
+    """Set a card's limit; `before` is recorded, or None when this undoes a measure."""
 
     uuid: str
     watts: float
@@ -56,9 +56,9 @@ Action = SetPower | StopUnit | StartUnit
 
 
 def plan(hot: bool, config: Config, applied: Applied, power: dict[str, Power], running: bool) -> list[Action]:
-    """What is to be done, from what is and what was done before. Nothing when all is as it should be.
+    """The actions, by the present state and the applied measures. None if all is as it should be.
 
-    `power`: of each card that can be asked; `running`: whether the configured unit runs.
+    `power`: of each card that answers; `running`: True if the configured unit runs.
     """
     wanted = config.on_critical if hot else replace(config.on_critical, power_limit=None, unit=None)
     actions: list[Action] = []
@@ -71,7 +71,7 @@ def plan(hot: bool, config: Config, applied: Applied, power: dict[str, Power], r
         actions += [SetPower(uuid, watts, None) for uuid, watts in applied.power.items()]
     if applied.unit is not None and applied.unit != wanted.unit:
         actions.append(StartUnit(applied.unit))
-    # Once: whoever starts it again while it is hot, by hand or by a deploy that waits for it, wants it to run.
+    # Stop it only once: whoever starts it again in the heat, by hand or by a deploy that waits for it, wants it to run.
     if wanted.unit is not None and running and applied.unit != wanted.unit:
         actions.append(StopUnit(wanted.unit))
     return actions
@@ -85,7 +85,7 @@ def _tell(priority: int, message: str) -> None:
 
 
 class Hand:
-    """Does it, and says so."""
+    """Carries out the actions and reports them."""
 
     def __init__(self, config: Config, places: Places, tell: Tell = _tell) -> None:
         self._config, self._places, self._tell = config, places, tell
@@ -93,10 +93,11 @@ class Hand:
         self._systemctl = Command(UNIT_TIMEOUT)
 
     def reconcile(self, hot: bool) -> bool:
-        """Bring the machine to where it should be; False when something of it failed, which was told."""
+        """Bring the machine to the wanted state; False if an action failed, which is reported."""
         applied = read_applied(self._places)
         unit, done = self._config.on_critical.unit, True
-        # Each measure by itself: a card that does not answer is the more reason to stop what heats it.
+        # Each measure by itself: if a card does not answer, there is all the more reason to stop the source of its
+        # heat.
         power: dict[str, Power] = {}
         if applied.power or (hot and self._config.on_critical.power_limit is not None):
             try:
@@ -109,7 +110,7 @@ class Hand:
             try:
                 running = self._runs(unit)
             except NoAnswer as error:
-                # Stopping a unit that does not run changes nothing.
+                # Stopping a stopped unit changes nothing.
                 self._tell(journal.ERROR, f"{unit} is stopped without a look at it: {error}")
                 running = True
         for action in plan(hot, self._config, applied, power, running):
@@ -121,20 +122,21 @@ class Hand:
         return done
 
     def _do(self, action: Action, applied: Applied) -> Applied:
-        """Each measure is on record before it is taken, and off it after it was taken back. Raises NoAnswer."""
+        """Carry out an action; record each measure before it is taken, and clear it after it is undone. Raises
+        NoAnswer."""
         if isinstance(action, StopUnit):
             applied = self._record(replace(applied, unit=action.unit))
             self._systemd("stop", action.unit)
             self._tell(journal.WARNING, f"{action.unit} is stopped, because the graphics card is too hot")
         elif isinstance(action, StartUnit):
-            # Its start would stop an alternative that was chosen meanwhile, or that is just being tried: then it is not
-            # known yet what is wanted, and the monitor asks again.
+            # Its start would stop an alternative that was chosen meanwhile, or that is on trial: then the choice is
+            # still open, and the monitor requests the start again.
             if lock.holder(Path(LOCK)) is not None:
                 self._tell(journal.NOTICE, f"{action.unit} stays stopped until rig-mode is done")
                 return applied
             wanted = self._starts_at_boot(action.unit)
             if wanted:
-                # A start that was asked for is no crash: without this systemd refuses the sixth in ten minutes.
+                # An intended start is no crash: without this, systemd refuses the sixth in ten minutes.
                 self._systemctl.run(["systemctl", "reset-failed", action.unit])
                 self._systemd("start", action.unit)
             applied = self._record(replace(applied, unit=None))
@@ -178,7 +180,7 @@ class Hand:
         return answer.text.strip() in ("active", "activating", "reloading")
 
     def _starts_at_boot(self, unit: str) -> bool:
-        """Whether its owner still wants it. Raises NoAnswer."""
+        """True if the owner still wants it. Raises NoAnswer."""
         answer = self._systemctl.run(["systemctl", "is-enabled", unit])
         return answer.text.strip() == "enabled"
 
@@ -189,10 +191,10 @@ class Hand:
 
 
 def parse_power(text: str) -> dict[str, Power]:
-    """Limits by card; a card without one cannot be limited and is left out."""
+    """Limits by card; a card without a limit is skipped."""
     found = {}
     for line in text.splitlines():
-        # With its space, as some locales write a fraction with a comma.
+        # With its space, because some locales write a fraction with a comma.
         uuid, *cells = (cell.strip() for cell in line.split(", "))
         values = [number_in(cell, MUCH) for cell in cells]
         if re.fullmatch(r"[A-Za-z0-9-]+", uuid) and len(values) == 2 and values[0] is not None:

@@ -1,4 +1,4 @@
-"""A notification on the screens of those who are logged in at the machine, when the level changes."""
+"""Notify users who are logged in at the machine's own screens when the level changes."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ TEXTS = {
 
 @dataclass(frozen=True)
 class Session:
-    """Somebody's screen."""
+    """A graphical session."""
 
     user: str
     uid: int
 
     @property
     def command(self) -> list[str]:
-        """Reaches the session's own bus, as its own user."""
+        """A command that reaches the session's own bus, as its own user."""
         group = pwd.getpwuid(self.uid).pw_gid
         bus = f"DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{self.uid}/bus"
         return ["setpriv", f"--reuid={self.uid}", f"--regid={group}", "--clear-groups", "env", bus]
 
 
 def sessions(shown: str) -> list[Session]:
-    """The graphical ones of what `loginctl show-session` printed, each user once."""
+    """The graphical sessions in the output of `loginctl show-session`, each user once."""
     found = {}
     for block in shown.split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -46,7 +46,7 @@ def sessions(shown: str) -> list[Session]:
 
 
 def notify(level: str) -> bool:
-    """Tell everybody; False when somebody could not be told, which stands in the journal."""
+    """Notify all sessions; False if one failed, which is in the journal."""
     command, told = Command(TIMEOUT), True
     try:
         listed = command.run(["loginctl", "list-sessions", "--no-legend"]).text

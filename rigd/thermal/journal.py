@@ -13,15 +13,15 @@ CRITICAL, ERROR, WARNING, NOTICE, INFO = 2, 3, 4, 5, 6
 
 
 def send(priority: int, message: str, fields: Mapping[str, object] | None = None, path: str = SOCKET) -> None:
-    """One entry; each field gets RIG_ before its name, and those that are None are left out.
+    """Send one entry; each field gets the prefix RIG_, and fields with None are left out.
 
-    Where there is no journal, the message goes to standard error: a monitor does not end because nobody listens.
+    Without a journal, the message goes to standard error: the monitor must not end because nobody listens.
     """
     named = {f"RIG_{name.upper()}": value for name, value in (fields or {}).items() if value is not None}
     packed = pack({"MESSAGE": message, "PRIORITY": priority, "SYSLOG_IDENTIFIER": NAME, **named})
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
-            # One that is restarted right now is not waited for.
+            # Do not wait for a journal that is restarting.
             journal.settimeout(1)
             journal.sendto(packed, path)
     except OSError:

@@ -1,7 +1,7 @@
-"""How hot is too hot: a level for each card, from one reading to the next; plain functions without a clock.
+"""Levels of heat: a level for each card, from one reading to the next; plain functions without a clock.
 
-A level rises when a threshold is reached, and falls only when the card has been cooler than it by a band, for a while:
-within the band nothing changes, so that a value that trembles around a threshold is told once.
+A level rises at its threshold, and falls only after the card has been cooler by a band for a while: a value that
+trembles around a threshold is reported once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import IntEnum
 
 
 class Level(IntEnum):
-    """How hot a card is."""
+    """The level of a card's heat."""
 
     OK = 0
     WARNING = 1
@@ -20,17 +20,17 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Warm:
-    """When a warning is due: degrees Celsius, seconds."""
+    """Conditions of a warning: degrees Celsius, seconds."""
 
     margin: int = 5
     temperature: int = 85
     after: int = 300
-    """How long it must be so warm."""
+    """How long the card must be so warm."""
 
 
 @dataclass(frozen=True)
 class Hot:
-    """When it is critical, at once: degrees Celsius."""
+    """Conditions of the critical level, which has no delay: degrees Celsius."""
 
     margin: int = 2
     temperature: int = 90
@@ -40,21 +40,21 @@ class Hot:
 class Limits:
     """Thresholds in degrees Celsius, times in seconds.
 
-    Cards since Ada report their distance to the temperature at which they slow down, the margin; for others absolute
-    temperatures stand in, which are late.
+    Cards since Ada report the margin: their distance to the temperature at which they slow down. Others use absolute
+    temperatures, which react late.
     """
 
     warning: Warm = Warm()
     critical: Hot = Hot()
     band: int = 3
-    """How much cooler than a threshold it must be before the level falls."""
+    """How far below a threshold the card must be before the level falls."""
     settle: int = 120
-    """How long it must be so cool before the level falls."""
+    """How long the card must be so cool before the level falls."""
 
 
 @dataclass(frozen=True)
 class Heat:
-    """What a reading says about one card, in degrees Celsius; None: not reported."""
+    """One card's heat in a reading, in degrees Celsius; None: not reported."""
 
     temperature: float | None
     margin: float | None
@@ -64,25 +64,25 @@ class Heat:
 
     @property
     def known(self) -> bool:
-        """Whether it says anything."""
+        """True if there is any value."""
         return self.slowed or self.temperature is not None or self.margin is not None
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a card stands; times are those that `step` was called with."""
+    """A card's level and its timers; times are arguments of earlier calls of `step`."""
 
     level: Level = Level.OK
     hot_since: float | None = None
-    """Since when it is warm enough for a warning that is not due yet."""
+    """Start of the warmth for a warning that is not due yet."""
     calm_since: float | None = None
-    """Since when it is cool enough for the level below."""
+    """Start of the coolness for the level below."""
 
 
 def step(state: State, heat: Heat, now: float, limits: Limits) -> tuple[State, tuple[Level, ...]]:
-    """The next state, and the levels that were entered on the way to it, each a neighbour of the one before.
+    """The next state, and the levels entered on the way to it, each a neighbour of the one before.
 
-    A reading that says nothing changes nothing.
+    An empty reading changes nothing.
     """
     if not heat.known:
         return state, ()
@@ -116,7 +116,7 @@ def _fall(state: State, excess: float, now: float, limits: Limits) -> tuple[Stat
 
 
 def _excess(heat: Heat, limits: Limits) -> tuple[float, float]:
-    """By how many degrees a warning's and the critical threshold are exceeded; negative below them."""
+    """Degrees above the warning's and the critical threshold; negative below them."""
     if heat.margin is not None:
         warm, critical = limits.warning.margin - heat.margin, limits.critical.margin - heat.margin
     elif heat.temperature is not None:

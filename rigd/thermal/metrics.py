@@ -1,4 +1,4 @@
-"""A reading in the text format of Prometheus, for node_exporter; docs/thermal.md has a line for each name."""
+"""A reading as Prometheus metrics for node_exporter; docs/thermal.md describes each name."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known after a reading, whether it succeeded or not; times in seconds since the epoch."""
+    """The state after a reading, successful or not; times in seconds since the epoch."""
 
     time: float
     cards: tuple[Card, ...]
-    """Of this reading alone: a failed one has none, as old figures would look like new ones."""
+    """The cards of this reading alone: a failed one has none, because old values would look like new ones."""
     levels: Mapping[str, Level]
     """By card."""
     failure: str | None
     """The cause, a word."""
     succeeded: float | None
-    """When a reading last succeeded."""
+    """Time of the last successful reading."""
     failures: Mapping[str, int]
-    """How many readings failed, by cause."""
+    """Number of failed readings by cause."""
     xids: Mapping[tuple[str, int], int]
-    """How often each number came since the boot, by bus."""
+    """Number of messages since the boot, by bus and Xid number."""
     cooling_wanted: Mapping[str, bool]
-    """Whether each measure that is set should be in force."""
+    """By configured measure: True if it should be in force."""
     cooling_applied: Mapping[str, bool]
 
 
@@ -64,7 +64,7 @@ Labels = Mapping[str, object]
 
 
 def render(snapshot: Snapshot) -> str:
-    """The file's text: every metric with its help, in the order of METRICS."""
+    """The metrics as the file's text, each with its help, in the order of METRICS."""
     by_name: dict[str, list[Sample]] = {name: [] for name in METRICS}
     for name, labels, value in samples(snapshot):
         by_name[name].append(Sample(value, labels))
@@ -72,7 +72,7 @@ def render(snapshot: Snapshot) -> str:
 
 
 def samples(snapshot: Snapshot) -> Iterable[tuple[str, Labels, float]]:
-    """What is known of this moment; what a card does not report has no sample."""
+    """The samples of this moment; values that a card does not report are left out."""
     yield "rig_gpu_reading_success", {}, float(snapshot.failure is None)
     yield "rig_gpu_reading_timestamp_seconds", {}, snapshot.time
     if snapshot.succeeded is not None:

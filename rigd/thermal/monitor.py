@@ -1,4 +1,4 @@
-"""The service: a reading at each interval, told to journal, metrics and whoever may act on it."""
+"""The monitor: a reading at each interval, written to the journal and the metrics, and requests for measures."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from rigd.thermal.xid import KernelLog
 
 PRIORITIES = {Level.OK: journal.INFO, Level.WARNING: journal.WARNING, Level.CRITICAL: journal.CRITICAL}
 LONGEST_SLEEP = 60.0
-"""Seconds after which systemd is told that the service lives."""
+"""Seconds after which the monitor tells systemd that it is alive."""
 
 Tell = Callable[..., None]
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Two clocks: one for people, and one that never jumps."""
+    """Two clocks: wall time, and one that never jumps."""
 
     wall: Callable[[], float] = time.time
     steady: Callable[[], float] = time.monotonic
 
 
 class Monitor:
-    """What is remembered from one reading to the next."""
+    """The state from one reading to the next."""
 
     def __init__(self, config: Config, places: Places, tell: Tell = journal.send, clock: Clock | None = None) -> None:
         self._config, self._places, self._tell, self._clock = config, places, tell, clock or Clock()
@@ -53,17 +53,18 @@ class Monitor:
         self._succeeded: float | None = None
         self._refused: list[str] = []
         self._remarks: tuple[str, ...] = ()
-        # Measures that outlived the monitor were taken because it was critical, and are taken back as if it still were.
+        # Measures that outlived the monitor began at the critical level; they end by the same rules as if that still
+        # held.
         self._begin = Level.CRITICAL if read_applied(places).any else Level.OK
         self._told_level = self._begin
 
     @property
     def level(self) -> Level:
-        """That of the hottest card; at first, what is left of an earlier monitor."""
+        """The level of the hottest card; at first, the level of an earlier monitor."""
         return max((state.level for state in self._states.values()), default=self._begin)
 
     def round(self) -> Snapshot:
-        """One reading, told to everybody."""
+        """Take one reading, and report it everywhere."""
         self._read_kernel_log()
         cards, cause, problem = self._read()
         self._judge(cards, whole=cause is None)
@@ -86,7 +87,7 @@ class Monitor:
         return snapshot
 
     def _read(self) -> tuple[list[Card], str | None, str | None]:
-        """The cards, and what went wrong: a word and a sentence."""
+        """The cards, and the failure: a word and a sentence."""
         try:
             reading, trouble = self._smi.read()
         except NoAnswer as error:
@@ -112,10 +113,10 @@ class Monitor:
         return cards, None, None
 
     def _judge(self, cards: list[Card], whole: bool) -> None:
-        """The level of every card; those that a `whole` reading does not show any more are forgotten."""
+        """Update the level of every card; forget those that a `whole` reading no longer shows."""
         if cards:
             begin = self._states or {card.uuid: State(self._begin) for card in cards}
-            # A card that does not answer is as hot as it was.
+            # A card that does not answer keeps its level.
             kept = {} if whole else self._states
             self._states = {**kept, **{card.uuid: begin.get(card.uuid, State()) for card in cards}}
             self._begin = Level.OK
@@ -140,7 +141,7 @@ class Monitor:
         self._tell(PRIORITIES[level], f"{card.name}: {in_words(card)}", fields)
 
     def _tell_failure(self, cause: str | None, problem: str | None) -> None:
-        """Once when readings begin to fail, or fail for another cause, and once when they succeed again."""
+        """Report once when readings begin to fail, or fail for another cause, and once when they succeed again."""
         if cause == self._failure:
             return
         if cause is not None:
@@ -167,9 +168,9 @@ class Monitor:
         self._log_read = True
 
     def _cooling(self) -> tuple[dict[str, bool], dict[str, bool]]:
-        """Whether each measure should be and is in force; and the word for root, said again until it is so."""
+        """Whether each measure should be and is in force; repeat the word for root until it is."""
         cooling, applied = self._config.on_critical, read_applied(self._places)
-        # Not taken back at a mere warning: it would be critical again at once.
+        # A mere warning does not undo the measures: it would be critical again at once.
         kept = applied.any and (self.level > Level.OK or not cooling.restore)
         hot = cooling.wanted and (self.level == Level.CRITICAL or kept)
         word = "hot\n" if hot else "cool\n"
@@ -206,10 +207,10 @@ class Monitor:
 
 
 def run(monitor: Monitor, config: Config, devices: Callable[[], frozenset[str]]) -> int:
-    """Until the machine's device files of the card are other ones; systemd then starts it anew.
+    """Run until the card's device files change; systemd then starts the monitor again.
 
-    systemd looks up the devices that a unit may open when it starts the unit. A driver that was loaded later, or a card
-    that came back, stays closed to a process that was there before.
+    systemd determines the devices that a unit may open when it starts the unit. A driver that was loaded later, or a
+    card that came back, stays closed to an older process.
     """
     known = devices()
     begin = time.monotonic()
@@ -217,11 +218,11 @@ def run(monitor: Monitor, config: Config, devices: Callable[[], frozenset[str]])
         try:
             monitor.round()
         except Exception as error:
-            # A monitor that ends over something unforeseen would leave the card unwatched; this is told instead.
+            # A monitor that ends over an unforeseen error would leave the card unwatched; report the error instead.
             message = f"a reading went wrong: {type(error).__name__}: {error}"
             journal.send(journal.ERROR, message, {"event": "failure", "cause": "internal"})
         _tell_systemd("READY=1")
-        # By multiples of the interval: a reading that took long does not shift those after it.
+        # By multiples of the interval: a slow reading does not shift the later ones.
         passed = time.monotonic() - begin
         due = begin + (passed // config.interval + 1) * config.interval
         while (left := due - time.monotonic()) > 0:
@@ -234,7 +235,7 @@ def run(monitor: Monitor, config: Config, devices: Callable[[], frozenset[str]])
 
 
 def card_devices() -> frozenset[str]:
-    """The card's device files, with the numbers that they have now."""
+    """The card's device files, with their present numbers."""
     found = (path for path in Path("/dev").glob("nvidia*") if path.is_char_device())
     return frozenset(f"{path} {path.stat().st_rdev}" for path in found)
 

@@ -1,4 +1,4 @@
-"""Files in /run by which the parts of rig-thermal know of each other: gone after a boot, as is the heat."""
+"""The files in /run that connect the parts of rig-thermal; a boot deletes them, and ends the heat."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rigd.base import files
 
 @dataclass(frozen=True)
 class Places:
-    """Two folders: the monitor's, which has no privileges, and root's, which believes the monitor a single word."""
+    """Two folders: the monitor's, which has no privileges, and root's, which accepts a single word from the monitor."""
 
     monitor: Path = Path("/run/rig-thermal")
     root: Path = Path("/run/rig-cooling")
 
     @property
     def metrics(self) -> Path:
-        """What node_exporter reads, by a link in its own folder."""
+        """The file for node_exporter, linked from node_exporter's own folder."""
         return self.monitor / "rig_gpu.prom"
 
     @property
@@ -31,7 +31,7 @@ class Places:
 
     @property
     def wanted(self) -> Path:
-        """`hot` or `cool`: whether the measures of the configuration should be in force."""
+        """`hot` or `cool`: the wanted state of the configured measures."""
         return self.monitor / "wanted"
 
     @property
@@ -41,27 +41,27 @@ class Places:
 
     @property
     def applied(self) -> Path:
-        """What is in force, and what was before it."""
+        """The measures in force, and the state before them."""
         return self.root / "applied.json"
 
 
 @dataclass(frozen=True)
 class Applied:
-    """Measures in force; written before they are taken, so that one that was cut off in between is taken back too."""
+    """Measures in force; written before they are taken, so that an interrupted one is undone, too."""
 
     power: dict[str, float] = field(default_factory=dict)
-    """Watts that were the limit before, by card."""
+    """Earlier limit in watts, by card."""
     unit: str | None = None
     """The unit that was stopped."""
 
     @property
     def any(self) -> bool:
-        """Whether there is anything to take back."""
+        """True if there is a measure to undo."""
         return bool(self.power) or self.unit is not None
 
 
 def read_applied(places: Places) -> Applied:
-    """Nothing where nothing was ever applied, or where it cannot be read."""
+    """The measures in force; none if the file is missing or unreadable."""
     try:
         found: dict[str, Any] = json.loads(places.applied.read_text(encoding="utf-8"))
         return Applied({str(key): float(value) for key, value in found["power"].items()}, found["unit"])
@@ -74,7 +74,7 @@ def write_applied(places: Places, applied: Applied) -> None:
 
 
 def read_word(path: Path, words: tuple[str, ...]) -> str | None:
-    """The word in a file that somebody without privileges writes: a regular file, no link, and one of `words`."""
+    """Read a word from a file that a process without privileges writes: a regular file, no link, one of `words`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,4 @@
-"""What nvidia-smi answered, as values: a plain function of its text, which trusts nothing in it."""
+"""nvidia-smi's answer as values: a plain function of its text, which trusts nothing in it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ REASONS = {
     "hw_thermal_slowdown": 0x40,
     "hw_power_brake_slowdown": 0x80,
 }
-"""Why the clocks are not higher: bits of clocks_event_reasons.active, under the names of the fields for each."""
+"""Reasons for lower clocks: bits of clocks_event_reasons.active, under the names of the fields for each."""
 
 NAMES = ("uuid", "name", "pci.bus_id")
-"""Fields that say which card it is; they come first in FIELDS."""
+"""Fields that identify the card; they come first in FIELDS."""
 IDENTITY = re.compile(r"(GPU|MIG)-[0-9A-Za-z./-]+|\[.*\]|\(N/A\)")
-"""A card's own name, or the words that stand for one that is not known."""
+"""A card's own name, or the words for an unknown one."""
 
 DEGREES = (-60.0, 250.0)
 PERCENT = (0.0, 100.0)
@@ -52,17 +52,17 @@ MUCH = (0.0, 1e7)
 
 
 class Unreadable(ValueError):
-    """The answer is not one; the message says why."""
+    """The answer is unusable; the message gives the cause."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """One card at one moment; None: it does not report this, or nothing that can be believed."""
+    """One card at one moment; None: the card reports no value, or an incredible one."""
 
     uuid: str
     name: str
     bus: str
-    """Such as 0000:01:00, as the kernel's messages name it too."""
+    """Such as 0000:01:00, the form of the kernel's messages."""
     performance_state: int | None = None
     """0, the fastest, to 15."""
     temperature: float | None = None
@@ -81,13 +81,13 @@ class Card:
     """MiB; so is the next."""
     memory_total: float | None = None
     utilization: float | None = None
-    """Per cent of the time in which it computed."""
+    """Per cent of the time during which it computed."""
     reasons: tuple[str, ...] | None = None
-    """Of REASONS."""
+    """A subset of REASONS."""
 
     @property
     def heat(self) -> Heat:
-        """What its level is judged by."""
+        """The values that decide its level."""
         return Heat(self.temperature, self.margin, "hw_thermal_slowdown" in (self.reasons or ()))
 
 
@@ -101,7 +101,7 @@ class Reading:
 
 
 def parse(fields: Sequence[str], text: str) -> Reading:
-    """The answer to --query-gpu=`fields` --format=csv,noheader,nounits. Raises Unreadable where it shows no card."""
+    """Parse the answer to --query-gpu=`fields` --format=csv,noheader,nounits. Raises Unreadable if it shows no card."""
     cards: list[Card] = []
     remarks: list[str] = []
     for line in (line for line in text.splitlines() if line.strip()):
@@ -118,8 +118,8 @@ def parse(fields: Sequence[str], text: str) -> Reading:
 
 
 def _cells(fields: Sequence[str], line: str) -> dict[str, str] | None:
-    """The values of a card by field; its names alone where their number is wrong; None for a line about no card."""
-    # With its space, as some locales write a fraction with a comma.
+    """A card's values by field; only its names if the number of values is wrong; None for a line about no card."""
+    # With its space, because some locales write a fraction with a comma.
     cells = [cell.strip() for cell in line.split(", ")]
     # A name may hold a comma.
     surplus = len(cells) - len(fields)
@@ -129,7 +129,7 @@ def _cells(fields: Sequence[str], line: str) -> dict[str, str] | None:
     found = dict(zip(fields, cells, strict=False))
     if IDENTITY.fullmatch(found.get("uuid", "")) is None and bus(found.get("pci.bus_id", "")) is None:
         return None
-    # Which value is whose is a guess then.
+    # The order of the values would be a guess.
     return found if len(cells) == len(fields) else {name: found[name] for name in NAMES if name in found}
 
 
@@ -140,7 +140,7 @@ def _card(found: Mapping[str, str]) -> Card:
     state = re.fullmatch(r"P(\d{1,2})", found.get("pstate", ""))
     place = bus(found.get("pci.bus_id", ""))
     return Card(
-        # By its place, which stays when another card is lost.
+        # Named by its PCI address, which stays the same when another card is lost.
         uuid=_word(found.get("uuid", "")) or f"GPU-{place or 'unknown'}",
         name=_word(found.get("name", "")) or "unknown",
         bus=place or "unknown",
@@ -161,7 +161,7 @@ def _card(found: Mapping[str, str]) -> Card:
 
 
 def number_in(text: str, bounds: tuple[float, float]) -> float | None:
-    """The number, or None for [N/A], [Not Supported] and anything that is none or cannot be."""
+    """The number; None for [N/A], [Not Supported], and anything that is no number or out of bounds."""
     if re.fullmatch(r"-?[0-9]{1,12}([.,][0-9]{1,6})?", text) is None:
         return None
     found = float(text.replace(",", "."))
@@ -177,7 +177,7 @@ def bus(text: str) -> str | None:
 
 
 def _word(text: str) -> str:
-    """A name without anything that a journal, a metric or a terminal could stumble over; empty for [N/A]."""
+    """A name without characters that upset a journal, a metric or a terminal; empty for [N/A]."""
     return "" if text.startswith(("[", "(")) else re.sub(r"[^A-Za-z0-9 ._:/()+-]", "", text)[:80]
 
 

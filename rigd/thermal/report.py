@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LATE = 3
-"""Intervals after which a reading is an old one."""
+"""Intervals after which a reading is out of date."""
 
 ROWS = (
     ("temperature", "temperature", "{:g} C"),
@@ -25,7 +25,7 @@ ROWS = (
 
 
 def problem_of(last: Mapping[str, Any], now: float) -> str | None:
-    """Why this reading is not one to rely on."""
+    """Why this reading is unreliable; None if it is reliable."""
     if last["problem"] is not None:
         return str(last["problem"])
     age = now - last["time"]
@@ -35,7 +35,7 @@ def problem_of(last: Mapping[str, Any], now: float) -> str | None:
 
 
 def table(last: Mapping[str, Any]) -> str:
-    """A block for each card, a line for each value that it reports."""
+    """A block for each card, with a line for each reported value."""
     lines: list[str] = []
     for card in last["cards"]:
         level = [] if card.get("level") is None else [("level", card["level"])]

@@ -1,4 +1,4 @@
-"""nvidia-smi, asked: the one way to the card that every driver has."""
+"""Query nvidia-smi, the one interface to the card that every driver has."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ SIGNS = {
     "fallen off the bus": 15,
     "version mismatch": 18,
 }
-"""What it says of each, as some drivers say it and end with 0, 1 or 255."""
+"""The messages for these codes: some drivers print them and end with 0, 1 or 255."""
 
 
 class Smi:
-    """nvidia-smi, and what this driver's knows to be asked."""
+    """nvidia-smi, with the fields that this driver knows."""
 
     def __init__(self, program: str, timeout: float) -> None:
         self._program = program
         self._command = Command(timeout)
         self.fields = list(FIELDS)
-        """What it is asked; those that it refused as unknown are left out from then on."""
+        """The queried fields, without those that the driver refused as unknown."""
 
     def read(self) -> tuple[Reading, NoAnswer | None]:
-        """Every card that answers, read now, and why others do not. Raises NoAnswer where no card answers."""
-        # Once more for every field, as the answer names one unknown field at a time.
+        """Every card that answers, read now, and the failure of the others. Raises NoAnswer if no card answers."""
+        # Once more per field, because an answer names only one unknown field.
         for _ in range(len(FIELDS)):
             query = f"--query-gpu={','.join(self.fields)}"
             answer = self._command.run([self._program, query, "--format=csv,noheader,nounits"])
@@ -65,13 +65,13 @@ def _failure(code: int, text: str) -> NoAnswer:
 
 
 def _code(code: int, text: str) -> int:
-    """The exit code that its manual page has for what it says."""
+    """The exit code that the manual page gives for this message."""
     if code in CAUSES:
         return code
     return next((found for sign, found in SIGNS.items() if sign in text), code)
 
 
 def first_line(text: str) -> str:
-    """The first line that says something, as far as it can be shown."""
+    """The first line with text, without unprintable characters."""
     lines = ("".join(filter(str.isprintable, line)).strip() for line in text.splitlines())
     return next((line[:160] for line in lines if line), "")

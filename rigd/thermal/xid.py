@@ -1,4 +1,4 @@
-"""Xid lines: what the driver says in the kernel's log when something is wrong with the card."""
+"""Xid lines: the driver's messages in the kernel log about faults of the card."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rigd.thermal.smi import first_line
 
 LINE = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)[^)]*\): (\d{1,5}),? *(.*)")
 MOST = 20000
-"""Kernel messages that are read at once; those of a boot are some thousands."""
+"""Kernel messages per reading; a boot has some thousands."""
 
 
 @dataclass(frozen=True)
 class Xid:
-    """One such line. NVIDIA's list of numbers: https://docs.nvidia.com/deploy/xid-errors/"""
+    """One Xid line. NVIDIA's list of numbers: https://docs.nvidia.com/deploy/xid-errors/"""
 
     bus: str
     number: int
@@ -29,7 +29,7 @@ class Xid:
 
 
 def parse(message: str) -> Xid | None:
-    """The Xid of a kernel message; None when it is another message."""
+    """The Xid of a kernel message; None for any other message."""
     found = LINE.search(message)
     if found is None:
         return None
@@ -42,7 +42,7 @@ class KernelLog:
 
     timeout: float
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """How often each number came, by bus, since the machine booted."""
+    """Number of messages since the machine booted, by bus and Xid number."""
     _cursor: str | None = None
     _command: Command = field(init=False)
 
@@ -50,15 +50,15 @@ class KernelLog:
         self._command = Command(self.timeout)
 
     def news(self) -> list[Xid]:
-        """What came since the last call; at the first call, what came since the boot. Raises NoAnswer."""
-        # By time and not by --boot: Debian 12's journalctl asks /proc for the boot, and there a sandboxed service of a
-        # container is told that of the machine around it.
+        """New Xids since the last call; at the first call, since the boot. Raises NoAnswer."""
+        # By time and not by --boot: Debian 12's journalctl reads the boot from /proc, and there a sandboxed service in
+        # a container sees the boot of the surrounding machine.
         booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         after = [f"--after-cursor={self._cursor}"] if self._cursor else [f"--since=@{booted:.0f}", f"--lines={MOST}"]
         words = ["journalctl", "--quiet", "--output=json", "--output-fields=MESSAGE", *after]
         answer = self._command.run([*words, "_TRANSPORT=kernel"])
         if answer.code != 0:
-            # Entries that it pointed to may be gone: everything that is left is counted anew.
+            # The cursor's entries may be gone: count all remaining entries from zero.
             self._cursor = None
             raise NoAnswer("journal", f"the kernel's log cannot be read: {first_line(answer.text)}")
         found, cursor = parse_entries(answer.text.splitlines())
