@@ -1,1 +1,1 @@
-"""The lab: a throwaway Debian machine on a network of its own, with stand-ins for all it would fetch."""
+"""The lab: a throwaway Debian machine on a network of its own, with stand-ins for everything that it would download."""

@@ -1,6 +1,6 @@
-"""A proxy that keeps what never changes (packages, indexes named by their hash), so that it is fetched once.
+"""A caching proxy for packages and for indexes named by their hash, which never change: each is downloaded once.
 
-It listens inside the lab, by an inherited socket, and asks the archives from the operator's network.
+It listens inside the lab, by an inherited socket, and downloads through the operator's network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SECONDS = 60
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request of an apt."""
+    """One request from apt."""
 
     store: ClassVar[Path]
     protocol_version = "HTTP/1.1"
@@ -58,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_CONNECT(self) -> None:
-        """Archives that are asked over TLS are passed through: what is in there cannot be kept."""
+        """Pass TLS connections through: their content cannot be cached."""
         host, _, port = self.path.rpartition(":")
         try:
             other = socket.create_connection((host, int(port)), timeout=SECONDS)
@@ -89,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
             return upstream, None
 
     def _keep(self, response: http.client.HTTPResponse, kept: Path) -> None:
-        """Store first, give then; of two that ask at once, the later replaces the same by the same."""
+        """Store first, send then; if two request the same file at once, the later one replaces it with equal bytes."""
         with tempfile.NamedTemporaryFile(dir=self.store, prefix=".part-", delete=False) as part:
             shutil.copyfileobj(response, part)
         expected = response.headers.get("Content-Length")

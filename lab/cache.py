@@ -1,4 +1,4 @@
-"""Artefacts that are slow to make and the same for every machine: built once, found again by their recipe."""
+"""Artefacts that are slow to make and equal for all machines: built once, found again by their recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Note = Callable[[str], object]
 
 
 class BuildError(Exception):
-    """An artefact could not be made; the message is for a person."""
+    """An artefact could not be made; the message is shown to the owner."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Cache:
     reporter: Reporter
 
     def artefact(self, name: str, title: str, recipe: Sequence[str], make: Callable[[Path, Note], None]) -> Path:
-        """The finished artefact; made beside its place and renamed, so that a killed build leaves nothing."""
+        """The finished artefact; it is made beside its place and renamed, so that a killed build leaves nothing."""
         finished = self.place(name, recipe)
         if finished.exists():
             return finished
@@ -44,7 +44,7 @@ class Cache:
         return finished
 
     def place(self, name: str, recipe: Sequence[str]) -> Path:
-        """Where an artefact lies, once it is made."""
+        """Path of a finished artefact."""
         digest = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
         return self.directory / f"{name}-{digest}"
 
@@ -61,7 +61,7 @@ class Cache:
 
 
 def recipe_source(*modules: str) -> list[str]:
-    """The text of recipe modules, which decides whether what they made is still what they would make."""
+    """The text of recipe modules; a change of it makes their artefacts out of date."""
     here = Path(__file__).parent / "recipes"
     return [(here / f"{module}.py").read_text() for module in modules]
 

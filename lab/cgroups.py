@@ -1,4 +1,4 @@
-"""A control group of the lab's own, so that two labs never meet, and what to remove afterwards is known."""
+"""A control group for each lab, so that labs never share one, and the cleanup knows what to remove."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _mounts() -> list[tuple[str, Path]]:
 
 
 def _own() -> str:
-    """This process' place in the version 2 hierarchy, which systemd-nspawn takes for all of them."""
+    """This process' path in the version 2 hierarchy, which systemd-nspawn uses for all hierarchies."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         if line.startswith("0::"):
             return line.removeprefix("0::").strip("/")
@@ -45,12 +45,12 @@ class Group:
             return
         (base / "machine").mkdir(parents=True)
         if not self.home:
-            # At the top, processes may stay where they are, and controllers are not the lab's to choose.
+            # At the top, processes may stay in place, and the lab must not choose controllers.
             return
         (base / "helpers").mkdir()
         _move(os.getpid(), base / "helpers")
         for level in (base.parent, base):
-            # Refused where controllers are on version 1: then limits do nothing.
+            # Refused if controllers are on version 1: limits have no effect then.
             with suppress(OSError):
                 controllers = (level / "cgroup.controllers").read_text().split()
                 (level / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
@@ -62,7 +62,7 @@ class Group:
         return None
 
     def entry(self) -> Path:
-        """The file that takes the process identifier of whatever shall run as the machine."""
+        """The file that takes the PID of each process of the machine."""
         base = self._base()
         return Path(os.devnull) if base is None else base / "machine" / "cgroup.procs"
 
@@ -81,7 +81,7 @@ class Group:
 
 
 def _sweep(home: str) -> None:
-    """Remove what a guard left that was killed at the same moment as its supervisor."""
+    """Remove the leftovers of a guard that was killed together with its supervisor."""
     for _, mount in _mounts():
         for group in (mount / home).glob(f"{NAME}*"):
             if not Path("/proc", group.name.removeprefix(NAME)).exists():

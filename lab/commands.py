@@ -1,4 +1,4 @@
-"""Commands that change the lab, and what is said when one of them fails."""
+"""Commands that change the lab, and the error for a failed one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 
 
 class LabError(Exception):
-    """The lab cannot go on; the message is for a person."""
+    """The lab cannot continue; the message is shown to the owner."""
 
 
 def run(*command: str) -> None:

@@ -20,12 +20,12 @@ BOOT_SECONDS = 120.0
 STOP_SECONDS = 40.0
 POWER_OFF = signal.SIGRTMIN + 4
 REBOOT_ASKED = 133
-"""How systemd-nspawn ends when the machine reboots: whoever started it is to start it again."""
+"""Exit code of systemd-nspawn for a reboot: its parent must start it again."""
 
 
 class Container:
     def __init__(self, spec: Spec, network: Network, group: Group, alone: AbstractContextManager[bool | None]) -> None:
-        """`alone`: what everybody holds who starts or stops the machine; the machine itself may want to, too."""
+        """`alone`: the lock for starting or stopping the machine; the machine itself may want to, too."""
         self.spec = spec
         self.network = network
         self.group = group
@@ -50,10 +50,10 @@ class Container:
                 "--timezone=off",
                 "--resolv-conf=off",
             ),
-            # Without these two the container engine starts and its containers do not.
+            # Without these two, the container engine starts but its containers do not.
             *("--capability=all", "--system-call-filter=@keyring bpf"),
-            # The kernel has one clock and one set of modules, and they are the operator's. Even setting the time
-            # zone would move the clock: the first settimeofday() after the kernel's boot shifts it by the offset.
+            # The kernel has one clock and one set of modules, and they are the operator's. Even setting the time zone
+            # would move the clock: the first settimeofday() after the kernel's boot shifts it by the offset.
             "--drop-capability=CAP_SYS_TIME,CAP_WAKE_ALARM,CAP_SYS_MODULE,CAP_SYS_RAWIO",
         ]
         self._process = subprocess.Popen(
@@ -80,16 +80,16 @@ class Container:
         )
 
     def cut(self) -> None:
-        """What a pulled plug does: what the machine did not sync is lost."""
+        """Pull the plug: everything that the machine did not sync is lost."""
         if self._process is not None and self._process.poll() is None:
-            # The cable first, so that nobody on the network hears from a machine that its disk is gone. The disk
-            # before the processes: ext4 writes some files because whoever wrote them is ended.
+            # The cable first: no packet may leave a machine whose disk is gone. The disk before the processes: ext4
+            # writes some files when their writers end.
             self._unplug()
             disk.lose(self.spec)
         self._off()
 
     def shut_down(self) -> None:
-        """An orderly shutdown; a power cut when the machine does not follow."""
+        """Shut down in order; cut the power if the machine does not follow."""
         init = self._init()
         if self._process is not None and init is not None:
             os.kill(init, POWER_OFF)
@@ -98,14 +98,14 @@ class Container:
         self.cut()
 
     def _off(self) -> None:
-        """End what is left of the machine, and detach its disk, which writes what is not lost by now."""
+        """End the machine's last processes, and detach its disk, which writes whatever is not lost by now."""
         if self._process is None:
             return
         init = self._init()
         self._process.kill()
         self._process.wait()
         if init is not None:
-            # Takes every process of the machine with it; systemd-nspawn's own death does not.
+            # Ends every process of the machine; systemd-nspawn's own death does not.
             with suppress(ProcessLookupError):
                 os.kill(init, signal.SIGKILL)
             with suppress(ChildProcessError):
@@ -115,14 +115,14 @@ class Container:
         disk.unmount(self.spec)
 
     def _inside(self) -> list[str]:
-        """What to put before a command so that it runs in the machine."""
+        """The command prefix that runs a command in the machine."""
         init = self._init()
         if init is None:
             raise LabError("there is no machine to run a command on")
         return ["nsenter", "--target", str(init), "--all"]
 
     def _init(self) -> int | None:
-        """The machine's first process, as seen from here."""
+        """PID of the machine's first process, as seen from the lab."""
         if self._process is None or self._process.poll() is not None:
             return None
         with suppress(OSError):
@@ -132,7 +132,7 @@ class Container:
         return None
 
     def _boot_again(self, machine: subprocess.Popen[bytes]) -> None:
-        """A machine that asks for a reboot gets it."""
+        """Start the machine again after it requested a reboot."""
         asked = machine.wait() == REBOOT_ASKED
         with self._alone:
             if asked and self._process is machine:
@@ -149,7 +149,7 @@ class Container:
             if machine.poll() is not None:
                 raise LabError(f"the machine stopped while it booted; see {self.spec.logs / 'console.log'}")
             if self._init():
-                # Asked from inside: a deployed firewall lets nobody but the operator near the SSH server.
+                # Checked from inside: a deployed firewall lets only the operator near the SSH server.
                 asked = self.run("systemctl is-system-running --wait", timeout=BOOT_SECONDS)
                 state = asked.stdout.strip() or asked.stderr.strip()
                 if state in ("running", "degraded"):
@@ -160,5 +160,6 @@ class Container:
         )
 
     def _unplug(self) -> None:
-        """The kernel removes the dead machine's cable only later, and the next boot lays one of that name."""
+        """Delete the dead machine's cable: the kernel deletes it only later, and the next boot creates one with that
+        name."""
         subprocess.run(["ip", "link", "delete", f"vb-{self.network.interface}"], capture_output=True)

@@ -1,4 +1,4 @@
-"""Disks of machines that have been deployed to: made once, and where every test starts that tests something else."""
+"""Disks of deployed machines: made once; tests of everything else start from a copy."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 
 from lab.machine import CHECKOUT, Lab, LabFailed, build, cache_directory, down, elevated, purge
 
-# What decides a deploy, beside the lab's artefacts.
+# The sources that decide the result of a deploy, besides the lab's artefacts.
 DECIDING = (
     *("deploy.py", "inventory.py", "requirements.txt", "group_data", "tasks", "rig", "rigd", "templates", "files"),
     *("lab/disk.py", "lab/goods.py", "lab/spec.py", "lab/standins/hardware.py"),
 )
 KEPT = 3
-"""Disks of each variant, the newest: branches, and checkouts that share a cache, go back and forth between them."""
+"""Disks kept of each variant, the newest: branches, and checkouts that share a cache, alternate between them."""
 OLDEST = 24 * 3600
-"""Seconds. What is due by the day or the week on an older one would be due after every boot."""
+"""Seconds. On an older disk, every boot would start the daily and weekly jobs."""
 
 
 def disk(release: str = "trixie", gpu: bool = False) -> Path:
-    """The converged disk of a machine, for `Lab.boot(origin=...)`; made where it is missing, by one at a time."""
+    """The converged disk of a machine, for `Lab.boot(origin=...)`; made if it is missing, by one process at a time."""
     name = f"converged-{release}{'-gpu' if gpu else ''}"
     finished = cache_directory() / f"{name}-{digest(CHECKOUT, _artefacts(release))}"
     with (cache_directory() / f".{name}.lock").open("w") as lock:
@@ -37,7 +37,7 @@ def disk(release: str = "trixie", gpu: bool = False) -> Path:
 
 
 def digest(checkout: Path, artefacts: Sequence[str]) -> str:
-    """Twelve letters that change with anything that decides what a deploy leaves."""
+    """Twelve letters that change with anything that decides the result of a deploy."""
     found = hashlib.sha256("\0".join(artefacts).encode())
     for path in sorted(_files(checkout)):
         found.update(f"\0{path.relative_to(checkout)}\0{path.stat().st_mode & 0o111:o}\0".encode())
@@ -59,7 +59,7 @@ def _artefacts(release: str) -> tuple[str, ...]:
 
 
 def _variants(name: str) -> list[Path]:
-    """The disks of this name, of whatever digest; the newest first."""
+    """The disks with this name and any digest; the newest first."""
     found = [path for path in cache_directory().glob(f"{name}-*") if path.name.rpartition("-")[0] == name]
     return sorted(found, key=lambda path: -path.lstat().st_mtime)
 
@@ -69,9 +69,9 @@ def _fresh(finished: Path) -> bool:
 
 
 def _make(finished: Path, release: str, gpu: bool) -> None:
-    """Boot, deploy, shut down, keep the disk. Raises LabFailed with what the deploy wrote when that fails."""
+    """Boot, deploy, shut down, keep the disk. Raises LabFailed with the deploy's output if that fails."""
     directory = finished.with_name(f".{finished.name.rpartition('-')[0]}")
-    # Of one who was killed.
+    # Leftovers of a killed process.
     down(directory)
     purge(directory)
     print(f"  Deploy to a Debian {release}{' with the card' if gpu else ''}, once for all tests ...", file=sys.stderr)

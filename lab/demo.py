@@ -1,4 +1,4 @@
-"""The demonstration: boot the lab, deploy to it, verify it, ask it, and say how to go on."""
+"""The demonstration: boot the lab, deploy to it, verify it, chat with it, and print the next steps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NONSENSE = (
     "script/demo --down, then script/demo, tries again.)"
 )
 
-# Runs on the machine as root, read from standard input: the key is in nobody's arguments and stays there.
+# Runs on the machine as root, from standard input: the key is in no arguments and stays on the machine.
 _ASK = """
 import json, pathlib, urllib.request
 lines = pathlib.Path("/etc/rig/keys.env").read_text().splitlines()
@@ -53,7 +53,7 @@ with urllib.request.urlopen(request, timeout=240) as answer:
 
 
 class StepFailed(Exception):
-    """A step of the demonstration failed; the message says which, and how to see more."""
+    """A step of the demonstration failed; the message names the step and the way to more detail."""
 
 
 def main() -> int:
@@ -86,7 +86,7 @@ def main() -> int:
 
 
 class Step:
-    """The step that is running, for whoever has to say which one failed."""
+    """The running step, for error messages."""
 
     name = ""
 
@@ -110,12 +110,12 @@ def _lab() -> Lab:
 
 
 def _shown(path: Path) -> Path:
-    """A path as a person in the checkout would write it."""
+    """A path as an owner in the checkout would write it."""
     return path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path
 
 
 def _tool(lab: Lab, louder: str, name: str, *arguments: str) -> None:
-    """Run the tool as a person would, with its output where a person sees it."""
+    """Run the tool as an owner would, with its output on the terminal."""
     code = subprocess.run(
         [str(program(name)), *arguments], cwd=CHECKOUT, env=lab.environment(), stdin=subprocess.DEVNULL
     ).returncode
@@ -147,8 +147,8 @@ def _ask(lab: Lab) -> None:
 
 
 def conversation(model: str, answer: Mapping[str, Any]) -> str:
-    """Question and answer for a person, with the server's own figures; `answer`: a chat completion of llama.cpp."""
-    # A model may send anything, a terminal's control characters too.
+    """Question and answer for people, with the server's own figures; `answer`: a chat completion of llama.cpp."""
+    # A model may send anything, including a terminal's control characters.
     words = " ".join(answer["choices"][0]["message"]["content"].split())
     said = "".join(character if character.isprintable() else "?" for character in words)
     timings = answer["timings"]

@@ -13,7 +13,7 @@ from lab.commands import LabError, run
 from lab.recipes.debian import apt_options
 from lab.spec import APT_PROXY_PORT, HUB, OPERATORS, PACKAGES, REGISTRY, Network, Spec
 
-# slirp4netns answers here, and asks whatever the operator's machine asks.
+# slirp4netns answers at this address, and forwards to the name servers of the operator's machine.
 RESOLVER = "10.0.2.3"
 HOSTNAME = "rig-lab"
 UNMOUNT_ATTEMPTS = 200
@@ -32,24 +32,24 @@ RemainAfterExit=yes
 ExecStart=/usr/local/sbin/lab-hardware boot
 """
 _STATE = "/var/lib/rig-lab"
-# The stand-in for nvidia-smi writes where no real card does.
+# The stand-in for nvidia-smi writes to places where a real card does not.
 _COOL = f"""[Service]
 ReadWritePaths={_STATE}
 """
 
 
 def mount(spec: Spec) -> None:
-    """Attach the disk. The loop device goes with the mount, and the mount with the lab."""
+    """Attach the disk. The loop device is released with the mount, and the mount with the lab."""
     spec.root.mkdir(exist_ok=True)
-    # What the machine syncs is in the image file then, and nothing here outlives the operator's kernel, which has it:
-    # nothing needs to wait for the real disk.
+    # A sync in the machine reaches the image file, which the operator's kernel has in memory; nothing here outlives
+    # that kernel: nothing needs to wait for the real disk.
     run("mount", "-o", "loop,nobarrier", str(spec.disk), str(spec.root))
 
 
 def lose(spec: Spec) -> None:
     """Take the disk away from the machine, as a power cut does.
 
-    From now on nothing is written, and what was not synced is lost. What was synced comes back with the next mount.
+    From now on nothing is written; unsynced data is lost. Synced data comes back with the next mount.
     """
     root = os.open(spec.root, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -71,7 +71,7 @@ def unmount(spec: Spec) -> None:
 
 
 def prepare(spec: Spec, network: Network) -> None:
-    """Write what depends on this lab; before every boot, because the network may have changed."""
+    """Write the files that depend on this lab; before every boot, because the network may have changed."""
     etc = spec.root / "etc"
     _write(etc / "hostname", HOSTNAME + "\n")
     _write(etc / "hosts", _hosts(network))
@@ -97,16 +97,16 @@ def prepare(spec: Spec, network: Network) -> None:
 
 
 def _give_card(root: Path, whole: bool) -> None:
-    """What stands in for the card's surroundings; the packages that belong to it are in the vendor's repository.
+    """Install the stand-ins for the card's surroundings; the packages that belong to it are in the vendor's repository.
 
-    `whole`: the machine has a kernel and firmware of its own, which are asked.
+    `whole`: the machine has a kernel and firmware of its own, and programs query those.
     """
     _write(root / "usr/local/sbin/lab-hardware", (STANDINS / "hardware.py").read_text(), mode=0o755)
     for name in () if whole else ("modprobe", "mokutil", "update-initramfs", "journalctl"):
         link = root / "usr/local/sbin" / name
         link.unlink(missing_ok=True)
         link.symlink_to("lab-hardware")
-    # udev walks the bus while the real one can still be seen.
+    # udev walks the bus while the real one is still visible.
     after = "After=systemd-udev-trigger.service\n" if whole else ""
     _write(root / "etc/systemd/system" / HARDWARE, _HARDWARE.replace("Before=", f"{after}Before="))
     (root / _STATE.lstrip("/")).mkdir(exist_ok=True)
@@ -125,7 +125,7 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def _apt() -> str:
-    """The way to the archive: through the lab's cache, but straight to the hub beside it."""
+    """apt's configuration: through the lab's package cache, but directly to the hub beside it."""
     own = [option for option in apt_options() if not option.startswith("Acquire::http::Proxy ")]
     return "".join(
         f"{option};\n"

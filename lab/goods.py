@@ -1,4 +1,4 @@
-"""What the stand-ins serve, and the settings by which a deploy asks for exactly that."""
+"""The files that the stand-ins serve, and the settings that make a deploy use exactly those."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lab.spec import HUB, HUB_PORT, OPERATORS, REGISTRY, REGISTRY_PORT, Network
 
 @dataclass(frozen=True)
 class Goods:
-    """Directories of the cache, finished."""
+    """Finished directories of the cache."""
 
     archive: Path
     images: Path
     model: Path
     checkpoint: Path
     smollm2: Path | None
-    """None where it could not be fetched."""
+    """None if it could not be fetched."""
     vendor: Path
     driver: Path
     registry: Path
@@ -30,7 +30,7 @@ class Goods:
 
     @staticmethod
     def gather(cache: Cache) -> Goods:
-        """Everything that is served, made where it is not there yet."""
+        """All served artefacts; missing ones are made."""
         tree, python = engine.tree(cache), vllm.tree(cache)
         return Goods(
             archive=engine.archive(cache, tree),
@@ -46,7 +46,7 @@ class Goods:
 
     @property
     def names(self) -> list[str]:
-        """What is served, by names that change with it."""
+        """Names of the served artefacts, which change with their content."""
         found = (getattr(self, field.name) for field in fields(self))
         return [value.name if isinstance(value, Path) else str(value) for value in found]
 
@@ -59,7 +59,7 @@ class Goods:
         return self.registry / "usr/bin/docker-registry"
 
     def registry_configuration(self, network: Network) -> dict[str, Any]:
-        """JSON is YAML, which the registry reads."""
+        """The registry's configuration as JSON, which is YAML, too."""
         return {
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": True}},
@@ -97,8 +97,7 @@ class Goods:
     def settings(self, network: Network) -> dict[str, Any]:
         """The values of `settings:` in the lab's hosts.yml: names, digests and hashes of the goods.
 
-        The operator's machine does not know the names: for what it fetches itself, and is written nowhere, there are
-        addresses.
+        The operator's machine does not know the names: its own downloads, which are written nowhere, use addresses.
         """
         hub = f"http://{HUB}:{HUB_PORT}"
         keys = f"http://{network.services}:{HUB_PORT}"
@@ -129,7 +128,7 @@ class Goods:
                 "hub": hub,
                 "catalogue": {
                     "tiny": {"repository": model.REPOSITORY, "file": model.FILE, **about},
-                    # Served by nobody here; the tests fetch it.
+                    # Not served in the lab; the tests fetch it.
                     "tiny-checkpoint": checkpoint.entry(self.checkpoint),
                     **({smollm2.NAME: smollm2.entry()} if self.smollm2 else {}),
                 },

@@ -1,7 +1,7 @@
 """The one process of the lab outside its namespaces: starts the supervisor, holds the leash, cleans up.
 
-The guard and the supervisor watch each other: whichever is killed, the other ends the lab and removes what
-the kernel does not remove by itself (control groups, the file that says the lab is running).
+The guard and the supervisor watch each other: if one is killed, the other ends the lab and removes what the kernel does
+not remove by itself (control groups, the file that marks the lab as running).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     _detach(spec)
-    # An ordinary user's search path, which sudo may keep, has no place for what only root runs.
+    # An ordinary user's search path, which sudo may keep, lacks the folders of root's programs.
     os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
     with (spec.directory / ".lock").open("w") as lock:
         if _alone(lock):
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _alone(lock: TextIO) -> bool:
-    """Wait a moment for a guard that is still cleaning up."""
+    """Take the lock; wait a moment for a guard that is still cleaning up."""
     for _ in range(100):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,7 +67,7 @@ def _detach(spec: Spec) -> None:
 
 
 def guard(spec: Spec, starter: Line) -> None:
-    """Build, then run the lab until it ends by itself, or its starter goes away without saying `keep`."""
+    """Build, then run the lab until it ends by itself, or its starter disappears without sending `keep`."""
     group = Group.create()
     try:
         # Building needs the operator's network, running needs its own: two supervisors, one after the other.
@@ -79,7 +79,7 @@ def guard(spec: Spec, starter: Line) -> None:
 
 
 def _supervise(spec: Spec, starter: Line, group: Group) -> bool:
-    """Run one supervisor to its end; True when it ended because it had done its work."""
+    """Run one supervisor to its end; True if its work was done."""
     ours, theirs = socket.socketpair()
     outside = os.open("/proc/self/ns/net", os.O_RDONLY)
     unshare = subprocess.Popen(
@@ -104,7 +104,7 @@ def _supervise(spec: Spec, starter: Line, group: Group) -> bool:
 
 
 def _relay(spec: Spec, starter: Line, supervisor: Line, unshare: subprocess.Popen[bytes]) -> bool:
-    """Pass events on until either end goes away; True when the supervisor said that its work is done."""
+    """Pass events on until either end disappears; True if the supervisor reported that its work is done."""
     kept = done = False
     with selectors.DefaultSelector() as selector:
         selector.register(starter.connection, selectors.EVENT_READ, starter)
@@ -138,7 +138,7 @@ def _say_running(spec: Spec, unshare: subprocess.Popen[bytes]) -> None:
 
 
 def clean(spec: Spec, group: Group) -> None:
-    """Remove what would outlive the namespaces; waits for the kernel to have ended them."""
+    """Remove what would outlive the namespaces; wait until the kernel has ended them."""
     close_masters(spec)
     spec.running.unlink(missing_ok=True)
     spec.control.unlink(missing_ok=True)

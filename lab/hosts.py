@@ -21,7 +21,7 @@ _LONGEST = 108 - 17 - len("/mux") - 1
 
 @dataclass(frozen=True)
 class Remembered:
-    """What a lab was when it last ran."""
+    """The options of a lab's last run."""
 
     release: str
     index: int
@@ -29,7 +29,8 @@ class Remembered:
     vm: bool = False
 
     def may_become(self, release: str, gpu: bool, vm: bool) -> bool:
-        """Whether its disk can start as this: as what it was, or a container's as a whole machine's, with a kernel."""
+        """True if its disk can start with these options: the same ones, or a whole machine, with a kernel, from a
+        container."""
         same = (self.gpu, self.vm) == (gpu, vm)
         return self.release == release and (same or (vm and not self.vm and not self.gpu))
 
@@ -46,7 +47,7 @@ def remembered(directory: Path) -> Remembered | None:
 
 
 def keys(directory: Path) -> None:
-    """The user's key and the machine's own, made beforehand so that the first login is already verified."""
+    """Make the user's key and the machine's own before the first boot, so that the first login is already verified."""
     for name in ("id_ed25519", "ssh_host_ed25519_key"):
         if not (directory / name).exists():
             subprocess.run(
@@ -57,12 +58,12 @@ def keys(directory: Path) -> None:
 
 
 def forget(directory: Path) -> None:
-    """A lab that does not run is nobody's host."""
+    """Remove a stopped lab from the hosts."""
     (directory / "hosts.yml").unlink(missing_ok=True)
 
 
 def write(directory: Path, state: Remembered, settings: dict[str, Any]) -> None:
-    """Everything that names the running machine; hosts.yml last, because it is what others look for."""
+    """Write all files that name the running machine; hosts.yml last, because readers wait for it."""
     network = Network(state.index)
     _place(directory / "state.json", json.dumps(asdict(state)) + "\n")
     host_key = " ".join((directory / "ssh_host_ed25519_key.pub").read_text().split()[:2])

@@ -1,13 +1,13 @@
 """The stand-in for the web: a model hub that misbehaves on request, and the files of vendors.
 
 A fault is set with POST /admin/faults and a JSON object; it stays until replaced or, with `times`, used up:
-  {"cut": N}              close the connection after N bytes of the file, whatever was promised
+  {"cut": N}              close the connection after N bytes of the file, whatever the headers promised
   {"wrong": true}         the right number of wrong bytes
-  {"status": 429, "retry_after": 1}   answer so instead; any status
-  {"bytes_per_second": N} as slowly as that
+  {"status": 429, "retry_after": 1}   this status instead; any status
+  {"bytes_per_second": N} at this rate
   {"no_range": true}      ignore Range, as some mirrors do
   {"times": N}            only for the next N downloads it applies to
-POST /admin/reset removes faults and counters; GET /admin/counters tells requests and bytes for each path.
+POST /admin/reset removes faults and counters; GET /admin/counters returns requests and bytes for each path.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ class Published:
 
     @property
     def large(self) -> bool:
-        """Whether the hub keeps it outside git, and so knows its SHA-256."""
+        """True if the hub keeps it outside git, and so knows its SHA-256."""
         return not self.file.endswith(SMALL)
 
     @property
     def blob(self) -> str:
-        """What git calls the content."""
+        """git's name for the content."""
         content = self.path.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 @dataclass
 class Fault:
-    """How the next downloads go wrong."""
+    """The fault of the next downloads."""
 
     cut: int | None = None
     wrong: bool = False
@@ -78,7 +78,7 @@ class Fault:
 
 @dataclass
 class Counter:
-    """What has been asked for and sent."""
+    """The requests and bytes of one path."""
 
     requests: int = 0
     bytes: int = 0
@@ -109,15 +109,15 @@ class State:
             return fault
 
     def asked(self, path: str) -> Counter:
-        """The counter of a new request for `path`. After a reset nobody sees it any more: what a connection that is
-        older still sends, perhaps to a machine that is gone, is not counted among what came after."""
+        """The counter of a new request for `path`. A reset detaches it: whatever an older connection still sends,
+        perhaps to a machine that is gone, is not counted with later requests."""
         with self.lock:
             counter = self.counters.setdefault(path, Counter())
             counter.requests += 1
             return counter
 
     def sent(self, counter: Counter, size: int) -> None:
-        """`size` bytes more."""
+        """Count `size` more bytes."""
         with self.lock:
             counter.bytes += size
 
@@ -168,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
     # The hub
 
     def _resolve(self, repository: str, revision: str, file: str) -> None:
-        """As the real hub: the address of the bytes, and in this answer's own headers what they must be."""
+        """Answer like the real hub: a redirect to the bytes; the headers give their size and hash."""
         for entry in self._at(repository, revision):
             if entry.file == file:
                 break
@@ -192,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _at(self, repository: str, revision: str) -> list[Published]:
-        """The files of a repository; its main branch is where the first of them is."""
+        """The files of a repository; its main branch points to the revision of the first."""
         found = [entry for entry in self.state.published if entry.repository == repository]
         wanted = found[0].revision if found and revision == "main" else revision
         return [entry for entry in found if entry.revision == wanted]
@@ -303,7 +303,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _portions(path: Path, start: int, end: int, fault: Fault) -> Iterator[bytes]:
-    """The bytes to send, as the fault has them."""
+    """The bytes to send, changed by the fault."""
     left = end - start if fault.cut is None else min(fault.cut, end - start)
     chunk = CHUNK if fault.bytes_per_second is None else max(1, min(CHUNK, fault.bytes_per_second // 10))
     with path.open("rb") as file:
@@ -322,7 +322,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is none of the hub's business."""
+        """Ignore a client that hangs up."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

@@ -1,4 +1,4 @@
-"""A lab as its users see it: boot a machine, log in, look at it from next door, pull its plug."""
+"""A lab for its users: boot a machine, log in, test it from a neighbour, pull its plug."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Show = Callable[[Event], None]
 
 
 class LabFailed(Exception):
-    """The lab could not do what it was asked; the message is for a person."""
+    """The lab could not do the work; the message is shown to the owner."""
 
 
 def default_directory() -> Path:
-    """The lab that is meant when none is named: as everywhere in the project, RIG_LAB decides."""
+    """The default lab: RIG_LAB decides, as everywhere in the project."""
     return Path(os.environ.get("RIG_LAB") or DEFAULT).resolve()
 
 
 def cache_directory() -> Path:
-    """Where artefacts are kept: shared by all labs of a checkout, or where RIG_LAB_CACHE says."""
+    """Folder of the artefacts: shared by all labs of a checkout, or RIG_LAB_CACHE."""
     return Path(os.environ.get("RIG_LAB_CACHE") or DEFAULT / "cache").resolve()
 
 
@@ -48,7 +48,7 @@ def elevated(*command: str | Path) -> list[str]:
 
 
 def authorise() -> None:
-    """Let sudo ask for the password now, on the terminal, as nothing later can."""
+    """Let sudo prompt for the password now, on the terminal; nothing later can."""
     if os.geteuid() == 0 or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
         return
     if subprocess.run(["sudo", "-v"]).returncode:
@@ -56,7 +56,7 @@ def authorise() -> None:
 
 
 def running(directory: Path) -> bool:
-    """Whether a lab stands in `directory` and answers."""
+    """True if a lab in `directory` is running and answers."""
     try:
         supervisor = (directory / "running").read_text().strip()
         return b"lab.supervisor" in Path(f"/proc/{supervisor}/cmdline").read_bytes()
@@ -74,7 +74,7 @@ class Lab:
     vm: bool = False
     _leash: Line | None = field(default=None, repr=False)
 
-    # Coming and going
+    # Start and end
 
     @classmethod
     def boot(
@@ -90,21 +90,21 @@ class Lab:
         origin: Path | None = None,
         chat: bool = False,
     ) -> Lab:
-        """Boot a machine whose state lives in `directory`: the disk that is there, or a new one.
+        """Boot a machine with its state in `directory`: the existing disk, or a new one.
 
-        `index`: the network 10.77.INDEX.0/24, or the next free one; by default one that follows from the
-        directory's name, or is the one that a disk had before, so that labs seldom meet.
+        `index`: the network 10.77.INDEX.0/24, or the next free one; by default an existing disk's last one, or one
+        that follows from the directory's name, so that labs seldom collide.
         `vm`: a whole machine with its own kernel instead of a container, which it may have been before;
-        `secure_boot`: its firmware starts only what is signed.
-        `gpu`: the machine has the graphics card, as far as programs can look. `origin`: what a new disk is a copy of,
-        instead of a bare one; see lab/converged.py. `show` hears of each step.
+        `secure_boot`: its firmware starts only signed code.
+        `gpu`: the machine has the GPU, as far as programs can see. `origin`: the disk to copy for a new one, instead
+        of a bare one; see lab/converged.py. `show` receives each step.
         `chat`: one engine serves the real model, if `fetch_real_model` was able to get it.
         """
         directory = directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
         if running(directory):
             raise LabFailed(f"a lab is running in {directory} already; use it, or stop it: python -m lab down")
-        # Outside of a lab, the link to a disk leads nowhere.
+        # Outside a lab, the link to a disk leads nowhere.
         before = hosts.remembered(directory) if os.path.lexists(disk_of(directory)) else None
         if before is not None and not before.may_become(release, gpu, vm):
             raise LabFailed(
@@ -137,7 +137,7 @@ class Lab:
 
     @classmethod
     def attach(cls, directory: Path) -> Lab:
-        """The lab that already stands in `directory`."""
+        """The running lab in `directory`."""
         directory = directory.resolve()
         if not running(directory):
             raise LabFailed(f"no lab is running in {directory}; start it: python -m lab up")
@@ -154,11 +154,11 @@ class Lab:
 
     @property
     def leashed(self) -> bool:
-        """Whether the lab ends with this process."""
+        """True if the lab ends with this process."""
         return self._leash is not None
 
     def down(self) -> None:
-        """Shut the machine down in order, then take everything away but its disk."""
+        """Shut the machine down in order, then remove everything but its disk."""
         down(self.directory)
         if self._leash is not None:
             self._leash.close()
@@ -203,7 +203,7 @@ class Lab:
         return self.ssh(f"sudo -n bash -c {_quoted(command)}", check=check, input=input, timeout=timeout)
 
     def console(self, command: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run `command` on the machine as root without its network: for when SSH is what has been broken."""
+        """Run `command` on the machine as root without its network: for tests that break SSH."""
         return self._run("machine", command, check, timeout)
 
     def neighbour(self, command: str, check: bool = False, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -211,7 +211,7 @@ class Lab:
         return self._run("neighbour", command, check, timeout)
 
     def services(self, command: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run `command` as root where the stand-ins run."""
+        """Run `command` as root in the namespace of the stand-ins."""
         return self._run("services", command, check, timeout)
 
     def power_cut(self) -> None:
@@ -219,7 +219,7 @@ class Lab:
         self._close_master()
 
     def stop(self) -> None:
-        """Shut the machine down in order; the lab around it stays."""
+        """Shut the machine down in order; the lab around it keeps running."""
         _ask(self.directory, {"do": "stop"})
         self._close_master()
 
@@ -233,7 +233,8 @@ class Lab:
         self._close_master()
 
     def firmware(self, secure_boot: bool) -> None:
-        """Switch Secure Boot of a whole machine on or off, as in its firmware's menu; at its next start."""
+        """Switch Secure Boot of a whole machine on or off, as in its firmware's menu; takes effect at its next
+        start."""
         _ask(self.directory, {"do": "firmware", "secure_boot": secure_boot})
 
     def enrol(self, certificate: str) -> None:
@@ -241,24 +242,24 @@ class Lab:
         _ask(self.directory, {"do": "enrol", "certificate": certificate})
 
     def snapshot(self, name: str = "snapshot") -> None:
-        """Keep the machine's disk as it is now; the machine is shut down for it and booted again."""
+        """Keep the machine's disk in its present state; the machine is shut down for it and booted again."""
         self.stop()
         self.keep_disk(self._snapshot(name))
         self.start()
 
     def restore(self, name: str = "snapshot") -> None:
-        """Go back to a snapshot of this machine, without shutting down what it is now."""
+        """Go back to a snapshot of this machine, without an orderly shutdown."""
         _ask(self.directory, {"do": "restore", "from": str(self._snapshot(name))})
         self._close_master()
 
     def keep_disk(self, at: Path) -> None:
-        """Copy the disk of the machine, which is off, to `at`: a link there that only labs can follow."""
+        """Copy the disk of the machine, which is off, to `at`: a link that only labs can follow."""
         _ask(self.directory, {"do": "keep", "to": str(at)})
 
     def _snapshot(self, name: str) -> Path:
         return self.directory / f"{name}.img"
 
-    # The tool, pointed at the machine
+    # The tool, with the lab as its host
 
     def environment(self, **more: str) -> dict[str, str]:
         """This process' environment with the lab selected."""
@@ -271,7 +272,7 @@ class Lab:
         check: bool = False,
         timeout: float = 1500,
     ) -> subprocess.CompletedProcess[str]:
-        """`pyinfra inventory.py deploy.py ARGUMENTS` against this machine; `-y` when none are given."""
+        """Run `pyinfra inventory.py deploy.py ARGUMENTS` against this machine; `-y` without arguments."""
         return subprocess.run(
             [str(program("pyinfra")), "inventory.py", "deploy.py", *(arguments or ("-y",))],
             cwd=CHECKOUT,
@@ -284,7 +285,7 @@ class Lab:
         )
 
     def deploying(self, *arguments: str) -> subprocess.Popen[str]:
-        """A deploy that goes on, in a session of its own; what it says to a person is at `stderr`."""
+        """Start a deploy in the background, in a session of its own; its messages are on `stderr`."""
         return subprocess.Popen(
             [str(program("pyinfra")), "inventory.py", "deploy.py", *(arguments or ("-y",))],
             cwd=CHECKOUT,
@@ -297,7 +298,7 @@ class Lab:
         )
 
     def host_tests(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-        """The host tests, as a person would type them, against this machine."""
+        """Run the host tests against this machine, as an owner would."""
         return subprocess.run(
             [
                 *(
@@ -327,17 +328,17 @@ class Lab:
         return done
 
     def _close_master(self) -> None:
-        """The shared SSH connection does not notice that its machine is gone."""
+        """End the shared SSH connection, which does not notice that its machine is gone."""
         subprocess.run(["ssh", "-F", str(self.ssh_config), "-O", "exit", NAME], capture_output=True)
 
 
 def program(name: str) -> Path:
-    """A program of the environment that runs this."""
+    """A program of this process' environment."""
     return Path(sys.executable).parent / name
 
 
 def fetch_real_model(show: Show | None = None) -> None:
-    """Fetch the model that answers in sentences into the cache; without it, the hand-made one is served everywhere.
+    """Fetch the model that answers in sentences into the cache; without it, every engine serves the hand-made one.
 
     Runs as the operator, with the operator's settings of pip, and before `authorise`, whose consent may expire.
     """
@@ -350,14 +351,14 @@ def fetch_real_model(show: Show | None = None) -> None:
 
 
 def build(release: str = "trixie", vm: bool = False, show: Show | None = None) -> tuple[str, ...]:
-    """Make what machines of `release` need, without booting one; the names of what they are made from."""
+    """Build the artefacts for machines of `release`, without booting one; return their names."""
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     directory = cache / ".build"
     directory.mkdir(exist_ok=True)
     spec = Spec(directory, cache, release, os.getuid(), os.getgid(), index=0, vm=vm, only_build=True)
     with (cache / ".build.lock").open("w") as lock:
-        # Builders wait for each other, and each for the guard of the one before it.
+        # Builders wait for each other, and each for the previous one's guard.
         fcntl.flock(lock, fcntl.LOCK_EX)
         built = _follow(_start(spec), show or Display(sys.stderr).show, "built")
         while _guarded(directory):
@@ -366,11 +367,11 @@ def build(release: str = "trixie", vm: bool = False, show: Show | None = None) -
 
 
 def down(directory: Path) -> bool:
-    """End the lab in `directory`, one that is being started as soon as it stands; False when there was none."""
+    """End the lab in `directory`; one that is starting ends once it runs. False if there was none."""
     directory = directory.resolve()
     was = told = False
     begin = time.monotonic()
-    # A guard ends with its lab, and one that is being started stands or fails: nobody waits for ever.
+    # A guard ends with its lab, and a start either succeeds or fails: the wait is finite.
     while running(directory) or _guarded(directory):
         if running(directory):
             _end(directory)
@@ -383,7 +384,7 @@ def down(directory: Path) -> bool:
 
 
 def _end(directory: Path) -> None:
-    """End a lab that stands, by force when it does not listen."""
+    """End a running lab; by force if it does not answer."""
     try:
         supervisor = int((directory / "running").read_text())
     except FileNotFoundError:
@@ -398,7 +399,7 @@ def _end(directory: Path) -> None:
 
 
 def _guarded(directory: Path) -> bool:
-    """Whether a lab's guard lives: it holds this lock from before the start until it has removed everything."""
+    """True if a lab's guard lives: it holds this lock from before the start until it has removed everything."""
     try:
         with (directory / ".lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -439,14 +440,14 @@ def _start(spec: Spec) -> Line:
 
 
 def _scope() -> list[str]:
-    """Where systemd runs the operator's machine, it has to lend the lab a control group."""
+    """The command prefix for a control group: if systemd manages the operator's machine, it must lend the lab one."""
     if Path("/run/systemd/system").is_dir() and shutil.which("systemd-run"):
         return ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes", "--"]
     return []
 
 
 def _follow(line: Line, show: Show, until: str) -> Event:
-    """Show events until the wanted one, and return that."""
+    """Show events up to the wanted one; return that."""
     while True:
         try:
             event = line.receive(timeout=1.0)

@@ -1,7 +1,7 @@
-"""The disks of all labs of a cache, on one file with XFS: a copy there shares its blocks, and takes no time.
+"""The disks of all labs of a cache, in one file with XFS: a copy there shares its blocks, and takes no time.
 
-It is mounted in a lab's own namespace. Outside, a symbolic link is where the disk would be: it leads nowhere there, and
-says that the disk is wanted. A disk whose link is gone is removed when a lab mounts the file the next time.
+It is mounted in a lab's own namespace. Outside, a symbolic link stands for the disk: it leads nowhere there, and marks
+the disk as wanted. A disk without a link is removed when a lab next mounts the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lab.commands import LabError, run
 
-# What the file claims to have; it takes what the disks hold, and gives back what they leave.
+# The file's apparent size; it takes only as much as the disks hold, and gives back freed blocks.
 SIZE = "64G"
 # LOOP_GET_STATUS64 of linux/loop.h, whose answer begins with device and inode of the file behind a loop device.
 _GET_STATUS, _STATUS_BYTES = 0x4C05, 232
@@ -24,12 +24,12 @@ _FILE = struct.Struct("=QQ")
 
 
 def folder(cache: Path) -> Path:
-    """Where the disks are, seen from a lab only."""
+    """Folder of the disks, visible only in a lab."""
     return cache / "disks"
 
 
 def attach(cache: Path) -> None:
-    """Mount the file in this namespace, made if it is not there, and remove the disks that nobody wants."""
+    """Mount the file in this namespace, creating it if needed, and remove unwanted disks."""
     file = cache / "disks.xfs"
     at = folder(cache)
     at.mkdir(parents=True, exist_ok=True)
@@ -37,18 +37,18 @@ def attach(cache: Path) -> None:
         if not file.exists():
             _make(file)
         # One loop device for all labs: the kernel then has one file system with many mounts. Two devices of the same
-        # file would each write what it holds true.
+        # file would each write their own version of it.
         with _device(file) as device:
             run("mount", "-t", "xfs", "-o", "discard,noatime", device, str(at))
         _sweep(at)
 
 
 def copy(source: Path, owner: Path, cache: Path) -> None:
-    """A copy of the disk `source` in the pool, with the link `owner` to it; in place when it is whole."""
+    """Copy the disk `source` into the pool, with the link `owner` to it; it gets its name when it is whole."""
     target = folder(cache) / owner.relative_to("/")
     beside = target.with_name(f"{target.name}.part")
     with _alone(cache):
-        # The link first: a disk without one is anybody's to remove.
+        # The link first: any lab may remove a disk without one.
         link = owner.with_name(f".{owner.name}.link")
         link.unlink(missing_ok=True)
         link.symlink_to(target)
@@ -67,7 +67,7 @@ def copy(source: Path, owner: Path, cache: Path) -> None:
 
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
-    """What another lab removes, and what it makes, are never the same folder."""
+    """A lock, so that one lab never removes the folder that another one makes."""
     with (cache / ".disks.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -83,7 +83,7 @@ def _make(file: Path) -> None:
 
 @contextmanager
 def _device(file: Path) -> Iterator[str]:
-    """The loop device of the file, which cannot vanish meanwhile; afterwards it goes with its last mount."""
+    """The loop device of the file, held against removal; afterwards it is released with its last mount."""
     found = _find(file)
     if found is None:
         run("losetup", "--find", str(file))
@@ -94,13 +94,13 @@ def _device(file: Path) -> Iterator[str]:
     try:
         yield name
     finally:
-        # A device in use is detached when it no longer is.
+        # A device in use is detached after its last use.
         run("losetup", "--detach", name)
         os.close(held)
 
 
 def _find(file: Path) -> tuple[str, int] | None:
-    """A loop device that has the file already, opened so that it keeps it."""
+    """An existing loop device of the file, opened so that it stays attached."""
     status = file.stat()
     for entry in Path("/sys/block").glob("loop*/loop"):
         name = f"/dev/{entry.parent.name}"
@@ -117,7 +117,7 @@ def _find(file: Path) -> tuple[str, int] | None:
 
 
 def _sweep(at: Path) -> None:
-    """Remove the disks to which no link leads any more."""
+    """Remove the disks without a link."""
     for disk in [path for path in at.rglob("*") if path.is_file()]:
         owner = Path("/") / disk.relative_to(at)
         if owner.suffix == ".part":
@@ -132,7 +132,7 @@ def _sweep(at: Path) -> None:
 
 
 def main() -> None:
-    """In a mount namespace of its own: remove the disks that nobody wants."""
+    """Remove unwanted disks, in a mount namespace of its own."""
     cache = Path(sys.argv[1])
     if (cache / "disks.xfs").exists():
         attach(cache)

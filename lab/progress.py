@@ -1,4 +1,4 @@
-"""Steps that take time, as events between processes and as lines for a person."""
+"""Slow steps, as events between processes and as lines on a terminal."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ ALIVE_EVERY = 10.0
 
 
 class Reporter:
-    """Turns work into events; whoever shows them decides how."""
+    """Turns work into events; the receiver decides how to show them."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[str], object]]:
-        """Announce `name`, hand out a function for remarks on the way, and say how long it took."""
+        """Announce `name`, provide a function for remarks on the way, and report the duration."""
         began = time.monotonic()
         self._emit({"event": "start", "step": name})
         yield lambda note: self._emit({"event": "note", "step": name, "note": note})
         self._emit({"event": "done", "step": name, "seconds": time.monotonic() - began})
 
     def miss(self, message: str) -> None:
-        """The step that is running came to nothing, and the work goes on without it."""
+        """Report that the running step failed, and that the work goes on without it."""
         self._emit({"event": "missing", "message": message})
 
     def fail(self, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What the processes of one lab have to know about it, in one value that fits on a command line."""
+"""The options of one lab, shared by its processes: one value that fits on a command line."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ APT_PROXY_PORT = 3142
 PREFIX = "10.77"
 INDICES = 250
 OPERATORS = f"{PREFIX}.254.0/24"
-"""Where the operators of all labs are, and nobody else: a disk lets them in on whichever network it boots."""
+"""The operators of all labs, and nobody else: a disk admits them on whichever network it boots."""
 HUB = "hub.rig-lab"
 REGISTRY = "registry.rig-lab"
 PACKAGES = "packages.rig-lab"
-"""Names of the stand-ins, which the machine knows from its /etc/hosts: what is deployed holds no address of a lab."""
+"""Names of the stand-ins, which the machine has in its /etc/hosts: a deployed machine holds no address of a lab."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A lab as its starter wants it."""
+    """The options of a lab."""
 
     directory: Path
     cache: Path
@@ -31,15 +31,15 @@ class Spec:
     uid: int
     gid: int
     index: int
-    """The network to take; the next free one after it where it is in use."""
+    """The network to take; if it is in use, the next free one."""
     gpu: bool = False
-    """The machine finds the card on its bus, as far as programs can look."""
+    """The machine has the card on its bus, as far as programs can see."""
     vm: bool = False
     """A whole machine under emulation instead of a container."""
     secure_boot: bool = False
-    """The whole machine's firmware starts only what is signed."""
+    """The whole machine's firmware starts only signed code."""
     origin: Path | None = None
-    """The disk to begin with, instead of a bare one."""
+    """The disk to copy, instead of a bare one."""
     only_build: bool = False
 
     def encode(self) -> str:
@@ -57,7 +57,7 @@ class Spec:
 
     @property
     def root(self) -> Path:
-        """Where the disk is mounted, seen from inside the lab only."""
+        """The disk's mount point, visible only inside the lab."""
         return self.directory / "machine"
 
     @property
@@ -106,7 +106,7 @@ class Network:
 
     @property
     def operator(self) -> str:
-        """This side of the wire, where SSH comes from; one of OPERATORS."""
+        """This side of the wire, the source of SSH connections; one of OPERATORS."""
         return OPERATORS.replace(".0/24", f".{self.index + 1}")
 
     @property
@@ -116,5 +116,5 @@ class Network:
 
     @property
     def interface(self) -> str:
-        """The one interface that the operator's machine gets; that it exists is the claim to the index."""
+        """The one interface that the operator's machine gets; its existence is the claim to the index."""
         return f"rig-lab-{self.index}"

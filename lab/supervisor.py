@@ -1,7 +1,7 @@
-"""Process 1 of the lab: in its own network, mounts and processes it runs the machine and its surroundings.
+"""Process 1 of the lab: it runs the machine and its surroundings in network, mount and process namespaces of its own.
 
-Everything the lab changes lives in these namespaces, so the kernel takes all of it back when this process
-ends, however it ends. The operator's side gets one end of a virtual cable, which goes with the other end.
+Everything that the lab changes is in these namespaces, so the kernel undoes all of it when this process ends, however
+it ends. The operator's side gets one end of a virtual cable, which disappears with the other end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SERVICE_SECONDS = 30.0
 
 
 class Machine(Protocol):
-    """What is on the wire, container or whole machine."""
+    """The machine on the wire, a container or a whole machine."""
 
     @property
     def alive(self) -> bool: ...
@@ -64,7 +64,7 @@ class Supervisor:
         self._neighbour: subprocess.Popen[bytes] | None = None
         self._helpers: list[subprocess.Popen[bytes]] = []
 
-    # What the starter waits for
+    # Work that the starter waits for
 
     def build(self) -> None:
         cache = Cache(self.spec.cache, self.reporter)
@@ -74,7 +74,7 @@ class Supervisor:
 
     @property
     def artefacts(self) -> list[str]:
-        """Names of what a bare machine and its deploy are made from; each changes with its recipe."""
+        """Names of the artefacts behind a bare machine and its deploy; each changes with its recipe."""
         return [self.disk_image.name, *self.goods.names]
 
     def up(self) -> None:
@@ -105,7 +105,7 @@ class Supervisor:
     # The network
 
     def _cable(self) -> Network:
-        """Claim the first free network: creating the interface either succeeds or says that it is taken."""
+        """Claim the first free network: creating the interface either succeeds or reports that it is taken."""
         run("mount", "--make-rprivate", "/")
         # systemd-nspawn writes here, and would leave it behind on the operator's machine.
         Path("/run/systemd/nspawn").mkdir(parents=True, exist_ok=True)
@@ -145,11 +145,11 @@ class Supervisor:
         return network
 
     def _outside(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """A command in the operator's network."""
+        """Run a command in the operator's network."""
         return subprocess.run(["nsenter", f"--net={self.outside}", *command], capture_output=True, text=True)
 
     def _way_out(self) -> None:
-        """Packets that leave the lab do so as connections of one ordinary process of the operator's."""
+        """Send packets that leave the lab as connections of one ordinary process of the operator's."""
         ready, tell = os.pipe()
         self._help(
             "way-out",
@@ -184,7 +184,7 @@ class Supervisor:
         subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
 
     def _neighbour_host(self) -> None:
-        """A second host on the same wire: what it reaches, anybody on the owner's network reaches."""
+        """Start a second host on the same wire: it reaches the same ports as anybody on the owner's network."""
         self._neighbour = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL)
         own = Path("/proc/self/ns/net").readlink()
         while Path(f"/proc/{self._neighbour.pid}/ns/net").readlink() == own:
@@ -269,7 +269,7 @@ class Supervisor:
         )
 
     def _next_door(self) -> list[str]:
-        """What to put before a command so that it runs at the neighbour."""
+        """The command prefix that runs a command on the neighbour."""
         assert self._neighbour is not None
         return ["nsenter", f"--net=/proc/{self._neighbour.pid}/ns/net"]
 
@@ -346,7 +346,7 @@ class Supervisor:
     # The end
 
     def end(self) -> None:
-        """Kill everything in here, and do the guard's part where the guard is what was killed."""
+        """Kill everything in here, and do the guard's part if the guard was killed."""
         if self._claim is not None:
             # The kernel would do this, too, a moment after the last process is gone.
             self._outside("ip", "link", "delete", self._claim)
@@ -360,7 +360,7 @@ class Supervisor:
 
 
 def _watch(supervisor: Supervisor) -> None:
-    """The guard never says anything: hearing from it means that it is gone."""
+    """Watch the guard, which never sends anything: an event on its line means that it is gone."""
     supervisor.guard.receive()
     supervisor.guard_gone.set()
     supervisor.over.set()

@@ -1,8 +1,8 @@
 """The lab's machine as a whole one in QEMU: kernel, firmware and memory of its own, emulated in software.
 
-It stands where the container would: on the same bridge, with the same disk but for its kernel, next to the same
-stand-ins. QEMU gets its network and its lines to the lab as open files, so that nothing of it is left in a file
-system or on an interface when it is gone.
+It takes the container's place: on the same bridge, with the same disk but for its kernel, beside the same stand-ins.
+QEMU gets its network and its lines to the lab as open files, so that it leaves nothing in a file system or on an
+interface.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MEMORY = "4096M"
 FIRMWARE = "OVMF_CODE_4M.secboot.fd"
 # Variables with the vendors' keys switch Secure Boot on; without keys the same firmware has it off.
 VARIABLES = {True: "OVMF_VARS_4M.ms.fd", False: "OVMF_VARS_4M.fd"}
-# The owner's names for what is enrolled: any will do.
+# The owner's names for enrolled keys: any will do.
 OWNER = "7c5d0b5e-8a1c-4f0e-9a57-5d2f6a3b1e90"
 _TUNSETIFF = 0x400454CA
 _TAP, _WITHOUT_HEADER, _OFFLOADS = 0x0002, 0x1000, 0x4000
@@ -57,7 +57,7 @@ class VM:
         self._process: subprocess.Popen[bytes] | None = None
         self._agent: Agent | None = None
         self._monitor: Line | None = None
-        # Seen by this lab only, like every mount of it.
+        # Only this lab sees it, like every mount of the lab.
         run("mount", "--bind", str(spec.directory), str(tree / qemu.LAB))
 
     @property
@@ -66,7 +66,7 @@ class VM:
 
     def boot(self) -> None:
         if not self._boot_partition.exists():
-            # Once: afterwards the disk is the machine's own, which mends it after a power cut.
+            # Once: afterwards the disk is the machine's own, which repairs it after a power cut.
             self._make_whole()
         self._lay_out()
         wire = _tap("vm0")
@@ -77,7 +77,7 @@ class VM:
             "wire": wire,
             "agent": agents.detach(),
             "monitor": monitors.detach(),
-            # It reads the disk before it takes it for writing.
+            # It reads the disk before it opens it for writing.
             "disk": os.open(self.spec.disk, os.O_RDWR | os.O_CLOEXEC),
             "read": os.open(self.spec.disk, os.O_RDONLY | os.O_CLOEXEC),
         }
@@ -96,10 +96,10 @@ class VM:
         self.wait(BOOT_SECONDS)
 
     def wait(self, seconds: float, before: str = "") -> None:
-        """Until it is up, in another boot than that of the identifier `before`; LabError when it takes longer."""
+        """Wait until another boot than `before` is up; LabError if it takes longer."""
         deadline = time.monotonic() + seconds
         state = "nobody answers"
-        # A slow machine calls itself up before its network card has a name.
+        # A slow machine reports that it is up before its network card has a name.
         address = f"ip -4 -oneline address show to {self.network.machine}"
         on_the_network = f"timeout {seconds:.0f} sh -c 'until [ -n \"$({address})\" ]; do sleep 0.2; done'"
         up = f"cat {BOOT_ID}; {on_the_network}; systemctl is-system-running --wait"
@@ -122,15 +122,15 @@ class VM:
         return self._agent.run(command, timeout)
 
     def reboot(self, seconds: float) -> None:
-        """Told to, as by a person who is logged in, and up again."""
+        """Reboot from a login, and wait until the machine is up again."""
         before = self.run(f"cat {BOOT_ID}; systemctl reboot", timeout=ANSWER_SECONDS).stdout.split()[0]
         self.wait(seconds, before)
 
     def cut(self) -> None:
-        """What a pulled plug does: what the machine did not sync is lost.
+        """Pull the plug: everything that the machine did not sync is lost.
 
-        It is in the machine's memory, which goes with QEMU. What has reached the disk is in the operator's memory, and
-        stays, flushed or not: this disk has no cache of its own to lose.
+        Unsynced data is in the machine's memory, which ends with QEMU. Whatever has reached the disk is in the
+        operator's memory, and stays, flushed or not: this disk has no cache of its own to lose.
         """
         if self._process is not None:
             self._process.kill()
@@ -138,7 +138,7 @@ class VM:
         self._process = self._agent = self._monitor = None
 
     def shut_down(self) -> None:
-        """The power button; a power cut when the machine does not follow."""
+        """Press the power button; cut the power if the machine does not follow."""
         if self._process is not None and self._monitor is not None and self.alive:
             for command in ("qmp_capabilities", "system_powerdown"):
                 self._monitor.send({"execute": command})
@@ -147,7 +147,7 @@ class VM:
         self.cut()
 
     def enrol(self, certificate: str) -> None:
-        """Make the firmware know a machine owner's key, as a person at its screen would; `certificate` is PEM text."""
+        """Enrol a machine owner's key in the firmware, as a person at its screen would; `certificate` is PEM text."""
         if self.alive:
             raise LabError("keys are enrolled while the machine is off; stop it first")
         self._lay_out()
@@ -162,11 +162,11 @@ class VM:
 
     @property
     def _variables(self) -> Path:
-        """What the firmware remembers; each kind of firmware has a memory of its own."""
+        """The firmware's memory; each kind of firmware has a file of its own."""
         return self.spec.directory / f"firmware-{'secure' if self.secure_boot else 'open'}.fd"
 
     def _make_whole(self) -> None:
-        """What has to be on the disk before the first start; it may have been a container's until now."""
+        """Prepare the disk for its first start as a whole machine; it may have been a container's until now."""
         disk.mount(self.spec)
         try:
             disk.prepare(self.spec, self.network)
@@ -181,7 +181,7 @@ class VM:
         return self.spec.directory / qemu.BOOT_PARTITION
 
     def _lay_out(self) -> None:
-        """The files beside the disk that a machine comes with."""
+        """Create the files beside the disk of a new machine."""
         if not self._variables.exists():
             _copy(self.tree / "usr/share/OVMF" / VARIABLES[self.secure_boot], self._variables)
         if not self._boot_partition.exists():
@@ -190,11 +190,11 @@ class VM:
     def _command(self, wire: int, agent: int, monitor: int, disk: int, read: int) -> list[str]:
         lab = f"/{qemu.LAB}"
         firmware = f"/usr/share/OVMF/{FIRMWARE}"
-        # What is written need not survive the operator's kernel, and a power cut of the machine leaves that alone.
+        # Writes need not survive the operator's kernel, and a power cut of the machine does not touch it.
         kept = "if=virtio,format=raw,cache=unsafe"
         return [
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
-            # Without the memory management mode, anybody could write the variables that say who is trusted.
+            # Without the memory management mode, anybody could write the variables that hold the trusted keys.
             *("-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"),
             *("-accel", "tcg,thread=multi,tb-size=1024"),
             # Linux panics with five levels of page tables or the wide compare-and-swap, as QEMU 7 emulated them.
@@ -202,7 +202,7 @@ class VM:
             *("-cpu", "max,la57=off,-cx16,-svm", "-smp", "2", "-m", MEMORY),
             *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={firmware}"),
             *("-drive", f"if=pflash,format=raw,unit=1,file={lab}/{self._variables.name}"),
-            # Where the disk is, the emulator cannot look.
+            # The disk is outside the emulator's chroot.
             *("-add-fd", f"fd={disk},set=1", "-add-fd", f"fd={read},set=1"),
             *("-drive", f"{kept},discard=unmap,file=/dev/fdset/1"),
             *("-drive", f"{kept},file={lab}/{qemu.BOOT_PARTITION}"),
@@ -223,7 +223,7 @@ class Agent:
         self._lock = threading.Lock()
 
     def run(self, command: str, timeout: float) -> subprocess.CompletedProcess[str]:
-        """Raises Unanswered while nobody is there, and when the machine was started again meanwhile."""
+        """Raises Unanswered if the agent does not answer, and if the machine was started again meanwhile."""
         deadline = time.monotonic() + timeout
         words = ["bash", "-c", command]
         started = self._ask("guest-exec", path="/usr/bin/env", arg=words, **{"capture-output": True})
@@ -242,7 +242,7 @@ class Agent:
             return dict(self._exchange(command, arguments))
 
     def _greet(self) -> None:
-        """Find the agent there, and throw away what it says to questions from before its start."""
+        """Reach the agent, and discard its answers to requests from before its start."""
         token = secrets.randbelow(1 << 31)
         self._line.send({"execute": "guest-sync", "arguments": {"id": token}})
         while self._answer().get("return") != token:
@@ -267,8 +267,8 @@ class Agent:
 
 
 def _tap(name: str) -> int:
-    """A network interface that is a file: gone when the last process that holds it is."""
-    # Inherited by nobody by accident: QEMU is handed it by number.
+    """A network interface as a file: it disappears with the last process that holds it."""
+    # Not inherited by accident: QEMU gets its number.
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _TAP | _WITHOUT_HEADER | _OFFLOADS))
     return descriptor

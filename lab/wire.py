@@ -1,4 +1,4 @@
-"""JSON lines over Unix sockets: how the starter, the guard and the supervisor talk."""
+"""JSON lines over Unix sockets: the protocol of starter, guard and supervisor."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Message = dict[str, Any]
 
 
 class Line:
-    """One end of a conversation: whole messages in, whole messages out, None when the other end is gone."""
+    """One end of a conversation: whole messages in, whole messages out, None if the other end is gone."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self._buffer = b""
 
     def send(self, message: Message) -> bool:
-        """False when nobody listens any more; the sender decides whether that matters."""
+        """False if the other end is gone; the sender decides if that matters."""
         try:
             self.connection.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
@@ -29,7 +29,7 @@ class Line:
         return True
 
     def receive(self, timeout: float | None = None) -> Message | None:
-        """The next message; None at the end; TimeoutError when `timeout` seconds pass without one."""
+        """The next message; None at the end; TimeoutError if `timeout` seconds pass without one."""
         self.connection.settimeout(timeout)
         while b"\n" not in self._buffer:
             try:
@@ -47,7 +47,7 @@ class Line:
 
     @property
     def pending(self) -> bool:
-        """A whole message is here already, which select() cannot see."""
+        """True if a whole message is here already, which select() cannot see."""
         return b"\n" in self._buffer
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Line:
 
 @contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """The same path under /proc: socket addresses end at 108 bytes, and a checkout may lie deeper."""
+    """A short name under /proc for a path: socket addresses end at 108 bytes, and a checkout may lie deeper."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"
@@ -81,7 +81,7 @@ def listen(path: Path, owner: int = -1) -> socket.socket:
 
 
 def connect(path: Path) -> Line:
-    """Raises OSError when nobody listens at `path`."""
+    """Connect to `path`. Raises OSError if nobody listens there."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         with _short(path) as address:
