@@ -1,1 +1,1 @@
-"""Measurements that a person repeats; what they gave is in docs/performance.md."""
+"""Measurements to repeat by hand; docs/performance.md has the results."""

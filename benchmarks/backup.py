@@ -1,7 +1,7 @@
-"""What a backup costs that has nothing to do, over the number of model files, next to rsync comparing the same trees.
+"""Cost of a backup with nothing to do, over the number of model files, next to rsync comparing the same trees.
 
-The models' part is measured by itself, with the program's own start as one more reference; the encrypted part costs the
-same however many models there are, and is measured once.
+The models' part is measured by itself, with the program's own start as a further reference; the encrypted part costs
+the same for any number of models, and is measured once.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from rigd.models.records import Record, Stamp, Verified
 CHECKOUT = Path(__file__).resolve().parents[1]
 COUNTS = (10, 100, 1000, 10000)
 SIZE = 4096
-"""Bytes of each file; what is not read costs the same for any size."""
+"""Bytes of each file; unread files cost the same at any size."""
 
 
 class CannotMeasure(Exception):
-    """Something is not as the measurement needs it; the message is for a person."""
+    """The measurement lacks a condition; the message is shown to the owner."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Row:
 
     files: int
     models: float
-    """Of the models' part, in this process."""
+    """The models' part, in this process."""
     rsync: float
     """`rsync --archive --dry-run` of the models' folder to their copies."""
 
@@ -55,11 +55,11 @@ class Report:
 
     rows: tuple[Row, ...]
     start: float
-    """`rig-backup run --if-due` when nothing is due: what cron costs each quarter of an hour."""
+    """`rig-backup run --if-due` when nothing is due: the cost of each check by cron, every quarter of an hour."""
     run: float
     """`rig-backup run` with nothing to do for 10 files, the encrypted part included."""
     restic: float
-    """`restic cat config` of the same repository: the least that restic takes for a password."""
+    """`restic cat config` of the same repository: the minimum that restic needs for a password."""
 
     def __str__(self) -> str:
         lines = ["files    models' part    rsync --dry-run    ratio"]
@@ -79,7 +79,7 @@ class Report:
 
 
 class Bench:
-    """Folders with so many files, all in the backup already."""
+    """Folders with this number of files, all in the backup already."""
 
     def __init__(self, root: Path, count: int) -> None:
         self.root = root
@@ -113,7 +113,7 @@ class Bench:
         (root / "etc/backup.json").write_text(configs.dump(self.config), encoding="utf-8")
 
     def _put_on_record(self, model: Model) -> None:
-        """What a fetch and a first backup write, at once instead of file by file."""
+        """Write the records of a fetch and a first backup at once instead of file by file."""
         known = records.make(Path(self.manifest.records))
         book = ledger.Ledger(self.root / "backup/models")
         verified: dict[str, Verified] = {}
@@ -181,7 +181,7 @@ def _run(words: list[str], **environ: str) -> None:
 
 
 def timed(*what: Callable[[], None], repeat: int) -> list[float]:
-    """Median seconds of each, in turns, so that a slow moment of this machine meets all of them."""
+    """Median seconds of each, in turns, so that a slow moment of this machine affects all of them."""
     times: list[list[float]] = [[] for _ in what]
     for _ in range(repeat):
         for spent, one in zip(times, what, strict=True):
@@ -192,7 +192,7 @@ def timed(*what: Callable[[], None], repeat: int) -> list[float]:
 
 
 def measure(repeat: int, counts: tuple[int, ...], say: Callable[[str], object]) -> Report:
-    """Raises CannotMeasure."""
+    """Measure all counts. Raises CannotMeasure."""
     for program in ("rsync", "restic", "setpriv"):
         if shutil.which(program) is None:
             raise CannotMeasure(f"{program} is not installed; install it: apt-get install rsync restic util-linux")

@@ -1,6 +1,6 @@
-"""The lab as if it were further away: a relay that hands on what the machine sends after a pause.
+"""The lab at a greater distance: a relay that delays everything that the machine sends.
 
-The kernel's own means, netem, is missing in many kernels; the relay delays what is measured, each round trip, alike.
+Many kernels lack netem, their own means for this; the relay delays each measured round trip alike.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lab.machine import NAME
 
 @contextmanager
 def far(near: Path, folder: Path, seconds: float) -> Iterator[None]:
-    """Makes `folder` a lab's directory for inventory.py, whose machine is that of `near`, `seconds` further away."""
+    """Make `folder` a lab directory for inventory.py: the machine of `near`, with `seconds` of delay."""
     document = yaml.safe_load((near / "hosts.yml").read_text(encoding="utf-8"))
     entry: dict[str, Any] = document["hosts"][NAME]
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -51,7 +51,7 @@ async def _serve(listener: socket.socket, target: tuple[str, int], seconds: floa
 
 
 async def _hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
-    """Everything in its order, each piece `seconds` after it came."""
+    """Pass everything on in order, each piece `seconds` after it came."""
     pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
     clock = asyncio.get_running_loop().time
 

@@ -1,6 +1,6 @@
-"""What rig-models costs beside the programs it could be compared with: curl for the network, sha256sum for hashing.
+"""Cost of rig-models next to comparable programs: curl for the network, sha256sum for hashing.
 
-Everything runs on loopback against the lab's hub; every figure stands next to its reference from the same run.
+Everything runs on loopback against the lab's hub; every figure has its reference from the same run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ VERIFIED_SIZE = 10**9
 
 
 class CannotMeasure(Exception):
-    """Something is not as the measurement needs it; the message is for a person."""
+    """The measurement lacks a condition; the message is shown to the owner."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Bench:
-    """A hub with one file of random bytes, and a folder to fetch it to."""
+    """A hub with one file of random bytes, and a destination folder."""
 
     root: Path
     hub: str
@@ -106,7 +106,7 @@ class Bench:
         requests.post(f"{self.hub}/admin/reset", timeout=5).raise_for_status()
 
     def sent(self) -> int:
-        """Bytes that the hub sent since it was reset, once it sends no more."""
+        """Bytes that the hub sent since its reset, once it has stopped sending."""
         before = -1
         while before != (now := self._sent()):
             before = now
@@ -130,7 +130,7 @@ def cost(command: list[str]) -> Cost:
 
 @contextmanager
 def bench(size: int) -> Iterator[Bench]:
-    """The hub in a process of its own, so that it does not share the interpreter of what is measured."""
+    """The hub in a process of its own, so that it does not share an interpreter with the measured code."""
     with tempfile.TemporaryDirectory(prefix="rig-fetch-") as folder, socket.socket() as free:
         root = Path(folder)
         source = root / "big.bin"
@@ -170,7 +170,7 @@ def _until(condition: Callable[[], bool], otherwise: str) -> None:
 
 
 def rate(made: Bench, turns: int, limit: int | None) -> dict[str, float]:
-    """Bytes a second, in turns; `limit`: how fast the hub sends, None for as fast as it can.
+    """Bytes a second, in turns; `limit`: the hub's rate, None for no limit.
 
     curl neither hashes nor waits for the disk; the third figure is of a curl whose file is then synced and hashed.
     """
@@ -194,7 +194,7 @@ def rate(made: Bench, turns: int, limit: int | None) -> dict[str, float]:
 
 
 def hashing(made: Bench, turns: int, fetch_cpu: float) -> dict[str, float]:
-    """What a fetch costs in processor time beside hashing alone."""
+    """Processor time of a fetch next to hashing alone."""
     alone = median(made.sha256sum().cpu for _ in range(turns))
     return {
         "fetch_cpu_seconds": fetch_cpu,
@@ -204,9 +204,10 @@ def hashing(made: Bench, turns: int, fetch_cpu: float) -> dict[str, float]:
 
 
 def constant_time(turns: int) -> dict[str, float]:
-    """The check of 20 verified files of 1 GB: in this process, as a program, and what reading them would take.
+    """The check of 20 verified files of 1 GB: in this process, as a program, and the time to read them instead.
 
-    The files are sparse, which the check, that reads none, cannot tell; zeros take as long to hash as anything.
+    The files are sparse; the check reads none, so this makes no difference to it, and zeros take as long to hash as
+    anything.
     """
     with tempfile.TemporaryDirectory(prefix="rig-check-") as folder:
         root = Path(folder)
@@ -252,10 +253,10 @@ def _timed(what: Callable[[], object]) -> float:
 
 
 def refetched(made: Bench) -> dict[str, int]:
-    """Bytes that are sent twice when a fetch is killed at 90 %."""
+    """Bytes that are sent twice if a fetch is killed at 90 %."""
     made.clear()
     made.reset()
-    # Slow enough to be caught there.
+    # Slow enough to be killed there.
     made.fault(bytes_per_second=GIGABIT)
     with subprocess.Popen(made.fetch_command(), cwd=CHECKOUT, stderr=subprocess.DEVNULL) as fetcher:
         _until(

@@ -1,6 +1,6 @@
-"""Further files of a deploy that are right, for the measurement of what each costs; runs after deploy.py.
+"""Further unchanged files of a deploy, to measure the cost of each; runs after deploy.py.
 
-It is one file by many names, so that nothing has to be made on the machine.
+All of them are one file under many names, so that nothing has to be made on the machine.
 """
 
 from os import environ

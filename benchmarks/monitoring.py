@@ -1,4 +1,4 @@
-"""Memory and processor that the monitoring takes with everything scraped, next to the container engine, on a lab."""
+"""Memory and processor time of the monitoring with everything scraped, next to the container engine, on a lab."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROGRAMS = {
     "prometheus": "prometheus.service",
     "alertmanager": "prometheus-alertmanager.service",
     "node_exporter": "prometheus-node-exporter.service",
-    # The reference: what every machine here runs anyway.
+    # The reference: it runs on every machine anyway.
     "docker": "docker.service",
     "containerd": "containerd.service",
 }
@@ -25,12 +25,12 @@ REFERENCE = ("docker", "containerd")
 
 
 class CannotMeasure(Exception):
-    """What is missing for a measurement; the message is for a person."""
+    """The measurement lacks a condition; the message is shown to the owner."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """One program over the time of the measurement."""
+    """One program during the measurement."""
 
     memory: float
     """Resident at its end, MiB."""
@@ -40,15 +40,15 @@ class Usage:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that one run of this command found."""
+    """All results of one run of this command."""
 
     environment: Environment
     interval: str
-    """Between two questions to each program."""
+    """Between two scrapes of each target."""
     series: int
     """Kept in Prometheus' memory."""
     scraped: int
-    """Samples of one round of questions, before and after those that are not kept are dropped."""
+    """Samples of one round of scrapes, before and after dropping."""
     kept: int
     rules: int
     look_seconds: float
@@ -87,7 +87,7 @@ class Report:
 
 
 def measure(lab: Lab, seconds: float) -> Report:
-    """Look at processor times twice, `seconds` apart, and at everything else at the end."""
+    """Read processor times twice, `seconds` apart, and everything else at the end."""
     environment = environment_of(lab)
     before = {name: _ticks(lab, unit) for name, unit in PROGRAMS.items()}
     began = time.monotonic()

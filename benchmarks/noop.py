@@ -1,4 +1,4 @@
-"""How long a deploy takes that has nothing to change, next to the least that it could take, in turns on the lab.
+"""Duration of a deploy without changes, next to the minimum possible, in turns on the lab.
 
 The floor is an SSH login and the import of pyinfra: no run of pyinfra can take less.
 """
@@ -28,22 +28,22 @@ from lab.machine import CHECKOUT, NAME, Lab, LabFailed, default_directory, progr
 AIM_TRIPS = 8
 """Commands over SSH that a deploy without changes may run."""
 AIM_FLOORS = 3.0
-"""Times the floor that it may take."""
+"""Multiple of the floor that it may take."""
 AIM_FAR = 3.0
-"""Seconds that it may take over a connection that is `FAR` longer."""
+"""Seconds that it may take over a connection with `FAR` more delay."""
 FAR = 0.050
 AIM_FILE = 0.002
 """Seconds that each further file may take."""
 FILES = 100
-"""How many further files are measured."""
+"""Number of further files."""
 
 BUSY = 0.5
-"""Load average over a minute from which other programs are likely to show in the figures."""
+"""Load average over a minute above which other programs probably affect the figures."""
 
 # A round trip is a line of -vvv that begins with the machine's name and the prompt.
 ROUND_TRIP = re.compile(r"^\[[^\]]+\] >>> ", re.MULTILINE)
 
-# pyinfra, with the one call undone that makes the connection quick.
+# pyinfra without the one call that makes the connection fast.
 NAGLE = (
     "from rig.operator import connection; connection.tune = lambda host: None; "
     "from pyinfra_cli.main import cli; cli(prog_name='pyinfra')"
@@ -54,7 +54,7 @@ NOTHING: Mapping[str, str] = {}
 
 
 class CannotMeasure(Exception):
-    """What is missing for a measurement; the message is for a person."""
+    """The measurement lacks a condition; the message is shown to the owner."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Environment:
-    """What a figure depends on."""
+    """The conditions behind a figure."""
 
     date: str
     processor: str
     cores: int
     load: float
-    """Load average of the minute before."""
+    """Load average of the preceding minute."""
     debian: str
     python: str
     pyinfra: str
@@ -96,26 +96,26 @@ class Environment:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that one run of this command found."""
+    """All results of one run of this command."""
 
     environment: Environment
     operations: int
     round_trips: int
     deploy: Sample
     login: Sample
-    """`ssh rig-lab true` with a connection of its own, as a deploy has one."""
+    """`ssh rig-lab true` with a connection of its own, like a deploy's."""
     load: Sample
     """The import of pyinfra."""
     floor: Sample
     """Login and import of the same turn: the reference."""
     further: Sample
-    """The deploy with `FILES` further files that are right."""
+    """The deploy with `FILES` further unchanged files."""
     far: Sample
     """The deploy over a longer connection."""
     single: Sample | None
-    """The deploy that reads one by one, when it was asked for."""
+    """The deploy with single reads, on request."""
     nagle: Sample | None
-    """The deploy without TCP_NODELAY, when it was asked for."""
+    """The deploy without TCP_NODELAY, on request."""
 
     @property
     def ratio(self) -> float:
@@ -180,7 +180,7 @@ class Report:
 
 
 class Bench:
-    """The commands that are measured, all against one lab."""
+    """The measured commands, all against one lab."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -204,7 +204,7 @@ class Bench:
         self._ssh("-o", "ControlMaster=no", "-o", "ControlPath=none")
 
     def require_converged(self) -> None:
-        """Raise CannotMeasure unless a deploy would change nothing; nothing is changed to find out."""
+        """Raise CannotMeasure unless a deploy would change nothing; the check itself changes nothing."""
         plan = self._pyinfra(str(program("pyinfra")), "--dry", "--json")["plan"]
         changes = [entry["name"] for entry in plan if entry["hosts_with_change"]]
         if changes:
@@ -249,7 +249,7 @@ def timed(what: Callable[[], object]) -> float:
 
 
 def measure(lab: Lab, repeat: int, single: bool, nagle: bool, say: Callable[[str], object]) -> Report:
-    """Time each command `repeat` times, in turns, so that a slow moment of this machine meets all of them."""
+    """Time each command `repeat` times, in turns, so that a slow moment of this machine affects all of them."""
     environment = environment_of(lab)
     if environment.load > BUSY:
         say(f"the load of this machine is {environment.load:.2f}: the figures will be too high; better wait")
@@ -301,7 +301,7 @@ def measure(lab: Lab, repeat: int, single: bool, nagle: bool, say: Callable[[str
 
 
 def environment_of(lab: Lab) -> Environment:
-    """Where it was measured."""
+    """The environment of the measurement."""
     models = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return Environment(
         date=datetime.now(UTC).date().isoformat(),

@@ -1,9 +1,9 @@
-"""What watching the graphics card costs: the monitor's processor time a day, beside that of nvidia-smi alone.
+"""Cost of watching the GPU: the monitor's processor time a day, next to that of nvidia-smi alone.
 
 A process of its own takes readings one after another, from the lab's stand-in for nvidia-smi and this machine's
-journal. Its processor time and that of its children is what the kernel counts (getrusage), divided by the readings and
-multiplied by those of a day. The wait between readings costs a wake-up each, which is left out. The stand-in is a
-Python program; the real nvidia-smi was not there to be measured.
+journal. The kernel counts its processor time and that of its children (getrusage); the sum is divided by the readings
+and multiplied by those of a day. The wake-up for each reading is not counted. The stand-in is a Python program; there
+was no real nvidia-smi to measure.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ AIM = 120.0
 
 
 def readings(count: int) -> dict[str, float]:
-    """Processor seconds of one reading: the monitor's own, and that of the programs it asks; in this process."""
+    """Processor seconds of one reading: the monitor's own, and its child programs'; in this process."""
     with tempfile.TemporaryDirectory(prefix="rig-thermal-") as folder:
         places = Places(Path(folder), Path(folder))
         begin = _used()
         monitor = Monitor(Config(smi=str(SMI)), places, tell=lambda *entry: None)
-        # The first one reads the whole log of this boot, and is a service's start.
+        # The first reading covers the whole log of this boot, as at a service's start.
         first = monitor.round()
         started = _used()
         if first.failure is not None:
@@ -55,7 +55,7 @@ def readings(count: int) -> dict[str, float]:
 
 
 def alone(count: int) -> float:
-    """Processor seconds of one call of the stand-in that a reading makes, and nothing around it."""
+    """Processor seconds of the stand-in for one reading, and nothing around it."""
     words = [str(SMI), "--query-gpu=temperature.gpu", "--format=csv,noheader,nounits"]
     before = _used()
     for _ in range(count):
@@ -64,15 +64,15 @@ def alone(count: int) -> float:
 
 
 def _used() -> tuple[float, float]:
-    """Processor seconds of this process, and of its children that ended."""
+    """Processor seconds of this process, and of its finished children."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime, children.ru_utime + children.ru_stime
 
 
 def measure(count: int, interval: int) -> dict[str, Any]:
-    """Both, and what follows for a day."""
+    """Both figures, and the result for a day."""
     words = [sys.executable, "-m", "benchmarks.thermal", "--only-readings", "--readings", str(count)]
-    # A process of its own, as the service is: it has nothing else in its memory.
+    # A process of its own, like the service: with nothing else in its memory.
     done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
     smi = alone(count)
