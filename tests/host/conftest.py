@@ -23,11 +23,11 @@ CHOSEN = pytest.StashKey[Host]()
 SSH = pytest.StashKey[Path]()
 
 KNOWING = 100_000_000
-"""Parameters from which a language model knows what a school book says; smaller ones here are random numbers."""
+"""Minimum of parameters for knowledge from school books; smaller models here are random numbers."""
 
 HOW = "name one machine: --hosts=ssh://NAME, as in group_data/hosts.yml, or --hosts=local://"
 
-# What a test can be repeated for: the name of its argument, and the names that the settings have for it.
+# Parameters for repeated tests: the name of the argument, and the settings' names for it.
 EACH: dict[str, Callable[[Settings], Iterable[object]]] = {
     "engine": lambda settings: settings.enabled_engines,
     "llama": lambda settings: _running_as(settings, ContainerEngine, NativeEngine),
@@ -52,7 +52,7 @@ def _running_as(settings: Settings, *kinds: type) -> list[str]:
 
 
 def _parameters(settings: Settings, engine: str) -> int:
-    """Those of the model that an engine serves, as far as the catalogue knows them."""
+    """Parameters of an engine's model, as far as the catalogue knows them."""
     shape = settings.models.catalogue[settings.engines[engine].model].shape
     return 0 if shape is None else shape.parameters
 
@@ -86,7 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """A machine that is off is one sentence, and not a failure of each test."""
+    """Report a machine that is off in one sentence, not as a failure of each test."""
     if session.config.option.collectonly or not session.items:
         return
     try:
@@ -106,7 +106,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _ssh_config(chosen: Host) -> Path:
-    """The way that the deploy takes to the machine, for ssh: one connection that all commands share."""
+    """The deploy's route to the machine, for ssh: one connection that all commands share."""
     folder = Path(mkdtemp(prefix="rig-"))
     identity = f"    IdentityFile {chosen.identity_file}\n" if chosen.identity_file else ""
     (folder / "config").write_text(
@@ -132,7 +132,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that would be repeated for nothing, such as for users where there are none, are none of this machine."""
+    """Deselect tests with nothing to repeat over, such as tests of users on a machine without any."""
     empty = [item for item in items if any("got empty parameter set" in _reason(mark) for mark in item.own_markers)]
     config.hook.pytest_deselected(items=empty)
     items[:] = [item for item in items if item not in empty]
@@ -150,14 +150,14 @@ def machine(host: TestinfraHost) -> Machine:
 
 @pytest.fixture(autouse=True)
 def _only_engines_that_run(request: pytest.FixtureRequest, machine: Machine, settings: Settings) -> None:
-    """An engine that is stopped because an alternative was chosen on the machine is as it should be."""
+    """Skip a stopped engine if the owner chose an alternative: that is correct."""
     for argument in ("engine", "llama", "vllm", "container", "computing", "service", "knowing"):
         if argument in request.fixturenames:
             skip_stopped(machine, settings, request.getfixturevalue(argument))
 
 
 def skip_stopped(machine: Machine, settings: Settings, engine: str) -> None:
-    """Skips the test of an engine that is not to run."""
+    """Skip the test of an engine that should not run."""
     instead = machine.instead_of(settings, engine)
     if instead is not None:
         pytest.skip(f"{engine} is stopped, as {instead} was chosen on the machine")
@@ -165,5 +165,5 @@ def skip_stopped(machine: Machine, settings: Settings, engine: str) -> None:
 
 @pytest.fixture(scope="session")
 def settings(pytestconfig: pytest.Config) -> Settings:
-    """What the machine should be like."""
+    """The settings of the machine."""
     return pytestconfig.stash[CHOSEN].settings

@@ -1,4 +1,4 @@
-"""A root shell on the machine under test: what it prints is looked at, and no key is ever among it."""
+"""A root shell on the machine under test; tests check its output, and no key is ever in it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rig.settings import Settings
 
 KEYS = "/etc/rig/keys.env"
 
-# Defines `keys`, which prints every key, a line each; an empty line would be found in everything. Keys go through pipes
-# and variables of the shell only: in an argument, everyone on the machine would see them; in a test's output, everyone
-# who reads it.
+# Defines `keys`, which prints every key, a line each; an empty line would match everything. Keys go only through pipes
+# and variables of the shell: in an argument, everyone on the machine would see them; in a test's output, everyone who
+# reads it.
 _KEYS = f"keys() {{ sed -n 's/^RIG_KEY_[A-Z0-9_]*=\\(..*\\)/\\1/p' {KEYS}; }}\n"
 
 
@@ -30,7 +30,7 @@ __all__ = ["KEYS", "Failed", "Machine", "TestinfraHost"]
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine of --hosts, looked at as root."""
+    """The machine of --hosts, as root."""
 
     host: TestinfraHost
 
@@ -39,35 +39,35 @@ class Machine:
         return bool(self.host.check_output("id -u") == "0")
 
     def run(self, script: str) -> str:
-        """What a script prints, as root; it must succeed."""
+        """Run a script as root and return its output; it must succeed."""
         code, output, errors = self.attempt(script)
         if code != 0:
             raise Failed(f"{script.strip()!r} ended with {code}: {errors.strip() or output.strip()}")
         return output.strip()
 
     def attempt(self, script: str) -> tuple[int, str, str]:
-        """Exit status, output and errors of a script, as root."""
+        """Run a script as root; return exit status, output and errors."""
         shell = "sh -c %s" if self._is_root else "sudo -n sh -c %s"
         done = self.host.run(shell, f"export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{script}")
         return done.rc, done.stdout, done.stderr
 
     def lines(self, script: str) -> list[str]:
-        """The same, a line each."""
+        """Run a script as root and return its output by line."""
         return self.run(script).splitlines()
 
     def instead_of(self, settings: Settings, engine: str) -> str | None:
-        """The alternative that was chosen on the machine instead of this engine; None where it is to run itself."""
+        """The alternative that the owner chose instead of this engine; None if this engine should run."""
         group = settings.rivals(engine)
         shown = self.run(f"systemctl is-enabled {' '.join(map(settings.unit, group))} || true") if group else ""
         enabled = [name for name, state in zip(group, shown.split(), strict=False) if state == "enabled"]
         return None if engine in enabled or not enabled else enabled[0]
 
     def running(self, settings: Settings) -> list[str]:
-        """Names of the engines that are to run now."""
+        """Names of the engines that should run now."""
         return [name for name in settings.enabled_engines if self.instead_of(settings, name) is None]
 
     def json(self, script: str) -> Any:
-        """The same, read as JSON."""
+        """Run a script as root and parse its output as JSON."""
         return json.loads(self.run(script))
 
     def unit(self, name: str, *properties: str) -> dict[str, str]:
@@ -76,15 +76,15 @@ class Machine:
         return dict(line.split("=", 1) for line in shown)
 
     def stat(self, path: str) -> str:
-        """Mode, owner and group of a file, such as ``600 root root``; ``missing`` where there is none."""
+        """Mode, owner and group of a file, such as ``600 root root``; ``missing`` without a file."""
         return self.run(f"stat -c '%a %U %G' {shlex.quote(path)} 2>/dev/null || echo missing")
 
     def with_keys(self, script: str) -> str:
-        """Runs a script that may call ``keys``."""
+        """Run a script that may call ``keys``."""
         return self.run(_KEYS + script)
 
     def keys_in(self, producer: str) -> int:
-        """How many lines of what ``producer`` prints hold a key. There must be keys to look for."""
+        """Number of lines in the output of ``producer`` that contain a key. Fails if the machine has no keys."""
         return int(
             self.with_keys(
                 '[ -n "$(keys)" ] || { echo "there are no keys to look for" >&2; exit 9; }\n'

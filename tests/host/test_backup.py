@@ -1,4 +1,4 @@
-"""Concern backup: cron asks whether one is due, as the settings say, and only root can read what is backed up."""
+"""Concern backup: cron checks at the configured times, and only root can read the backup's sources."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ PASSWORD = "/etc/rig/backup-password"
 PROGRAM = "/usr/local/bin/rig-backup"
 METRICS = "/var/lib/prometheus/node-exporter/rig_backup.prom"
 FIGURES = "/etc/rig/metrics.json"
-"""What the deploy writes for those who measure."""
+"""The settings that the deploy writes for the metrics."""
 A_QUESTION = 20 * 60
-"""Seconds within which cron asks, as it does so every quarter of an hour."""
+"""Seconds within which cron checks, as it does so every quarter of an hour."""
 WEEK = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 
 @pytest.fixture(scope="module")
 def backed_up(settings: Settings) -> None:
-    """A test of what is there where backups are made."""
+    """Skip tests of backups on a machine without them."""
     if not settings.backup.enabled:
         pytest.skip("the settings want no backups")
 
@@ -52,7 +52,7 @@ def test_no_backup_has_failed_and_none_is_overdue(machine: Machine, backed_up: N
     status = _status(machine)
     assert status["problems"] == []
     assert status["overdue"] is False
-    # One that is at work counts as failed until it has succeeded.
+    # A run in progress counts as failed until it has succeeded.
     at_work = status["last"] is not None and status["last"]["result"] == "running"
     assert status["failures"] == int(at_work)
 
@@ -125,7 +125,7 @@ def test_password_can_be_found_nowhere_else(machine: Machine, settings: Settings
 def test_metrics_are_those_of_the_last_backup_and_can_be_read_by_node_exporter(
     machine: Machine, settings: Settings, backed_up: None
 ) -> None:
-    """They are written when cron first asks."""
+    """They are written at cron's first check."""
     if not settings.monitoring.enabled:
         pytest.skip("nobody reads them, as the settings want nothing measured")
     if machine.stat(METRICS) == "missing" and _age(machine) < A_QUESTION:
@@ -139,13 +139,13 @@ def test_metrics_are_those_of_the_last_backup_and_can_be_read_by_node_exporter(
 
 
 def _age(machine: Machine) -> float:
-    """Seconds for which cron could ask, and what it was told be kept: since a deploy wrote so, or since the boot."""
+    """Seconds since cron could first check: since the deploy wrote its file and the settings, or since the boot."""
     deployed = machine.run(f"echo $(($(date +%s) - $(stat -c %Y {CRON} {FIGURES} | sort -n | tail -n 1)))")
     return min(float(deployed), float(machine.run("cut -d' ' -f1 /proc/uptime")))
 
 
 def _status(machine: Machine) -> dict[str, Any]:
-    """What the program says; with 1 where something is wrong that a test of its own is about."""
+    """The program's status; exit status 1 is accepted, because a test of its own covers problems."""
     code, output, errors = machine.attempt(f"{PROGRAM} status --json")
     assert code in (0, 1), errors
     found: dict[str, Any] = json.loads(output)
@@ -153,5 +153,5 @@ def _status(machine: Machine) -> dict[str, Any]:
 
 
 def _found(machine: Machine, producer: str) -> int:
-    """How many lines of what is printed hold the password, which goes through a pipe only."""
+    """Number of lines in the output that contain the password, which goes only through a pipe."""
     return int(machine.run(f"{{ {producer}\n}} | {{ grep --text -cF -f {PASSWORD} || [ $? = 1 ]; }}"))

@@ -1,4 +1,4 @@
-"""Concern containers: the engine runs as set, comes from where the settings say, and holds every container tight."""
+"""Concern containers: the engine runs as set, comes from the configured source, and restricts every container."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Inspected = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def inspected(machine: Machine, settings: Settings, container: str) -> Inspected:
-    """What Docker says of a container, without its environment: that holds a key."""
+    """Docker's description of a container, without its environment, which has a key."""
     skip_stopped(machine, settings, container)
     parts = ("Id", "Image", "State", "HostConfig", "Mounts", "NetworkSettings", "RestartCount")
     config = ("Image", "User", "Labels")
@@ -43,7 +43,7 @@ def test_compose_is_of_the_second_generation(machine: Machine) -> None:
 
 
 def _lacks(whole: Any, part: Any, path: str = "") -> list[str]:
-    """Paths of what is in ``part`` and not in ``whole``."""
+    """Paths of values in ``part`` that ``whole`` lacks."""
     if isinstance(part, dict) and isinstance(whole, dict):
         return [lack for key, value in part.items() for lack in _lacks(whole.get(key), value, f"{path}/{key}")]
     return [] if whole == part else [path]
@@ -85,7 +85,7 @@ def test_container_engine_comes_from_where_the_settings_say(machine: Machine, se
 
 
 def test_container_engine_is_of_the_version_of_the_settings(machine: Machine, settings: Settings) -> None:
-    """By what the daemon says of itself: the upstream version, without what a distribution adds to it."""
+    """By the daemon's own version: the upstream version, without a distribution's suffix."""
     wanted = settings.containers.version
     if wanted is None:
         pytest.skip("the settings name none")
@@ -95,9 +95,9 @@ def test_container_engine_is_of_the_version_of_the_settings(machine: Machine, se
 
 
 def _signed_by(machine: Machine, settings: Settings) -> set[str]:
-    """Key rings that the vendor's lists are checked with, from the sources that apt itself names for them.
+    """Key rings that verify the vendor's lists, from the sources that apt itself reports for them.
 
-    Debian 12's apt does not tell the ring (SIGNED_BY), so that it is read from the source's own entry.
+    Debian 12's apt does not report the ring (SIGNED_BY), so the source's own entry gives it.
     """
     targets = machine.lines("apt-get indextargets --format '$(REPO_URI) $(SOURCESENTRY)|$(TRUSTED)'")
     ours = [line.split(" ", 1)[1] for line in targets if line.startswith(settings.containers.vendor.repository)]
@@ -155,7 +155,7 @@ def test_container_runs_and_is_healthy(machine: Machine, container: str) -> None
 def test_container_runs_the_image_of_the_settings(
     machine: Machine, settings: Settings, container: str, inspected: Inspected
 ) -> None:
-    """By the digest of the image that runs, whatever its name says."""
+    """By the digest of the running image, whatever its name."""
     image = getattr(settings.engines[container], "image", None)
     assert image is not None
     digest = image.partition("@")[2]
@@ -182,14 +182,15 @@ def test_container_is_hardened(inspected: Inspected) -> None:
 def test_container_does_not_run_as_root(settings: Settings, container: str, inspected: Inspected) -> None:
     user, _, group = inspected["Config"]["User"].partition(":")
     assert int(user) > 0
-    # vLLM's image was made for a user of group 0, who has no more rights by it than that image gives the group.
+    # vLLM's image was made for a user of group 0, which has only the rights that the image gives to the group.
     assert int(group) > 0 or settings.engines[container].runtime == "vllm"
 
 
 def test_container_is_asked_to_keep_the_limits_of_the_settings(
     machine: Machine, settings: Settings, container: str
 ) -> None:
-    """In compose's own reading of its file, as a kernel without such limits leaves no trace of them in a container."""
+    """In compose's own reading of its file, because a kernel without such limits leaves no trace of them in a
+    container."""
     shown = machine.json("docker compose --file /etc/rig/compose.yaml config --no-interpolate --format json")
     service, engine = shown["services"][container], settings.engines[container]
     for limit in ("mem_limit", "memswap_limit"):
@@ -247,7 +248,7 @@ def test_containers_process_has_no_privilege_and_can_get_none(
 
 
 def test_container_cannot_write_to_its_own_file_system(machine: Machine, inspected: Inspected) -> None:
-    """The kernel's word: the mount that the process sees as its root is read-only."""
+    """By the kernel: the mount that the process sees as its root is read-only."""
     mounts = machine.lines(f"cat /proc/{inspected['State']['Pid']}/mountinfo")
     (root,) = [line.split()[5] for line in mounts if line.split()[4] == "/"]
     assert "ro" in root.split(",")

@@ -1,4 +1,4 @@
-"""Concern engines: each answers those who have its key, and nobody else, from a sandbox that holds."""
+"""Concern engines: each answers clients with its key, and nobody else, from a sandbox that holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rig.settings import Settings, key_variable, size_bytes
 from tests.host.machine import KEYS, Machine
 
 EXPOSED_AT_MOST = 1.5
-"""Of systemd's scale from 0 to 10, where it calls 0 to 2 safe; a service without a sandbox has 9.6."""
+"""On systemd's scale from 0 to 10, where 0 to 2 is safe; a service without a sandbox has 9.6."""
 
 NOBODYS_KEY = "0" * 64
 
@@ -21,7 +21,7 @@ NOBODYS_KEY = "0" * 64
 def _ask(
     machine: Machine, settings: Settings, engine: str, path: str, *, key_of: str | None = None, body: Any = None
 ) -> tuple[int, str]:
-    """Status and answer to a request on the machine; ``key_of`` names the variable whose key it carries.
+    """Send a request on the machine; return status and answer. ``key_of`` names the variable of the key to send.
 
     curl reads the key from its standard input, where nobody else sees it.
     """
@@ -61,7 +61,7 @@ QUESTION = {
 
 
 def test_engine_of_a_real_model_knows_the_answer(machine: Machine, settings: Settings, knowing: str) -> None:
-    """Wrong weights, a wrong template or a broken kernel leave an engine healthy, and its answers without sense."""
+    """With wrong weights, a wrong template or a broken kernel, an engine is healthy but its answers are nonsense."""
     code, text = _ask(machine, settings, knowing, "/v1/chat/completions", key_of=key_variable(knowing), body=QUESTION)
     assert code == 200, text
     message = json.loads(text)["choices"][0]["message"]
@@ -119,11 +119,11 @@ def test_engine_says_to_everyone_that_it_is_healthy(machine: Machine, settings: 
 
 
 def test_engine_that_computes_on_the_card_has_a_process_there(machine: Machine, computing: str) -> None:
-    """An engine that found no card and fell back to the processor says that it is healthy, and answers, slowly."""
+    """An engine that found no card and fell back to the processor reports that it is healthy, and answers, slowly."""
     first = int(machine.run(f"docker inspect --format '{{{{.State.Pid}}}}' rig-{computing}"))
     group = machine.run(f"sed -n 's/^0:://p' /proc/{first}/cgroup")
     processes = machine.lines(f"find /sys/fs/cgroup{group} -name cgroup.procs -exec cat {{}} +")
-    # Other lines are remarks, with which it ends with another code.
+    # Other lines are remarks, which come with another exit code.
     on_card = machine.lines("nvidia-smi --query-compute-apps=pid --format=csv,noheader | grep -xE '[0-9]+' || true")
     assert set(processes) & set(on_card), f"the card's processes are {on_card}, and the engine's {processes}"
 
@@ -216,7 +216,7 @@ def _seconds(span: str) -> float:
 
 
 def test_service_sees_no_keys_and_no_homes(machine: Machine, settings: Settings, service: str) -> None:
-    """Looked at from inside its own mounts, where even root finds them empty or closed."""
+    """From inside its own mounts, where even root finds them empty or closed."""
     inside = f"nsenter --mount --target {_pid(machine, service)}"
     assert machine.run(f"{inside} ls /etc/passwd") == "/etc/passwd"
     for folder in ("/etc/rig", "/var/lib/rig", "/root", "/home", settings.storage.backup.path):
@@ -226,7 +226,7 @@ def test_service_sees_no_keys_and_no_homes(machine: Machine, settings: Settings,
 
 
 def test_service_can_write_nowhere_that_lasts(machine: Machine, service: str) -> None:
-    """Tried as its own user, from inside its own mounts: it has a /tmp of its own, and /dev and /run are memory."""
+    """As its own user, from inside its own mounts: it has a /tmp of its own, and /dev and /run are memory."""
     pid = _pid(machine, service)
     status = machine.process(pid)
     user, group = status["Uid"].split()[0], status["Gid"].split()[0]

@@ -1,4 +1,5 @@
-"""Concern firewall: the kernel drops what the settings do not open, and nothing listens where it should not."""
+"""Concern firewall: the kernel drops everything that the settings do not open, and no program listens where it should
+not."""
 
 from __future__ import annotations
 
@@ -18,13 +19,13 @@ Opening = tuple[str, int, frozenset[str]]
 
 @pytest.fixture(scope="module", autouse=True)
 def filtering(settings: Settings) -> bool:
-    """Whether the settings want a packet filter at all."""
+    """Whether the settings want a packet filter."""
     return settings.firewall.enabled
 
 
 @pytest.fixture(scope="module")
 def table(machine: Machine, filtering: bool) -> list[dict[str, Any]]:
-    """Chains and rules of our table, as the kernel has them; empty when the settings want none."""
+    """Chains and rules of our table in the kernel; empty if the settings want none."""
     if not filtering:
         return []
     found: list[dict[str, Any]] = machine.json("nft -j list table inet rig")["nftables"]
@@ -40,7 +41,7 @@ def _accepts(rule: Rule) -> bool:
 
 
 def _matches(rule: Rule) -> dict[str, Any]:
-    """What a rule asks of a packet, by name: ``tcp dport``, ``ip saddr``, ``meta iifname``, ``ct state``."""
+    """A rule's conditions by name: ``tcp dport``, ``ip saddr``, ``meta iifname``, ``ct state``."""
     asked = {}
     for part in rule["expr"]:
         if "match" in part:
@@ -131,7 +132,7 @@ def test_every_network_of_containers_is_closed_to_neighbours(
             assert asked["meta oifname"] == asked["meta iifname !="]
             names = asked["meta oifname"]
             closed |= set(names["set"] if isinstance(names, dict) else [names])
-    # A bridge by which the machine itself is reached lets its neighbours through to those of other names.
+    # A bridge that connects the machine itself passes its neighbours to those with other names.
     uplinks = machine.lines("ip route show default | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p'")
     bridges = machine.lines('ip -json link show type bridge | grep -o \'"ifname":"[^"]*"\' | cut -d\'"\' -f4')
     assert "docker0" in bridges
@@ -155,7 +156,7 @@ def test_rules_come_back_after_a_boot(machine: Machine, filtering: bool) -> None
 
 
 def test_rules_of_the_next_boot_are_those_of_now(machine: Machine, filtering: bool) -> None:
-    """The file is loaded where there is nothing else, in a network of its own."""
+    """The file is loaded into an empty network namespace."""
     if filtering:
         shown = "nft list table inet rig"
         assert machine.run(f"unshare --net sh -c 'nft -f /etc/rig/firewall.nft && {shown}'") == machine.run(shown)
@@ -166,7 +167,7 @@ def test_our_table_is_there_exactly_when_the_settings_want_one(machine: Machine,
 
 
 def test_other_tables_are_left_to_their_owners(machine: Machine) -> None:
-    """Docker's own address translation would be gone, and every container cut off, had someone flushed all tables."""
+    """If someone flushed all tables, Docker's own address translation would be gone, and every container cut off."""
     if not machine.run("nft list table ip docker-bridges 2>/dev/null || true"):
         for table in ("nat", "filter"):
             assert "-j DOCKER" in machine.run(f"iptables-save -t {table}"), table

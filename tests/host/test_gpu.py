@@ -1,4 +1,4 @@
-"""Concern gpu: the driver that the settings ask for runs, nothing else changes it, and containers see the card."""
+"""Concern gpu: the configured driver runs, nothing else changes it, and containers see the card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cards(machine: Machine) -> list[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _only_where_a_card_is_driven(cards: list[str], settings: Settings) -> None:
-    """The settings want the driver, and the bus has a card, or should have one."""
+    """Skip unless the settings want the driver, and the bus has a card, or should have one."""
     if not settings.gpu.enabled or not (cards or any(engine.on_card for engine in settings.enabled_engines.values())):
         pytest.skip("this machine has no graphics card of NVIDIA's and needs none, or the settings leave it alone")
 
@@ -35,7 +35,7 @@ def test_card_is_on_the_bus(cards: list[str]) -> None:
 
 
 def test_driver_answers_and_is_of_the_branch_of_the_settings(machine: Machine, settings: Settings) -> None:
-    # Other lines are remarks, with which it ends with another code.
+    # Other lines are remarks, which come with another exit code.
     versions = machine.lines("nvidia-smi --query-gpu=driver_version --format=csv,noheader | grep -xE '[0-9.]+' || true")
     assert versions
     wanted = settings.gpu.driver.version
@@ -74,7 +74,7 @@ def test_key_rings_hold_the_pinned_keys_and_no_other(machine: Machine, settings:
 
 
 def test_nvidias_repository_is_preferred_for_its_own_packages_alone(machine: Machine, settings: Settings) -> None:
-    """apt's own word on what each package would come from."""
+    """By apt's own choice of a source for each package."""
     if settings.gpu.driver.source == "vendor":
         assert " 1000\n" not in machine.run("apt-cache policy curl")
         assert machine.run("apt-cache policy | grep -c 'o=NVIDIA' || true") != "0"
@@ -99,7 +99,7 @@ def test_machine_cannot_be_put_to_sleep(machine: Machine, target: str) -> None:
 
 @pytest.mark.parametrize("held", ["nvidia-open", "libnvidia-ml1", "cuda-drivers", "docker-ce", "containerd.io"])
 def test_package_is_kept_out_of_unattended_updates(machine: Machine, held: str) -> None:
-    """As unattended-upgrades itself reads its list: regular expressions at the start of the name."""
+    """By unattended-upgrades' own reading of its list: regular expressions at the start of the name."""
     listed = machine.lines("apt-config dump Unattended-Upgrade::Package-Blacklist | sed -n 's/.*\"\\(..*\\)\";/\\1/p'")
     assert [pattern for pattern in listed if held.startswith(pattern)]
 

@@ -1,4 +1,4 @@
-"""Concern machine: the operating system is what the settings say, and nothing on it is broken."""
+"""Concern machine: the operating system matches the settings, and nothing on it is broken."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_kernel_parameter_has_its_value_now(machine: Machine, settings: Settings
 
 
 def test_kernel_parameter_has_its_value_after_a_boot(machine: Machine, settings: Settings, parameter: str) -> None:
-    """The last assignment in the files that systemd-sysctl reads is the one that counts."""
+    """The last assignment in the files that systemd-sysctl reads counts."""
     lines = machine.lines("systemd-analyze cat-config sysctl.d")
     pairs = [line.lstrip("-").split("=", 1) for line in lines if "=" in line and not line.startswith(("#", ";"))]
     values = [value for key, value in pairs if key.strip().replace("/", ".") == parameter]
@@ -69,7 +69,7 @@ def test_journal_has_its_limits(machine: Machine, settings: Settings) -> None:
 
 
 def test_journal_runs_with_its_limits(machine: Machine, settings: Settings) -> None:
-    """The running service wrote down, when it started, how large it may become."""
+    """At its start, the running service logged its maximum size."""
     found = machine.run(
         "journalctl --quiet --output=json --lines=1 _SYSTEMD_INVOCATION_ID="
         "$(systemctl show --property=InvocationID --value systemd-journald.service) "
@@ -78,7 +78,7 @@ def test_journal_runs_with_its_limits(machine: Machine, settings: Settings) -> N
     if found:
         assert int(json.loads(found)["MAX_USE"]) == size_bytes(settings.machine.journald.max_use)
     else:
-        # That entry is gone by now, as old ones are: what is left to see is that it started after its files changed.
+        # The entry is gone, like other old ones: the remaining evidence is a start after the last change of its files.
         changed = machine.run(
             "stat -L -c %Z /etc/systemd/journald.conf /etc/systemd/journald.conf.d/* | sort -n | tail -n 1"
         )
@@ -139,7 +139,7 @@ def test_user_logs_in_with_the_keys_of_the_settings_and_no_other(
     home = machine.run(f"getent passwd {user}").split(":")[5]
     shown = machine.run(f"sshd -T -C user={user},host=none.invalid,addr=192.0.2.1 | grep ^authorizedkeysfile")
     files = [name.replace("%h", home).replace("%u", user) for name in shown.split()[1:]]
-    # A path without a leading slash is one below the home.
+    # A path without a leading slash is relative to the home.
     there_are = " ".join(name if name.startswith("/") else f"{home}/{name}" for name in files)
     found = machine.lines(f"cat {there_are} 2>/dev/null || true")
     there = {tuple(line.split()[:2]) for line in found if line.strip() and not line.startswith("#")}
@@ -147,7 +147,7 @@ def test_user_logs_in_with_the_keys_of_the_settings_and_no_other(
 
 
 def test_users_keys_are_nobody_elses_to_change(machine: Machine, settings: Settings, user: str) -> None:
-    """As sshd demands it before it believes them."""
+    """By sshd's own conditions for a trusted file."""
     if settings.machine.users[user].authorized_keys:
         home = machine.run(f"getent passwd {user}").split(":")[5]
         for path in (home, f"{home}/.ssh", f"{home}/.ssh/authorized_keys"):

@@ -1,4 +1,4 @@
-"""Concern models: every model that is served is, byte for byte, the one that the settings pin."""
+"""Concern models: every served model matches its pins, byte for byte."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_no_download_is_left_unfinished(machine: Machine, settings: Settings, mo
 
 
 def test_verification_of_a_model_is_on_record(machine: Machine, settings: Settings, model: str) -> None:
-    """A record of these very files: one that was changed since has other times or another inode."""
+    """A record of these very files: a file that changed since has other times or another inode."""
     record = machine.json(f"cat {RECORDS}/{model}.verified")
     assert record["revision"] == settings.models.catalogue[model].chosen.revision
     assert record["directory"] == str(settings.model_folder(model))

@@ -1,4 +1,4 @@
-"""Concern monitoring: what is to be measured is measured, and nobody but the machine itself is told."""
+"""Concern monitoring: every wanted target is scraped, and the results stay on the machine."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ KEYS_OF_PROMETHEUS = "/etc/rig/prometheus-keys"
 
 @pytest.fixture(scope="module")
 def monitored(settings: Settings) -> None:
-    """A test of what is there where the machine is monitored."""
+    """Skip tests of monitoring on a machine without it."""
     if not settings.monitoring.enabled:
         pytest.skip("the settings want nothing measured")
 
 
 @pytest.fixture(scope="module")
 def metrics(machine: Machine, settings: Settings, monitored: None) -> dict[str, float]:
-    """What node_exporter shows, each sample by its name with labels."""
+    """node_exporter's metrics, each sample by its name with labels."""
     port = settings.monitoring.node_exporter.port
     lines = machine.lines(f"curl --silent --fail --max-time 20 http://127.0.0.1:{port}/metrics")
     pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
@@ -83,7 +83,7 @@ def test_program_has_the_memory_of_the_settings(
 
 
 def test_node_exporter_measures_without_an_error(metrics: dict[str, float]) -> None:
-    """Besides what this machine has no sensors for."""
+    """Except for collectors without sensors on this machine."""
     success = re.compile(r'node_scrape_collector_success{collector="(.*)"}')
     failed = {found[1] for name, value in metrics.items() if (found := success.match(name)) and not value}
     assert failed <= {"edac", "hwmon", "pressure", "cpufreq", "thermal_zone"}
@@ -93,7 +93,7 @@ def test_node_exporter_measures_without_an_error(metrics: dict[str, float]) -> N
 def test_node_exporter_sees_the_mounts_as_they_are(
     machine: Machine, metrics: dict[str, float], monitored: None
 ) -> None:
-    """From a sandbox with mounts of its own, everything would seem to be read-only, or missing."""
+    """In a sandbox with mounts of its own, everything would seem to be read-only, or missing."""
     (size,) = _of_root(metrics, "node_filesystem_size_bytes")
     assert size == float(machine.run("df -B1 --output=size / | tail -n 1"))
     assert _of_root(metrics, "node_filesystem_readonly") == [0]
@@ -129,7 +129,7 @@ def test_only_root_can_say_what_was_measured(machine: Machine, monitored: None) 
 
 @pytest.fixture(scope="module")
 def ask(machine: Machine, settings: Settings) -> Callable[[str], Any]:
-    """Asks Prometheus; the data of its answer."""
+    """Query Prometheus; return the data of its answer."""
 
     def asked(path: str) -> Any:
         url = f"http://127.0.0.1:{settings.monitoring.prometheus.port}/api/v1/{path}"
@@ -141,9 +141,9 @@ def ask(machine: Machine, settings: Settings) -> Callable[[str], Any]:
 
 
 def _soon(settings: Settings, look: Callable[[], Any], wanted: Callable[[Any], bool]) -> Any:
-    """What `look` sees, as soon as it is `wanted`; after a start Prometheus finds its targets only at the second look.
+    """Repeat `look` until its result is `wanted`; after a start Prometheus finds its targets only in its second round.
 
-    That is after five seconds, and then each is asked within an interval.
+    That takes five seconds, and then each target is scraped within an interval.
     """
     end = time.monotonic() + 10 + 2 * seconds(settings.monitoring.scrape_interval)
     while not wanted(found := look()) and time.monotonic() < end:
@@ -154,7 +154,7 @@ def _soon(settings: Settings, look: Callable[[], Any], wanted: Callable[[Any], b
 def test_prometheus_asks_everybody_and_is_answered(
     machine: Machine, ask: Callable[[str], Any], settings: Settings, monitored: None
 ) -> None:
-    """Besides engines that are stopped because an alternative was chosen."""
+    """Except for engines that are stopped because the owner chose an alternative."""
     running = machine.running(settings)
     engines = {("engine", name, "up" if name in running else "down") for name in settings.enabled_engines}
     wanted = {(job, None, "up") for job in ("node", "prometheus", "alertmanager")} | engines
@@ -169,7 +169,7 @@ def test_prometheus_asks_everybody_and_is_answered(
 def test_prometheus_asks_as_often_as_the_settings_say(
     ask: Callable[[str], Any], settings: Settings, monitored: None
 ) -> None:
-    """As it runs, and not only as its file says."""
+    """By the running program, not only its file."""
     loaded = yaml.safe_load(ask("status/config")["yaml"])
     assert loaded["global"]["scrape_interval"] == settings.monitoring.scrape_interval
     assert loaded["global"]["evaluation_interval"] == settings.monitoring.scrape_interval
@@ -274,7 +274,7 @@ def test_secrets_of_receivers_are_roots_alone_and_in_no_configuration(
         assert found == ""
 
 
-# What no program shows
+# Metrics of rig-metrics
 
 
 def test_what_no_program_shows_is_looked_up_as_often_as_the_settings_say(
@@ -317,7 +317,7 @@ GRAFANA = "rig-grafana"
 
 @pytest.fixture(scope="module")
 def shown(settings: Settings) -> Grafana:
-    """A test of what is there where dashboards are wanted."""
+    """Skip tests of dashboards on a machine without them."""
     if not (settings.monitoring.enabled and settings.monitoring.grafana.enabled):
         pytest.skip("the settings want no dashboards")
     return settings.monitoring.grafana

@@ -1,4 +1,4 @@
-"""Concern secrets: every consumer has a key, and no key is where someone could see it."""
+"""Concern secrets: every consumer has a key, and nobody else can see a key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_folder_of_engines_keys_is_roots_alone(machine: Machine) -> None:
 
 
 def test_consumer_has_exactly_one_key_of_256_bits(machine: Machine, consumer: str) -> None:
-    """64 hexadecimal digits as they are made here, or as many of a larger alphabet as an owner's own key needs."""
+    """64 hexadecimal digits from the deploy, or as many of a larger alphabet as an owner's own key needs."""
     variable = key_variable(consumer)
     assert machine.run(f"grep -c '^{variable}=' {KEYS} || true") == "1"
     assert machine.run(f"grep -cE '^{variable}=([0-9a-f]{{64}}|[A-Za-z0-9_-]{{43,}})$' {KEYS} || true") == "1"
@@ -55,7 +55,7 @@ PLACES = {
     "files under /etc": f"find /etc -xdev -type f ! -path {KEYS} ! -path '/etc/rig/keys/*' "
     "! -path '/etc/rig/prometheus-keys/*' -exec cat {} +",
     "logs": "find /var/log -xdev -type f ! -path '/var/log/journal/*' -exec cat {} +",
-    # Without what runc is told for the moment in which a health check starts: a container's environment is in it.
+    # Without runc's input at the start of a health check: it contains a container's environment for a moment.
     "temporary files": "find /tmp /var/tmp -xdev -type f ! '(' -name 'runc-process*' -user root -perm 0600 ')' "
     "-exec cat {} + 2>/dev/null || true",
     "files that everyone can read": "setpriv --reuid=65534 --regid=65534 --clear-groups "
@@ -78,7 +78,7 @@ def test_container_has_its_own_key_and_no_other_in_its_environment(machine: Mach
 
 
 def test_container_shows_no_key_besides_its_environment(machine: Machine, container: str) -> None:
-    """Arguments, labels, mounts and the health check with its log are all seen by whoever may ask Docker."""
+    """Anybody with access to Docker sees arguments, labels, mounts and the health check with its log."""
     parts = " ".join(
         f"{{{{json .{part}}}}}"
         for part in ("Path", "Args", "Config.Cmd", "Config.Labels", "Config.Healthcheck", "HostConfig", "State")

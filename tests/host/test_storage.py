@@ -1,4 +1,4 @@
-"""Concern storage: folders are there with their owners, and mounted where they must be."""
+"""Concern storage: folders exist with their owners, and are mounted if they must be."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ def test_rigs_own_folder_is_roots_alone_to_change(machine: Machine) -> None:
 
 
 def test_system_disk_is_not_full(machine: Machine) -> None:
-    """Less than this, and the journal and the package manager begin to fail."""
+    """With less space than this, the journal and the package manager begin to fail."""
     assert int(machine.run("df -B1 --output=avail / | tail -n 1")) > size_bytes("512M")

@@ -1,4 +1,4 @@
-"""Concern monitoring, its part thermal: the card is watched, by a service that may do what is set and no more."""
+"""Concern monitoring, its part thermal: the card is watched, by a service with only the configured rights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.host.machine import Machine
 
 SERVICE = "rig-thermal.service"
 EXPOSURE = {SERVICE: 0.5, "rig-thermal-cool.service": 1.2, "rig-thermal-notify.service": 1.4}
-"""How much each may be exposed, by `systemd-analyze security`: what is left of it is explained in docs/thermal.md."""
+"""Maximum exposure of each, by `systemd-analyze security`; docs/thermal.md explains the rest."""
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,14 @@ def wanted(settings: Settings) -> Thermal:
 
 @pytest.fixture(scope="module")
 def watched(wanted: Thermal) -> Thermal:
-    """A test of what is there where the card is watched."""
+    """Skip tests of the monitor on a machine without it."""
     if not wanted.enabled:
         pytest.skip("the settings want no card watched")
     return wanted
 
 
 def _units(wanted: Thermal) -> dict[str, bool]:
-    """Every unit that there could be, and whether it has something to do."""
+    """All possible units; True for those with something to do."""
     cools = wanted.on_critical.power_limit is not None or wanted.on_critical.stop_engine is not None
     return {
         SERVICE: wanted.enabled,

@@ -1,8 +1,8 @@
-"""A whole machine is deployed to, reboots in the middle, comes back by itself, and keeps its limits.
+"""A whole machine gets a deploy, reboots halfway, comes back by itself, and keeps its limits.
 
-One machine for all, in the order of its life. What would take hours under emulation has been done while its disk was a
-container's: packages are unpacked, the image is pulled and models are fetched. Everything that concerns the card, and
-whatever follows from its being there, is left to the deploy that these tests watch.
+One machine for all tests, in the order of its life. Work that would take hours under emulation was done while its disk
+was a container's: packages are unpacked, the image is pulled and models are fetched. Everything about the card, and all
+its consequences, is left to the deploy that these tests watch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.lab.traces import eventually
 CONTAINER, NATIVE = "llama-70b", "llama-8b"
 LOAD = "gpu | Load NVIDIA's driver"
 BACK_SECONDS = 900
-"""Until engines answer again after a boot, on two cores that others use, too."""
+"""Seconds until engines answer again after a boot, on two cores with other load."""
 CLOSED = 9999
 
 
@@ -34,9 +34,9 @@ class First:
     before: str
     """The boot in which it began."""
     boots: int
-    """How many there had been until then, as a container and as a whole machine."""
+    """Number of boots before it, as a container and as a whole machine."""
     modules: set[str]
-    """What the kernel had loaded then."""
+    """The kernel's modules at that time."""
     found: Run
 
 
@@ -77,7 +77,7 @@ def test_the_deploy_reboots_once_in_the_middle_and_goes_on(first: First) -> None
     assert boot_id(first.lab) != first.before
     assert boots(first.lab) == first.boots + 1
     assert LOAD in found.changes
-    # Later in the list than what the reboot is for, and due because of the card.
+    # Later in the list than the cause of the reboot, and due because of the card.
     defined = f"engines | Define {CONTAINER} in /etc/rig/compose.yaml"
     assert found.operations.index(defined) > found.operations.index(LOAD)
     assert "gpu | Install NVIDIA's container toolkit" in found.changes
@@ -95,7 +95,7 @@ def test_the_kernel_runs_the_module_that_dkms_built_for_it_and_nouveau_is_gone(f
     within = lab.sudo(f"lsinitramfs /boot/initrd.img-{kernel}").stdout
     assert "etc/modprobe.d/rig-nouveau.conf" in within
     assert "nouveau.ko" not in within
-    # What its card would have the kernel do: nothing any more, as the name is on a list.
+    # The kernel would load nouveau for the card, but not any more: the name is blacklisted.
     lab.sudo("modprobe --use-blacklist nouveau", check=False)
     assert "nouveau" not in loaded(lab)
 
@@ -125,8 +125,8 @@ def test_after_a_power_cut_everything_is_there_without_a_deploy(lab: Lab) -> Non
 
 
 def is_back(lab: Lab, before: Fingerprint) -> None:
-    """Firewall, container engine and both engines do what they did, and the rest is as it was."""
-    # Loaded before anybody could ask: what follows looks at it from outside.
+    """Firewall, container engine and both engines work as before, and the rest is unchanged."""
+    # Loaded before anybody could connect: the following checks come from outside.
     assert "table inet rig" in lab.sudo("nft list tables").stdout
     with_a_listener = f"systemd-run --quiet --unit=open --collect python3 -m http.server {CLOSED}"
     lab.sudo(with_a_listener)
@@ -142,13 +142,13 @@ def is_back(lab: Lab, before: Fingerprint) -> None:
 
 
 def not_serving(lab: Lab) -> list[str]:
-    """Those engines that do not answer their own health check."""
+    """Engines that do not answer their own health check."""
     ports = {CONTAINER: 8002, NATIVE: 8003}
     asked = "curl --silent --fail --max-time 30 --output /dev/null http://127.0.0.1:{}/health"
     return [name for name, port in ports.items() if lab.ssh(asked.format(port), check=False).returncode]
 
 
-# Grows until somebody stops it; the machine has four times the memory of either engine's limit.
+# Grows without end; the machine has four times the memory of either engine's limit.
 HOG = "tail /dev/zero"
 
 
@@ -175,17 +175,17 @@ def test_a_native_engine_that_exceeds_its_memory_is_stopped_by_the_kernel_and_st
     done = lab.sudo(f"echo $$ >{within} && exec {HOG}", check=False, timeout=900)
     assert done.returncode != 0, done
     assert killed_for_memory(lab) > before
-    # The kernel kills the one process; that the engine is ended with it, and comes back, is systemd's.
+    # The kernel kills the one process; systemd must end the engine with it, and restart it.
     eventually(lambda: [] if restarts_of(lab, unit) > restarts else [f"{unit} was not started again"], seconds=60)
     eventually(lambda: not_serving(lab), seconds=BACK_SECONDS)
 
 
 def restarts_of(lab: Lab, unit: str) -> int:
-    """How often systemd started a unit again that ended by itself."""
+    """How often systemd restarted a unit that had ended by itself."""
     return int(lab.sudo(f"systemctl show --property=NRestarts --value {unit}").stdout)
 
 
 def memory_of(lab: Lab) -> int:
-    """Bytes that the machine has."""
+    """Memory of the machine in bytes."""
     kibibytes = lab.ssh("sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo").stdout
     return int(kibibytes) * 1024

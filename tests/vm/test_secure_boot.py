@@ -1,4 +1,4 @@
-"""Which modules a whole machine's firmware and kernel let in: signed or not, and with which key.
+"""The modules that a whole machine's firmware and kernel accept: signed or not, and with which key.
 
 The real dkms builds and signs a module of the driver's name and licence for the machine's own kernel. One machine for
 all, in this order: Secure Boot on, then the key enrolled, then Secure Boot off.
