@@ -1,4 +1,4 @@
-"""For every alert: figures with which it fires, and figures with which it does not, in the notation of promtool.
+"""For every alert: metrics that make it fire, and metrics that do not, in promtool's notation.
 
 Settings are those of all.yml with an engine `one` (container) and `two`, as in tests/unit/sample.py; a few cases change
 some of them.
@@ -23,16 +23,16 @@ UNWATCHED: Changes = (("monitoring/thermal/enabled", False),)
 
 @dataclass(frozen=True)
 class Case:
-    """What one alert makes of some figures at a time."""
+    """The outcome of one alert for some metrics at a time."""
 
     alert: str
     figures: Mapping[str, str]
     """Samples of each series, a minute apart: `0+1x5` is 0 to 5."""
     at: str
     fires: tuple[tuple[Mapping[str, str], str], ...] = ()
-    """Labels and summary of each that fires; none for a case in which it must not."""
+    """Labels and summary of each firing alert; none if it must not fire."""
     settings: Changes = ()
-    """What is set otherwise, as in tests/unit/sample.py."""
+    """Changed settings, as in tests/unit/sample.py."""
 
 
 def disk(alert: str, free: str, at: str, fires: str = "", size: int = 100 * GIB, kind: str = "ext4") -> Case:
@@ -60,7 +60,7 @@ def mtime(file: str) -> str:
 
 
 def figures(machine: str, gpu: str, at: str, *fires: str, settings: Changes = ()) -> Case:
-    """When the two files were written, and which of them are told."""
+    """FiguresTooOld for two files' times of writing; `fires` are the files that it must report."""
     told = tuple(({"file": file}, f"{file} is not there, or is not written any more.") for file in fires)
     written = {mtime(MACHINE_FILE): machine, mtime(GPU_FILE): gpu, "up": "1x400"}
     return Case("FiguresTooOld", written, at, told, settings)
@@ -114,7 +114,7 @@ CASES = (
     # Off on purpose: its unit does not start at boot.
     engine("EngineDown", up="0x20", wanted="0x20", loading="0x20", at="15m"),
     engine("EngineDown", up="0x20", wanted="1x20", loading="1x20", at="15m"),
-    # It loaded, and then was gone.
+    # It was loading, and then disappeared.
     engine("EngineDown", up="0x20", wanted="1x20", loading="1x5 0x20", at="8m", fires=DOWN),
     # It loads, or crashes again and again, for longer than its health_timeout of 15 minutes.
     engine("EngineNotReady", up="0x30", wanted="1x30", loading="1x30", at="15m", fires=UNREADY),
@@ -130,7 +130,7 @@ CASES = (
         (({"engine": "two"}, "Engine two computes without the graphics card."),),
     ),
     Case("EngineOnCpu", {'rig_engine_on_gpu{engine="two"}': "1x20", 'up{job="engine",engine="two"}': "1x20"}, "9m"),
-    # Stopped, which is another matter.
+    # Stopped, which another alert covers.
     Case("EngineOnCpu", {'rig_engine_on_gpu{engine="two"}': "0x20", 'up{job="engine",engine="two"}': "0x20"}, "9m"),
     Case(
         "QueueGrowing",
@@ -144,7 +144,7 @@ CASES = (
         "6m",
         (({"engine": "one"}, "Requests to one come faster than they are answered; 14 wait."),),
     ),
-    # Long, and no longer than it was.
+    # Long, and no longer than before.
     Case("QueueGrowing", {'llamacpp:requests_deferred{engine="one"}': "20x10"}, "9m"),
     # Growing, and short.
     Case("QueueGrowing", {'llamacpp:requests_deferred{engine="one"}': "0+1x7"}, "7m"),
@@ -185,7 +185,7 @@ CASES = (
         (({}, "No backup has succeeded for 8d 0h 1m 0s."),),
     ),
     Case("BackupTooOld", {SUCCESS: "0x12000"}, "192h"),
-    # A day after the last good one, and an hour in which what passes by itself may pass.
+    # A day after the last good one, and an hour of grace for problems that pass by themselves.
     Case(
         "BackupFailed",
         {"rig_backup_last_run_success": "1x10 0x1600"},
@@ -194,7 +194,7 @@ CASES = (
     ),
     Case("BackupFailed", {"rig_backup_last_run_success": "1x10 0x1600"}, "25h"),
     Case("BackupFailed", {"rig_backup_last_run_success": "0x1000 1 0x1000"}, "33h"),
-    # While one is at work there is no figure.
+    # A running backup has no metric.
     Case(
         "BackupFailed",
         {"rig_backup_last_run_success": "0x100 _x200 0x100"},
@@ -207,11 +207,11 @@ CASES = (
         "60m",
         (({}, "Cron has never asked whether a backup is due."),),
     ),
-    # A new machine: cron asks within a quarter of an hour, and the file tells when the machine was made.
+    # A new machine: cron checks within a quarter of an hour, and the file has the machine's time of creation.
     Case("BackupNeverAsked", {'up{job="node"}': "1x100", SUCCESS: "_x15 0x85"}, "99m"),
-    # Asked, and long ago: which BackupTooOld tells.
+    # Checked, but long ago: BackupTooOld reports that.
     Case("BackupNeverAsked", {'up{job="node"}': "1x12000", SUCCESS: "0x12000"}, "199h"),
-    # What the machine measures is not known at all: which NotMeasured tells.
+    # The machine's own metrics are unknown: NotMeasured reports that.
     Case("BackupNeverAsked", {'up{job="node"}': "0x100"}, "99m"),
     # Time begins at 0 in these tests: the certificate ends after 14 days and an hour.
     Case(
@@ -242,13 +242,13 @@ CASES = (
         (({"name": "rig-x.service", "state": "failed"}, "rig-x.service failed."),),
     ),
     Case("UnitFailed", {'node_systemd_unit_state{name="rig-x.service",state="active"}': "1x10"}, "9m"),
-    # Told by alerts of their own.
+    # Reported by alerts of their own.
     Case("UnitFailed", {'node_systemd_unit_state{name="rig-native@two.service",state="failed"}': "1x10"}, "9m"),
     Case("UnitFailed", {'node_systemd_unit_state{name="rig-models-scrub.service",state="failed"}': "1x10"}, "9m"),
     Case("NotMeasured", {'up{job="node"}': "1 0x10"}, "6m", (({"job": "node"}, "node does not answer Prometheus."),)),
     Case("NotMeasured", {'up{job="node"}': "0 0 1 0 0 0"}, "5m"),
     Case("NotMeasured", {'up{job="engine",engine="two"}': "0x10"}, "9m"),
-    # Of the shipped settings: once a minute each, and asked for every quarter of a minute.
+    # With the shipped settings: once a minute each, and scraped every quarter of a minute.
     figures("0+60x3 180x30", "0+60x30", "10m"),
     figures("0+60x3 180x30", "0+60x30", "11m", MACHINE_FILE),
     figures("0+60x30", "0+60x3 180x30", "11m", GPU_FILE),
@@ -256,12 +256,12 @@ CASES = (
     figures("_x10", "_x10", "5m", MACHINE_FILE, GPU_FILE),
     figures("_x10", "_x10", "4m"),
     figures("0+60x30", "_x30", "29m", settings=UNWATCHED),
-    # Once an hour: one that was missed is told.
+    # Once an hour: a single missed run is reported.
     figures("0x59 3600x59 7200x200", "0+60x320", "179m", settings=HOURLY),
     figures("0+60x320", "0x59 3600x59 7200x200", "179m", settings=HOURLY),
     figures("0x59 3600x200", "0x59 3600x200", "185m", settings=HOURLY),
     figures("0x59 3600x200", "0x59 3600x200", "186m", MACHINE_FILE, GPU_FILE, settings=HOURLY),
-    # Nobody waits for what is written once a week.
+    # Written once a week: nobody waits for it.
     Case(
         "FiguresTooOld",
         {mtime("/x/rig_backup.prom"): "0x30", mtime(MACHINE_FILE): "0+60x30", mtime(GPU_FILE): "0+60x30"},
@@ -278,7 +278,7 @@ CASES = (
 
 
 def promtool_test(case: Case, alerts: tuple[Alert, ...]) -> dict[str, Any]:
-    """One test in promtool's words: all labels and both annotations must be exactly these."""
+    """One test in promtool's format: all labels and both annotations must be exactly these."""
     alert = next(alert for alert in alerts if alert.name == case.alert)
     return {
         "interval": "1m",

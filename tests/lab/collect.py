@@ -1,4 +1,4 @@
-"""Runs on a machine, as root: prints what is there, as JSON, in words that can be compared."""
+"""Runs on a machine as root: prints its state as JSON, normalised for comparison."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Found = dict[str, str]
 FOLDERS = ("/etc", "/home", "/mnt", "/opt", "/root", "/srv", "/usr/local", "/var/lib/rig", "/var/spool/cron")
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
 
-# What differs between two machines, or two moments of one, whatever a deploy does.
+# Differences between two machines, or two moments of one, that no deploy causes.
 BY_NATURE = {
     "/etc/.pwd.lock": "made by whoever changed an account first",
     "/etc/machine-id": "every machine has its own",
@@ -37,13 +37,13 @@ BY_NATURE = {
     "/var/lib/rig/models/fetch.json": "how long the last fetch took",
 }
 BACKUPS = re.compile(r"/mnt/backup/.+|/var/lib/rig/backup(/.*)?")
-"""When cron last found one to be due."""
+"""Time at which cron last found a backup due."""
 KEYS = re.compile(r"/etc/rig/(backup-password|keys\.env|keys/.*|prometheus-keys/.*)")
 COMPILED = re.compile(r"/opt/rig/rigd/.*\.pyc")
-"""Python writes the time of the source into them."""
+"""Python writes the source's time into them."""
 RECORD = re.compile(r"/var/lib/rig/models/.*\.verified")
 
-# Started on demand, by a timer or at the first boot alone, and ended by themselves.
+# Started on demand, by a timer or only at the first boot, and finished by themselves.
 PASSING = re.compile(
     r"(apt-daily|apt-daily-upgrade|dpkg-db-backup|e2scrub_reap|e2scrub_all|logrotate|fstrim|man-db|motd-news"
     r"|systemd-(hostnamed|timedated|localed|logind-varlink|tmpfiles-clean|userdbd|machined)"
@@ -52,10 +52,10 @@ PASSING = re.compile(
     r"|ssh@.*|sshd@.*)\.(service|timer|socket)"
 )
 
-# compose's own notes: a hash that covers the key, and the container that this one took the place of.
+# compose's own notes: a hash that covers the key, and the replaced container.
 COMPOSES_OWN = ("com.docker.compose.config-hash", "com.docker.compose.replace")
 
-# Values that the kernel, or time, moves by itself; those of interfaces, which Docker names at random.
+# Values that the kernel or time changes; those of interfaces, which Docker names at random.
 RESTLESS = re.compile(
     r"net\.(ipv[46]\.(conf|neigh)\..*|netfilter\.nf_conntrack_(count|buckets|max)|.*tcp_fastopen_key|nf_conntrack_max"
     r"|ipv4\.tcp_mem|ipv4\.udp_mem|ipv4\.tcp_max_orphans|.*_mem)"
@@ -67,7 +67,7 @@ def output(*command: str) -> str:
 
 
 def packages() -> Found:
-    """Every package with version and state, and whether somebody asked for it or another package needed it."""
+    """Every package with version, state and mark: manual or automatic."""
     form = "${Package}:${Architecture}\t${Version} ${db:Status-Abbrev}\n"
     rows = (line.split("\t") for line in output("dpkg-query", "-W", "-f", form).splitlines())
     found = {f"package {name}": state.strip() for name, state in rows}
@@ -110,18 +110,18 @@ def _name(of: Callable[[int], tuple[object, ...]], number: int) -> str:
 
 
 def _key_names(content: bytes) -> str:
-    """The names of the keys and how long they are: never a key."""
+    """The names and lengths of the keys: never a key."""
     rows = (line.rpartition(b"=") for line in content.split(b"\n") if not line.startswith(b"#"))
-    # Whichever was rotated last stands last.
+    # Sorted, because a rotated key moves to the end.
     return " ".join(sorted(f"{name.decode()}:{len(key)}" for name, _, key in rows))
 
 
 def leftovers() -> Found:
-    """Files that somebody meant to take away again."""
+    """Temporary files that should have been removed."""
     found: Found = {}
     for folder in (*TEMPORARY, "/run/lock"):
         for at, folders, names in os.walk(folder):
-            # Services have folders of their own here for as long as they run.
+            # Running services have folders of their own here.
             folders[:] = [name for name in folders if not name.startswith("systemd-private-")]
             # A container's health check, while it runs.
             found |= {f"temporary {at}/{name}": "there" for name in names if not name.startswith("runc-process")}
@@ -129,7 +129,7 @@ def leftovers() -> Found:
 
 
 def units() -> Found:
-    """Which units start at boot, and which are there now."""
+    """Units that start at boot, and units that are active now."""
     found = {}
     for line in output("systemctl", "list-unit-files", "--no-legend", "--plain", "--no-pager").splitlines():
         name, state = line.split()[:2]
@@ -195,13 +195,13 @@ def packet_filter(normal: Callable[[bytes], bytes]) -> Found:
 
 
 def parameters() -> Found:
-    """The kernel's parameters that a machine in the lab has for itself."""
+    """The kernel parameters that a machine in the lab has for itself."""
     rows = (line.partition(" = ") for line in output("sysctl", "-a", "--pattern", "^net\\.").splitlines())
     return {f"parameter {name}": value for name, _, value in rows if not RESTLESS.fullmatch(name)}
 
 
 def secrets() -> Found:
-    """Fingerprints of random keys, each of which tells nothing of it: the same on one machine for ever."""
+    """Fingerprints of random keys, which reveal nothing of them: constant on one machine."""
     found = {}
     for line in (
         Path("/etc/rig/keys.env").read_bytes().splitlines() if Path("/etc/rig/keys.env").exists() else []
@@ -213,7 +213,7 @@ def secrets() -> Found:
 
 
 def lives() -> Found:
-    """Every service and container that is meant to run on, with what changes when it is started again."""
+    """Every lasting service and container, with a value that changes at each start."""
     shown = output(
         "systemctl", "show", "--property=Id,InvocationID,MainPID,UnitFileState,ActiveState", "*.service"
     )
@@ -232,10 +232,10 @@ def lives() -> Found:
 
 
 def state(subnet: str) -> Found:
-    """Everything that two machines with the same settings have in common. ``subnet``: such as ``10.77.3.``"""
+    """The state that two machines with the same settings share. ``subnet``: such as ``10.77.3.``"""
 
     def normal(content: bytes) -> bytes:
-        """Without what follows from the address that a lab happened to get."""
+        """Remove the address that the lab happened to get."""
         return content.replace(subnet.encode(), b"SUBNET.")
 
     return {

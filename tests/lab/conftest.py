@@ -22,7 +22,7 @@ LONGEST = (
     *("test_upgrades.py", "test_monitoring.py", "test_card.py", "test_models.py", "test_lab.py"),
     *("test_alternatives.py", "test_refusals.py", "test_secrecy.py", "test_demo.py", "test_network.py"),
 )
-"""Files in the order in which they begin, so that no worker is left with a long one: as `script/test` lists them."""
+"""Files in order of their start, so that no worker is left with a long one: `script/test` lists them."""
 
 # Beside the cache, with which disks can share blocks; not in pytest's own folders, which are kept.
 STATE = machine.DEFAULT / "tests"
@@ -48,10 +48,10 @@ class Machines:
         converged: bool = False,
         chat: bool = False,
     ) -> Lab:
-        """A new machine of `release`; what it can be otherwise is described at `Lab.boot`.
+        """A new machine of `release`; `Lab.boot` describes the other options.
 
-        `converged`: the tool has been run against it, on another network, and everything it runs is running. Its keys
-        are those of all machines that start so. With `chat` as well, the real model is still to be deployed.
+        `converged`: the tool has run against it, on another network, and all its services are running. Its keys are
+        those of all machines from this disk. With `chat` as well, the real model is still to be deployed.
         """
         origin = disk(release, gpu) if converged else None
         directory = self.directory(name)
@@ -62,7 +62,7 @@ class Machines:
         return lab
 
     def whole(self, lab: Lab, gpu: bool = False) -> Lab:
-        """The same disk as a whole machine's, with a kernel of its own."""
+        """Boot the same disk as a whole machine, with a kernel of its own."""
         lab.down()
         self._labs.remove(lab)
         whole = Lab.boot(lab.directory, release=lab.release, vm=True, gpu=gpu)
@@ -80,14 +80,14 @@ class Machines:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first; within a file, and among those that are short, as they were collected."""
+    """The longest file first; otherwise in the order of collection."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")
 def cache() -> Path:
-    """Everything that takes long to make, made; workers that come later wait for the first."""
+    """The cache with all slow artefacts; later workers wait for the first."""
     sweep()
     machine.fetch_real_model()
     for release in RELEASES:
@@ -97,7 +97,7 @@ def cache() -> Path:
 
 @pytest.fixture(scope="module")
 def machines(cache: Path) -> Iterator[Machines]:
-    """Boots machines that live until the file's last test ends: idle ones take the others' time."""
+    """Boots machines that live until the file's last test ends: idle ones take processor time from others."""
     machines = Machines()
     yield machines
     machines.end_all()
@@ -113,13 +113,13 @@ def boot(cache: Path) -> Iterator[Boot]:
 
 @pytest.fixture
 def bare(boot: Boot) -> Lab:
-    """A machine as the installer leaves it."""
+    """A machine right after the installer."""
     return boot()
 
 
 @pytest.fixture(scope="module")
 def deployed(machines: Machines) -> Lab:
-    """A Debian 13 that the tool has been run against once, for the tests of a file: one that breaks it mends it."""
+    """A Debian 13 after one run of the tool, for the tests of a file: a test that breaks it repairs it."""
     return machines.boot(name="deployed", converged=True)
 
 
@@ -133,7 +133,7 @@ def deployed_release(request: pytest.FixtureRequest, machines: Machines) -> Lab:
 
 
 def not_serving(lab: Lab) -> list[str]:
-    """What is not up yet of a machine that has just booted: as systemd, Docker and the engines see it."""
+    """Whatever is not running yet on a machine that has just booted, by systemd, Docker and the engines."""
     ask = (
         "systemctl is-system-running; docker ps --format '{{.Names}} {{.Status}}'; "
         "curl -so /dev/null -w '%{http_code}\n' http://127.0.0.1:8003/health"
@@ -144,7 +144,7 @@ def not_serving(lab: Lab) -> list[str]:
 
 
 def sweep() -> None:
-    """Remove disks of tests that were killed."""
+    """Remove disks of killed tests."""
     for directory in STATE.glob("*-*-*"):
         if not Path("/proc", directory.name.split("-")[0]).exists():
             machine.purge(directory)

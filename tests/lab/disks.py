@@ -1,4 +1,4 @@
-"""Disks that are connected to a lab machine: an image in a file of its own, which appears as a device by its label."""
+"""Disks connected to a lab machine: each an image in a file of its own, found as a device by its label."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.machine import NAME, Lab
 
 # A machine in a container has no udev: its device nodes, and the link by label, are made by hand. The loop device is
-# detached while it is mounted, so that the kernel frees it with the mount, also when a test is killed.
+# detached while it is mounted, so that the kernel frees it with the mount, also if a test is killed.
 _PLUG = """set -e
 [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
 for number in $(seq 0 63); do [ -e /dev/loop$number ] || mknod /dev/loop$number b 7 $number; done
@@ -21,23 +21,23 @@ losetup --detach $device
 
 
 def make(lab: Lab, label: str, size: str) -> None:
-    """A new disk with an empty file system, connected."""
+    """Create a disk with an empty file system, and connect it."""
     lab.sudo(f"set -e; truncate --size {size} /{label}.img; mkfs.ext4 -q -L {label} /{label}.img")
     plug(lab, label)
 
 
 def plug(lab: Lab, label: str) -> None:
-    """Connect a disk; after each boot, as a machine in a container finds nothing by itself."""
+    """Connect a disk; again after each boot, because a machine in a container does not find disks by itself."""
     lab.sudo(_PLUG.replace("@LABEL@", label))
 
 
 def unplug(lab: Lab, label: str) -> None:
-    """Disconnect it in order: nothing may be mounted from it any more."""
+    """Disconnect a disk in order: nothing on it may be mounted."""
     lab.sudo(f"umount /run/held-{label} && rm /dev/disk/by-label/{label}")
 
 
 def carry(label: str, source: Lab, to: Lab) -> None:
-    """Take a disk that is not connected out of one machine, and connect it to another."""
+    """Move a disconnected disk from one machine to another, and connect it there."""
     assert source.sudo(f"findmnt --noheadings /run/held-{label}", check=False).stdout == ""
     out = subprocess.Popen(_ssh(source, f"sudo -n gzip --stdout --fast /{label}.img"), stdout=subprocess.PIPE)
     into = f"sudo -n sh -c 'gunzip --stdout | dd of=/{label}.img bs=1M conv=sparse status=none'"

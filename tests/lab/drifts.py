@@ -1,4 +1,4 @@
-"""Kinds of drift as data: how each is made, which host tests see it, and what the deploy does about it.
+"""Kinds of drift as data: the command for each, the host tests that see it, and the deploy's reaction.
 
 A new kind is a new entry: `test_drift.py` does the rest.
 """
@@ -27,7 +27,7 @@ MODEL = "$(echo /mnt/models/tiny/*/tiny.gguf)"
 
 @dataclass(frozen=True)
 class Drift:
-    """One way to break a machine, and everything that must follow from it."""
+    """One way to break a machine, and all its consequences."""
 
     command: str
     """Breaks the machine, as root."""
@@ -36,19 +36,20 @@ class Drift:
     told: set[str]
     """Operations that --dry must report, and no other."""
     needless: set[str] = field(default_factory=set)
-    """Those of them that --dry cannot know to be settled by an earlier one: the run does not change them."""
+    """The subset that an earlier operation of the run may settle, which --dry cannot know: the run does not change
+    them."""
     perhaps: set[str] = field(default_factory=set)
-    """Those of them that the run changes or not: it waits for what an earlier one began."""
+    """The subset that the run may or may not change: it waits for the result of an earlier one."""
     restarted: set[str] = field(default_factory=set)
-    """Services and containers that the mending starts again, and no other."""
+    """Services and containers that the repair restarts, and no other."""
     follows: set[str] = field(default_factory=set)
-    """Operations that the run changes as well, because of what an earlier one of it did: --dry cannot know them."""
+    """Further operations that the run changes because of an earlier one: --dry cannot know them."""
     refused: str = ""
-    """The sentence with which dry run and deploy refuse it, from its beginning; the owner's command is its remedy."""
+    """The beginning of the message with which dry run and deploy refuse it; the owner's command is its remedy."""
     owner: str = "true"
-    """What is left to the owner after it."""
+    """The owner's command for it."""
     apart_from: set[str] = field(default_factory=set)
-    """Operations that could not mend anything while this is broken."""
+    """Operations that cannot repair anything while this is broken."""
 
     @property
     def tests(self) -> set[str]:
@@ -56,7 +57,7 @@ class Drift:
 
     @property
     def claims(self) -> set[str]:
-        """What no other drift may cause at the same time, so that it is known which of them did."""
+        """The consequences that no other drift may have at the same time, so that the cause is known."""
         return self.told | self.follows | self.restarted | self.tests | self.apart_from
 
 

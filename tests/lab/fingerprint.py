@@ -1,4 +1,4 @@
-"""A machine as a value that can be compared: with another machine, or with itself a moment ago."""
+"""A machine as a value, for comparison with another machine, or with its own earlier state."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ COLLECT = Path(__file__).with_name("collect.py")
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What there is on a machine, each thing by its name."""
+    """The contents of a machine, each item by its name."""
 
     state: dict[str, str]
-    """What two machines with the same settings have in common: packages, files, units, containers and so on."""
+    """The state that two machines with the same settings share: packages, files, units, containers and so on."""
     secrets: dict[str, str]
-    """Fingerprints of the keys, by variable: random, and for ever the same on one machine."""
+    """Fingerprints of the keys, by variable: random, and constant on one machine."""
 
     @classmethod
     def of(cls, lab: Lab) -> Fingerprint:
-        # An engine answers a moment before Docker has asked it.
+        # An engine answers a moment before Docker's check.
         eventually(lambda: lab.sudo("docker ps --quiet --filter health=starting", check=False).stdout, seconds=60)
         return cls(**_collect(lab, "state", "secrets"))
 
 
 def differences(before: Fingerprint, after: Fingerprint) -> list[str]:
-    """What is different on one and the same machine, a line each."""
+    """Differences on one and the same machine, a line each."""
     return _differences(before.state, after.state) + _differences(before.secrets, after.secrets)
 
 
 def differences_between(one: Fingerprint, other: Fingerprint) -> list[str]:
-    """The same of two machines: their keys have the same names, and are different."""
+    """Differences between two machines, a line each: their keys have the same names and must differ."""
     found = _differences(one.state, other.state)
     found += [
         f"{name} is the same on both" for name, key in one.secrets.items() if other.secrets.get(name) == key
@@ -43,12 +43,12 @@ def differences_between(one: Fingerprint, other: Fingerprint) -> list[str]:
 
 
 def lives(lab: Lab) -> dict[str, str]:
-    """Every lasting service and container of the machine, with what is new when it was started again."""
+    """Every lasting service and container of the machine, with a value that changes at each start."""
     return _collect(lab, "lives")["lives"]
 
 
 def restarted(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    """Services and containers that did not simply run on: started again, gone, or new."""
+    """Services and containers that did not simply keep running: restarted, gone, or new."""
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 

@@ -1,6 +1,6 @@
-"""Runs on a lab machine as root: notes every port on which others than the machine itself are answered, until told.
+"""Runs on a lab machine as root: notes every port that answers other hosts, until its input ends.
 
-Prints JSON: a list of [protocol, port]. It looks every two milliseconds, at what the kernel lists.
+Prints JSON: a list of [protocol, port]. It reads the kernel's list every two milliseconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def _is_loopback(address: str) -> bool:
-    """Each group of four bytes stands in the order of this processor, which is the little end first."""
+    """Each group of four bytes is in the order of this processor, little-endian."""
     return address.endswith("7F") if len(address) == 8 else address == "00000000000000000000000001000000"
 
 

@@ -1,4 +1,4 @@
-"""A lab as it would be with other settings or another login: an entry of its own for the same machine."""
+"""A lab with other settings or another login: an entry of its own for the same machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab.machine import NAME, Lab
 
 
 def altered(lab: Lab, directory: Path, settings: Mapping[str, Any] | None = None, **connection: Any) -> dict[str, str]:
-    """The environment of a command that takes the lab's machine to have been written down like this.
+    """The environment of a command that sees the lab's machine with this entry.
 
     ``settings`` are merged into the machine's own; ``connection`` replaces address, port, user and the like.
     """

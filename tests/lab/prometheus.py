@@ -1,4 +1,4 @@
-"""Questions to the Prometheus of a lab machine."""
+"""Queries to the Prometheus of a lab machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.lab.promql import names
 
 
 def ask(lab: Lab, question: str, when: float | None = None) -> list[dict[str, Any]]:
-    """What it answers to a question about now, or about another time; nothing while it does not answer."""
+    """The answer to a query, now or at another time; empty while Prometheus does not answer."""
     time = "" if when is None else f"&time={when}"
     url = f"http://127.0.0.1:9090/api/v1/query?query={quote(question)}{time}"
     shown = lab.ssh(f"curl --silent --max-time 10 {shlex.quote(url)}", check=False).stdout
@@ -23,19 +23,19 @@ def ask(lab: Lab, question: str, when: float | None = None) -> list[dict[str, An
 
 
 def value(lab: Lab, question: str) -> float | None:
-    """The same for a question with one answer; None while there is none."""
+    """The value of a query with one result; None without one."""
     found = ask(lab, question)
     return float(found[0]["value"][1]) if len(found) == 1 else None
 
 
 def lines(dashboard: Dashboard, of_vllm: bool = False) -> list[Line]:
-    """Those that are drawn where vLLM serves, or where it does not."""
+    """The lines that are drawn with vLLM, or without it."""
     every = [line for panel in dashboard.panels for line in panel.lines]
     return [line for line in every if ("vllm:" in line.expression) == of_vllm]
 
 
 def undrawn(lab: Lab, lines: Iterable[Line]) -> list[str]:
-    """What would be missing in a picture: figures, answers, and labels that a legend shows."""
+    """The missing parts of a picture: metrics, answers, and labels in a legend."""
     found = []
     for line in lines:
         expression = line.expression.replace(RATE, "30s")

@@ -1,4 +1,4 @@
-"""Names of figures in a question to Prometheus."""
+"""Names of the metrics in a Prometheus query."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ WORDS = {"by", "without", "on", "ignoring", "group_left", "group_right", "and", 
 
 
 def names(expression: str) -> set[str]:
-    """Every figure that is asked for: what is neither label, text, span nor function."""
+    """Every metric in the query: every word that is no label, text, span or function."""
     asked = re.sub(r'"(?:[^"\\]|\\.)*"', "", expression)
-    # Names that are given by a pattern stand in the text of a label.
+    # Names given by a pattern are in the text of a label.
     chosen = re.findall(r'__name__=~?"([^"]*)"', expression)
     asked = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", asked)
     asked = re.sub(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", "", asked)

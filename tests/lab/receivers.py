@@ -1,4 +1,5 @@
-"""Real receivers of alerts, beside the machine on its network: a web server and a mail server that keep what comes."""
+"""Real receivers of alerts, beside the machine on its network: a web server and a mail server that keep all
+messages."""
 
 from __future__ import annotations
 
@@ -28,14 +29,14 @@ class Post:
 
 @dataclass
 class Web:
-    """A web server that takes everything, or refuses it."""
+    """A web server that accepts everything, or refuses it."""
 
     port: int = 0
     status: int = 200
     posts: list[Post] = field(default_factory=list)
 
     def alerts(self, name: str, status: str) -> list[dict[str, Any]]:
-        """Alerts of this name that were told with this status."""
+        """Received alerts with this name and status."""
         every = [alert for post in self.posts for alert in post.body["alerts"]]
         return [alert for alert in every if (alert["labels"]["alertname"], alert["status"]) == (name, status)]
 
@@ -63,11 +64,11 @@ def web(address: str) -> Iterator[Web]:
 
 @dataclass
 class Mail:
-    """A mail server that lets anybody in over TLS and takes everything."""
+    """A mail server that admits anybody over TLS and accepts everything."""
 
     port: int = 0
     certificate: str = ""
-    """Its own, in PEM; who trusts it can talk to it."""
+    """Its own certificate in PEM; a client that trusts it can connect."""
     logins: list[bytes] = field(default_factory=list, repr=False)
     messages: list[Message] = field(default_factory=list)
 
@@ -79,7 +80,7 @@ def mail(address: str, folder: Path) -> Iterator[Mail]:
     context.load_cert_chain(folder / "mail.pem", folder / "mail.key")
 
     class Handler(socketserver.StreamRequestHandler):
-        """As much of RFC 5321, RFC 3207 and RFC 4954 as a client needs that sends one message."""
+        """The parts of RFC 5321, RFC 3207 and RFC 4954 that a client needs to send one message."""
 
         def handle(self) -> None:
             self._say("220 lab")
@@ -118,7 +119,7 @@ def mail(address: str, folder: Path) -> Iterator[Mail]:
 
 
 def _certificate(address: str, folder: Path) -> str:
-    """A certificate for an address, signed by itself, and its key beside it."""
+    """A self-signed certificate for an address, and its key beside it."""
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
     names = ["-subj", "/CN=lab", "-addext", f"subjectAltName=IP:{address}"]
     files = ["-keyout", str(folder / "mail.key"), "-out", str(folder / "mail.pem")]

@@ -1,4 +1,4 @@
-"""Runs of the tool and of the host tests against a lab machine, read from what they print for machines."""
+"""Runs of the tool and of the host tests against a lab machine, parsed from their output for programs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from lab.machine import NAME, Lab
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of the deploy did, or with ``--dry`` would do, by the names of its operations."""
+    """The changes of one run of the deploy, or with ``--dry`` its plan, by the names of the operations."""
 
     code: int
     operations: tuple[str, ...]
     changed: frozenset[str]
     failed: frozenset[str]
     errors: str = field(repr=False)
-    """What a person would have seen."""
+    """The messages on stderr."""
 
     @property
     def changes(self) -> frozenset[str]:
-        """What changed in a run that ran to its end and looked at everything."""
+        """The changes of a run that finished and checked everything."""
         assert self.code == 0, self.errors
         assert len(self.operations) > 20, self.operations
         assert not self.failed, self.errors
@@ -31,7 +31,7 @@ class Run:
 
 
 def run(lab: Lab, *arguments: str, timeout: float = 1500) -> Run:
-    """A run that makes changes; `timeout` in seconds."""
+    """Deploy with changes; `timeout` in seconds."""
     done = lab.deploy("--json", "-y", *arguments, timeout=timeout)
     results = _json(done.stdout).get("results", {})
     rows = results.get("operations", [])
@@ -49,7 +49,7 @@ def run(lab: Lab, *arguments: str, timeout: float = 1500) -> Run:
 
 
 def plan(lab: Lab, *arguments: str) -> Run:
-    """A run that only says what it would change."""
+    """Make a dry run."""
     done = lab.deploy("--json", "--dry", *arguments)
     rows = _json(done.stdout).get("plan", [])
     return Run(
@@ -63,17 +63,17 @@ def plan(lab: Lab, *arguments: str) -> Run:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the host tests found."""
+    """The results of the host tests."""
 
     code: int
     passed: int
     failed: frozenset[str]
-    """Names of the test functions that failed."""
+    """Names of the failed test functions."""
     output: str
 
 
 def host_tests(lab: Lab, *arguments: str) -> Verdict:
-    """The host tests, as a person would type them."""
+    """Run the host tests as an owner would."""
     done = lab.host_tests("-q", "--tb=short", *arguments)
     passed = re.search(r"(\d+) passed", done.stdout)
     return Verdict(

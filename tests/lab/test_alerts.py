@@ -1,4 +1,4 @@
-"""Prometheus' own test tool, of each release: every alert fires for what it is meant for, and for nothing else."""
+"""Prometheus' own test tool, of each release: every alert fires for its own cause, and for nothing else."""
 
 from __future__ import annotations
 

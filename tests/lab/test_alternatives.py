@@ -40,7 +40,7 @@ def mode(lab: Lab, engine: str) -> subprocess.CompletedProcess[str]:
 
 
 def not_only(lab: Lab, engine: str) -> list[str]:
-    """What contradicts that this engine alone runs, serves and starts at boot; by systemd, Docker and HTTP."""
+    """Evidence against this engine alone running, serving and starting at boot; from systemd, Docker and HTTP."""
     wanted = {engine: ("active", "enabled"), OTHER[engine]: ("inactive", "disabled")}
     found = []
     for name, words in wanted.items():
@@ -105,7 +105,7 @@ def test_starting_one_stops_the_other(machine: Lab) -> None:
     machine.sudo(f"systemctl start {UNITS[NATIVE]}")
     assert machine.sudo(f"systemctl is-active {UNITS[CONTAINER]}", check=False).stdout == "inactive\n"
     assert machine.sudo("docker ps --quiet").stdout == ""
-    # Not chosen, only started: what starts at boot is what the next run goes back to.
+    # Not chosen, only started: the next run goes back to the engine that starts at boot.
     assert run(machine).changes
     assert not_only(machine, CONTAINER) == []
 
@@ -122,7 +122,7 @@ def test_a_switch_to_an_engine_that_crashes_goes_back_and_says_why(machine: Lab)
 
 def test_a_switch_to_an_engine_with_a_model_that_changed_goes_back(machine: Lab) -> None:
     assert mode(machine, NATIVE).returncode == 0
-    # The marker of a model that only this engine has, as the scrub leaves it.
+    # The mark of a model that only this engine has, in the scrub's form.
     drop_in = f"/etc/systemd/system/{UNITS[CONTAINER]}.d/models.conf"
     machine.sudo(f"cp {drop_in} /root/; sed -i 's,/tiny.failed,/other.failed,' {drop_in}; systemctl daemon-reload")
     machine.sudo("echo rotten >/var/lib/rig/models/other.failed")
@@ -136,7 +136,7 @@ def test_a_switch_to_an_engine_with_a_model_that_changed_goes_back(machine: Lab)
 
 
 def test_two_switches_at_once_are_refused_and_a_killed_one_is_mended_by_the_next_run(machine: Lab) -> None:
-    """Of a container whose unit waits, before it starts it, for somebody who opens the other end of a pipe."""
+    """With a container whose unit, before the start, waits for a reader at the other end of a pipe."""
     drop_in = f"/run/systemd/system/{UNITS[CONTAINER]}.d"
     machine.sudo(
         f"mkdir -p {drop_in} && mkfifo /run/held && cat >{drop_in}/held.conf && systemctl daemon-reload && "
@@ -148,7 +148,7 @@ def test_two_switches_at_once_are_refused_and_a_killed_one_is_mended_by_the_next
     second = mode(machine, NATIVE)
     assert second.returncode == 1
     assert "another rig-mode is at work (PID " in second.stderr
-    # A run would not know yet that the other one was chosen, and stop it.
+    # A run would not know the new choice yet, and would stop the engine.
     refused = run(machine)
     assert refused.code == 1
     assert "nothing was changed" in refused.errors

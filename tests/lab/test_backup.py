@@ -1,4 +1,4 @@
-"""Backups onto a disk that fails in every way that disks do; and a machine that is brought back from one."""
+"""Backups onto a disk that fails in every way that disks do; and a machine that is restored from one."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ STATE = "/var/lib/rig/backup/state.json"
 CRON = "/etc/cron.d/rig-backup"
 METRICS = "/var/lib/prometheus/node-exporter/rig_backup.prom"
 WORDS = "/srv/own/words"
-"""What a program of the owner's keeps."""
+"""A file of the owner's own program."""
 SEARCH = "sudo rig-backup restore"
 
-# Begins a backup, waits until restic writes, does something to it, and says how the backup ended.
+# Begins a backup, waits until restic writes, runs a command, and reports how the backup ended.
 IN_THE_MIDDLE = f"""
 head -c 60M /dev/urandom >/srv/own/large
 touch /run/mark
@@ -59,11 +59,11 @@ class Backed:
         path.write_text(yaml.safe_dump(hosts))
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A backup, however it ends."""
+        """Run a backup, however it ends."""
         return self.lab.sudo(f"rig-backup run {' '.join(words)}", check=False, timeout=600)
 
     def in_the_middle(self, what: str) -> subprocess.CompletedProcess[str]:
-        """A backup to which something happens while it writes."""
+        """Run a backup, and a command while it writes."""
         return self.lab.sudo(IN_THE_MIDDLE.replace("@DO@", what), check=False, timeout=600)
 
     def status(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Backed:
         return found
 
     def wrong_copies(self) -> str:
-        """As any computer can find out from the disk alone."""
+        """Bad copies, found with nothing but the disk."""
         check = "[ -s SHA256SUMS ] && sha256sum --check --strict --quiet SHA256SUMS"
         return self.lab.sudo(f"cd {MODELS} && {check}").stdout
 
@@ -87,7 +87,7 @@ class Backed:
         return self.model().replace("/mnt/models", MODELS)
 
     def is_due(self) -> None:
-        """As on a machine that had its first backup scheduled long ago, and was off then."""
+        """Set the state of a machine whose first backup was scheduled long ago, and missed."""
         self.lab.sudo(f"touch --date='3 weeks ago' {PASSWORD}; rm -f {STATE}")
 
 
@@ -186,7 +186,7 @@ def test_a_disk_that_became_read_only_is_told(backed: Backed) -> None:
         assert backed.lab.sudo("rig-backup restore --yes").returncode == 0
     finally:
         backed.lab.sudo(f"mount -o remount,rw {TARGET}")
-    # The disk is well again, and the last backup is not.
+    # The disk is good again, and the last backup is not.
     chosen = "no_backup_has_failed or can_be_written or metrics"
     seen = host_tests(backed.lab, "tests/host/test_backup.py", "-k", chosen)
     assert seen.failed == {"test_no_backup_has_failed_and_none_is_overdue"}, seen.output
@@ -218,7 +218,7 @@ def test_a_disk_that_is_unplugged_in_the_middle_leaves_nothing_on_the_systems_di
     assert gone.returncode == 1
     assert f"{TARGET} is not mounted, and storage.backup asks for a disk" in gone.stderr
     assert backed.lab.sudo(f"find {TARGET} -mindepth 1").stdout == ""
-    # What the sentence says.
+    # The remedy in the message.
     assert f"systemctl start {TARGET}" in gone.stderr
     backed.lab.sudo(f"systemctl start {TARGET}")
     again = backed.run()
@@ -238,7 +238,7 @@ def test_a_backup_that_was_killed_leaves_no_lock_that_stops_the_next(backed: Bac
 def test_cron_makes_up_for_a_backup_that_was_missed_while_the_machine_was_off(backed: Backed) -> None:
     lab = backed.lab
     backed.is_due()
-    # Cron's own line, with the patience of a test.
+    # Cron's own line, with a test's timeouts.
     lab.sudo(f"sed -i 's/^[0-9,]* [*]/* */' {CRON}")
     lab.power_cut()
     lab.start()
@@ -251,7 +251,7 @@ def test_cron_makes_up_for_a_backup_that_was_missed_while_the_machine_was_off(ba
     eventually(lambda: [] if backed.status()["success"] else [backed.status()["last"]], seconds=240)
     assert backed.wrong_copies() == ""
     assert _said(lab, "backed up to /mnt/backup: snapshot") == []
-    # Once, however often it is asked.
+    # Once, however many checks follow.
     success = backed.status()["success"]["started"]
     assert backed.run("--if-due").returncode == 0
     assert backed.status()["success"]["started"] == success
@@ -259,7 +259,7 @@ def test_cron_makes_up_for_a_backup_that_was_missed_while_the_machine_was_off(ba
 
 
 def _said(lab: Lab, words: str) -> list[str]:
-    """Nothing once cron's runs have said so in the journal."""
+    """Empty once cron's runs have written these words to the journal."""
     lines = lab.sudo("journalctl --identifier=rig-backup --output=cat --no-pager", check=False).stdout
     return [] if words in lines else [f"the journal does not say {words!r}: {lines[-1000:]}"]
 
@@ -282,7 +282,7 @@ def test_without_backups_nothing_tells_of_them_and_nothing_warns(backed: Backed)
 
 
 def test_a_machine_that_is_gone_is_brought_back_from_its_disk(backed: Backed, machines: Machines) -> None:
-    """Step by step as docs/backup.md has it; on a newer Debian, as machines are rebuilt."""
+    """Step by step as in docs/backup.md; on a newer Debian, as machines are rebuilt."""
     old = backed.lab
     assert backed.run().returncode == 0
     password = old.sudo("rig-backup password").stdout

@@ -1,4 +1,4 @@
-"""The lab's cache: what is in it is whole, and is what its recipe says."""
+"""The lab's cache: its artefacts are whole, and match their recipes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab.progress import Event, Reporter
 
 
 class Maker:
-    """A recipe that counts how often it is followed."""
+    """A recipe that counts its runs."""
 
     def __init__(self, fails: bool = False) -> None:
         self.times = 0

@@ -1,4 +1,4 @@
-"""Engines on the graphics card: real Docker and CDI, a simulated card, and a stand-in for vLLM."""
+"""Engines on the GPU: real Docker and CDI, a simulated card, and a stand-in for vLLM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPECIFICATION = "/var/run/cdi/nvidia.yaml"
 START = f"engines | Run {VLLM} in a container"
 OLDER = ("--data", f"gpu.driver.version={DRIVERS[0].partition('.')[0]}")
 SETTINGS = {
-    # What vLLM takes of RAM is calculated with, and not taken by its stand-in.
+    # The plan counts vLLM's RAM; the stand-in does not use it.
     "machine": {"hardware": {"ram": "16G"}},
     "models": {
         "catalogue": {
@@ -71,13 +71,14 @@ def machine(machines: Machines) -> Lab:
 
 
 def _apps(lab: Lab, *names: str) -> None:
-    """Which processes the card shows."""
+    """Set the processes that the card shows."""
     state = json.dumps({"apps": [{"comm": name} for name in names]})
     lab.sudo(f"cat >{STATE}.new && mv {STATE}.new {STATE}", input=state)
 
 
 def test_vllm_is_switched_to_and_serves_with_everything_it_needs(machine: Lab) -> None:
-    """The stand-in stops at what the real one stops at: user, home, temporary files, shared memory, arguments, card."""
+    """The stand-in refuses the conditions that the real one refuses: user, home, temporary files, shared memory,
+    arguments, card."""
     done = machine.ssh(f"sudo -n rig-mode {VLLM}", check=False)
     assert done.returncode == 0, done.stderr
     assert run(machine).changes == set()
@@ -127,12 +128,13 @@ def test_an_engine_without_a_process_on_the_card_is_not_healthy(machine: Lab) ->
 
 
 def test_an_engine_does_not_start_without_the_card(machine: Lab) -> None:
-    """It tries again by itself; the next deploy after the driver is back describes the card again, and starts it."""
+    """It retries by itself; the next deploy after the driver is back generates the CDI specification again, and starts
+    it."""
     machine.sudo(f"mv /sys/module/nvidia /run/kept; rm {SPECIFICATION}")
     machine.sudo(f"sed -i 's/seq 60/seq 2/' /etc/systemd/system/{UNIT}.d/models.conf; systemctl daemon-reload")
     assert machine.sudo(f"systemctl restart {UNIT}", check=False).returncode != 0
     eventually(lambda: not_tried_again(machine), seconds=60)
-    # Else it would be back before the deploy.
+    # Otherwise it would be back before the deploy.
     machine.sudo(f"systemctl stop {UNIT}")
     machine.sudo("mv /run/kept /sys/module/nvidia")
     assert {"gpu | Generate the CDI specification", START} <= run(machine).changes
@@ -140,7 +142,7 @@ def test_an_engine_does_not_start_without_the_card(machine: Lab) -> None:
 
 
 def test_a_card_that_is_described_after_docker_has_started_is_the_engines(machine: Lab) -> None:
-    """As on a machine whose driver comes up slowly: Docker has looked for devices before there were any."""
+    """As on a machine whose driver starts slowly: Docker has looked for devices before there were any."""
     refresh = "nvidia-cdi-refresh.service nvidia-cdi-refresh.path"
     machine.sudo(f"systemctl stop {UNIT}; systemctl mask --runtime --now {refresh}")
     machine.sudo(f"mv {SPECIFICATION} /run/kept.yaml; systemctl restart docker.service")
@@ -174,9 +176,9 @@ def test_the_card_stays_with_the_engine_when_systemd_reads_its_units_again(machi
 
 
 def test_another_driver_is_another_card_for_the_engine(machine: Lab) -> None:
-    """The reboot for it takes the engine down; afterwards it runs again, with the other driver's library."""
+    """The reboot for it stops the engine; afterwards it runs again, with the other driver's library."""
     assert "gpu | Load NVIDIA's driver" in run(machine, *OLDER).changes
-    # A container that is started again keeps the empty files that others were mounted upon; ldconfig skips them.
+    # A restarted container keeps the empty files that others were mounted upon; ldconfig skips them.
     found = f"docker exec rig-{VLLM} find /usr/lib/x86_64-linux-gnu -name 'libnvidia-ml*' -size +0 -printf %f"
     assert machine.sudo(found).stdout == f"libnvidia-ml.so.{DRIVERS[0]}"
     assert run(machine, *OLDER).changes == set()

@@ -1,4 +1,4 @@
-"""The tool against a machine: what it makes stays, comes back after a power cut, and changes only as far as it must."""
+"""The tool against a machine: its changes last, survive a power cut, and are no more than necessary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.lab.traces import eventually
 
 CONTAINER, NATIVE = "llama-70b", "llama-8b"
 
-# What is started again when an engine is.
+# Restarted together with an engine.
 SERVICES = {
     CONTAINER: {f"rig-container@{CONTAINER}.service", f"container rig-{CONTAINER}"},
     NATIVE: {f"rig-native@{NATIVE}.service"},
@@ -107,7 +107,7 @@ def test_a_disabled_engine_is_retired_and_nothing_else_is_touched(deployed: Lab,
     before, lived = Fingerprint.of(deployed), lives(deployed)
     disabled = ("--data", f"engines.{engine}.enabled=false")
     retired = run(deployed, *disabled)
-    # The manifest says which engines serve a model; one that is gone is asked for its figures no more.
+    # The manifest lists the engines of a model; a removed one is no longer scraped.
     assert retired.changes == {
         "models | Write /etc/rig/models.json",
         "engines | Retire engines that are no longer enabled",
@@ -145,12 +145,12 @@ def test_a_deleted_key_is_made_anew_for_its_engine_alone(deployed: Lab, engine: 
 
 
 OWN = {"max-concurrent-downloads": 2, "labels": ["whose=mine"]}
-"""What an owner had in daemon.json before the tool came."""
+"""The owner's daemon.json from before the tool."""
 
 
 @pytest.fixture(scope="module")
 def from_distribution(machines: Machines) -> Lab:
-    """A machine with the distribution's engine, of a version that is named; its owner had configured it beforehand."""
+    """A machine with the distribution's engine at a pinned version, which its owner had configured beforehand."""
     lab = machines.boot(name="distribution")
     path = lab.directory / "hosts.yml"
     hosts: dict[str, Any] = yaml.safe_load(path.read_text())

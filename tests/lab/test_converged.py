@@ -1,4 +1,4 @@
-"""The disks on which tests start: made once, made again when anything changes that decides a deploy, and few."""
+"""The disks on which tests start: made once, made again after any change that decides a deploy, and few."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lab.machine import CHECKOUT
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What decides a deploy, copied."""
+    """A copy of the sources that decide a deploy."""
     for name in converged.DECIDING:
         source, target = CHECKOUT / name, tmp_path / "checkout" / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def test_what_it_is_made_from_decides_and_what_python_leaves_does_not(checkout: 
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """What was made, by a stand-in for boot and deploy, in a cache of its own."""
+    """The disks made by a stand-in for boot and deploy, in a cache of its own."""
     found: list[Path] = []
 
     def make(finished: Path, release: str, gpu: bool) -> None:
@@ -82,7 +82,7 @@ def test_few_of_each_variant_are_kept_the_newest(made: list[Path], monkeypatch: 
 
 
 def test_one_that_is_older_than_a_day_is_made_again(made: list[Path]) -> None:
-    """Or what is due by the day would be due after every boot."""
+    """Otherwise every boot would start the daily jobs."""
     disk = converged.disk()
     yesterday = time.time() - converged.OLDEST - 1
     os.utime(disk, (yesterday, yesterday), follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""The demonstration, as a newcomer runs it: twice, and taken down twice."""
+"""The demonstration, as a newcomer runs it: twice, and stopped twice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def demo(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def first(directory: Path) -> str:
-    """What the first one said."""
+    """The first one's output."""
     return told(demo(directory))
 
 
@@ -101,5 +101,5 @@ def test_taken_down_twice_is_fine(directory: Path, first: str) -> None:
 
 
 def _running(lab: Lab) -> str:
-    """The machine's and its containers' lives."""
+    """The start values of the machine and its containers."""
     return lab.sudo("journalctl --list-boots --quiet --no-pager | wc -l; docker ps --quiet --no-trunc").stdout

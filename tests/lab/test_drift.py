@@ -1,4 +1,5 @@
-"""A machine that was changed behind the tool's back: seen by host tests, told by --dry, mended or refused."""
+"""A machine that was changed behind the tool's back: host tests see it, --dry reports it, a run repairs or refuses
+it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from tests.lab.runs import host_tests, plan, run
 
 
 def rounds(drifts: dict[str, Drift]) -> list[dict[str, Drift]]:
-    """As few rounds as there can be of drifts that have nothing to do with each other: the time is spent by round."""
+    """Group independent drifts into as few rounds as possible: each round costs time."""
     found: list[dict[str, Drift]] = []
     for name, drift in drifts.items():
         for others in found:
@@ -34,20 +35,20 @@ MENDED = rounds({name: drift for name, drift in DRIFTS.items() if not drift.refu
 REFUSED = rounds({name: drift for name, drift in DRIFTS.items() if drift.refused})
 
 SEED = os.environ.get("RIG_TEST_SEED") or str(datetime.now(UTC).toordinal())
-"""Of the rounds that are tried: others each day, and all with RIG_TEST_ALL."""
+"""Selects the rounds: others each day, and all with RIG_TEST_ALL."""
 
 
 def chosen(among: list[dict[str, Drift]], number: int) -> list[dict[str, Drift]]:
     return among if os.environ.get("RIG_TEST_ALL") else random.Random(SEED).sample(among, number)
 
 
-# Some are also mended by a run that reads one by one, and must end alike.
+# A run that reads one by one repairs some as well, with the same result.
 CASES = [("", drifts) for drifts in chosen(MENDED, 2)] + [("single", drifts) for drifts in chosen(MENDED, 1)]
 
 
 @dataclass
 class Subject:
-    """The machine that is broken again and again, and what it was like before."""
+    """The machine that is broken again and again, and its earlier state."""
 
     lab: Lab
     before: Fingerprint
@@ -61,7 +62,7 @@ def shared(deployed: Lab) -> Subject:
 
 @pytest.fixture
 def subject(shared: Subject) -> Iterator[Subject]:
-    """As it should be; also after a test that failed half-way."""
+    """The machine in its correct state; also after a test that failed halfway."""
     if shared.broken:
         run(shared.lab)
         shared.lab.sudo("\n".join(drift.owner for drift in DRIFTS.values()), check=False)
@@ -72,7 +73,7 @@ def subject(shared: Subject) -> Iterator[Subject]:
 
 @pytest.fixture(scope="module")
 def beside() -> Iterator[ThreadPoolExecutor]:
-    """Does what only looks at the machine while something else only looks at it, too."""
+    """Runs a read-only check of the machine beside another one."""
     with ThreadPoolExecutor() as executor:
         yield executor
 

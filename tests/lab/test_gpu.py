@@ -1,7 +1,7 @@
-"""The graphics card, simulated at its interfaces: installed, rebooted for, upgraded, signed, and looked at when ill.
+"""The GPU, simulated at its interfaces: installed, rebooted for, upgraded, signed, and diagnosed when broken.
 
-One machine of each release for all, in the order of its life; each test that breaks it mends it. What takes a further
-reboot, and does not depend on the release, is tested on Debian 13 alone.
+One machine of each release for all, in the order of its life; each test that breaks it repairs it. Tests that take a
+further reboot, and do not depend on the release, run on Debian 13 alone.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ def write(lab: Lab, path: str, state: dict[str, Any]) -> None:
 
 
 def _state(path: str, **state: Any) -> str:
-    """A command that lays ``state`` over what a file says."""
+    """A command that merges ``state`` into a state file."""
     script = f"import json,os; p='{path}'; s=json.load(open(p)) if os.path.exists(p) else {{}}; s.update({state!r}); "
     return f"python3 -c \"{script}open(p,'w').write(json.dumps(s))\""
 
 
 def again(lab: Lab) -> None:
-    """The machine, shut down and booted."""
+    """Shut the machine down and boot it."""
     lab.stop()
     lab.start()
 
 
 @pytest.fixture(scope="module", params=RELEASES)
 def bare(request: pytest.FixtureRequest, machines: Machines) -> Iterator[Lab]:
-    """A machine as the installer leaves it, with the card in it."""
+    """A machine right after the installer, with the card in it."""
     lab = machines.boot(request.param, name=f"gpu-{request.param}", gpu=True)
     yield lab
     machines.end(lab)
@@ -85,7 +85,7 @@ def test_a_card_and_a_key_that_do_not_fit_are_refused_before_anything_is_changed
 
 @dataclass(frozen=True)
 class First:
-    """The first deploy of a machine, with versions that are not the newest in the repositories."""
+    """The first deploy of a machine, with older versions than the newest in the repositories."""
 
     lab: Lab
     before: str
@@ -105,7 +105,7 @@ def first(bare: Lab) -> First:
 
 
 def _pending_kernel(lab: Lab) -> None:
-    """Security updates brought another kernel, and the archive has no headers of the one that runs any more."""
+    """Install another kernel, as security updates do; the archive no longer has headers of the running one."""
     running, later = KERNELS["debian12"]
     lab.sudo(f"lab-hardware kernel {later}")
     pin = f"Package: linux-headers-{running}\nPin: version *\nPin-Priority: -1\n"
@@ -149,7 +149,7 @@ def test_a_container_keeps_its_card_across_a_reload_of_systemd(first: First) -> 
     image = lab.sudo("docker inspect --format '{{.Image}}' rig-llama-70b").stdout.strip()
     start = "docker run --detach --rm --network none --user 61000:61000 --cap-drop ALL --entrypoint sleep"
     lab.sudo(f"{start} --name with --device nvidia.com/gpu=all {image} infinity")
-    # Without the card in its list, the kernel lets a container open no such device: the look below could fail.
+    # Without the card in its list, the kernel does not let a container open such a device: the check below could fail.
     lab.sudo(f"{start} --name without --user 0:0 --cap-add MKNOD {image} infinity")
     try:
         assert lab.sudo("docker exec with nvidia-smi -L").stdout.startswith("GPU 0: ")
@@ -182,7 +182,7 @@ def test_a_deliberate_upgrade_is_one_setting(first: First) -> None:
     assert f"libnvidia-ml.so.{NEW}" in lab.sudo("cat /var/run/cdi/nvidia.yaml").stdout
     toolkit = "nvidia-container-toolkit{,-base} libnvidia-container-tools libnvidia-container1"
     assert lab.sudo(f"dpkg-query -W -f '${{Version}} ' {toolkit}").stdout.split() == [TOOLKITS[1]] * 4
-    # Without a version, what is installed stays.
+    # Without a version, the installed one stays.
     assert run(lab).changes == {f"containers | Write {PIN}"}
     assert engine(lab) == [newest] * 2
 
@@ -237,7 +237,8 @@ def test_a_module_that_is_gone_is_built_again(first: First) -> None:
 
 @on_debian_13_alone
 def test_secure_boot_is_explained_staged_and_gone_on_from(first: First) -> None:
-    """A key that nobody trusts yet: the deploy stops, a person confirms at the screen, the next deploy goes on."""
+    """With a key that is not trusted yet: the deploy stops, a person confirms at the screen, the next deploy goes
+    on."""
     lab = first.lab
     # As before the first deploy: no driver, no key.
     lab.sudo("apt-get -y remove 'nvidia-*' dkms >/dev/null 2>&1; rm -rf /var/lib/dkms", check=False)
@@ -253,12 +254,12 @@ def test_secure_boot_is_explained_staged_and_gone_on_from(first: First) -> None:
     assert len(password) == 12 and password not in told
     assert lab.sudo(f"stat -c '%a %U' {PASSWORD} /var/lib/dkms/mok.key").stdout.split() == ["600", "root"] * 2
     assert lab.sudo("dpkg-query -W -f '${Status}' nvidia-open", check=False).stdout != "install ok installed"
-    # By the file's name: sudo writes what it runs into the journal, and this look would find itself.
+    # By the file's name: sudo writes its command into the journal, and this search would find itself.
     assert lab.sudo(f"journalctl --boot | grep -cF -f {PASSWORD}", check=False).stdout.strip() == "0"
     # Nobody has rebooted: the same key still waits, under the same password.
     assert run(lab).code == 1
     assert lab.sudo(f"cat {PASSWORD}").stdout.strip() == password
-    # Staged by somebody else, who alone knows with which one: the deploy stages it with a password that can be told.
+    # Staged by somebody else, with an unknown password: the deploy stages it with a password that it can report.
     lab.sudo(f"rm {PASSWORD}")
     assert run(lab).code == 1
     assert lab.sudo(f"cat {PASSWORD}").stdout.strip() not in ("", password)
@@ -271,7 +272,7 @@ def test_secure_boot_is_explained_staged_and_gone_on_from(first: First) -> None:
     state = json.loads(lab.sudo(f"cat {HARDWARE}").stdout)
     write(lab, HARDWARE, {**state, "person": True})
     again(lab)
-    # Every operation after the driver's has something to do or not: what counts is that it comes to its end.
+    # Every operation after the driver's may or may not change something: the test is that the deploy finishes.
     assert run(lab).code == 0
     assert lab.sudo("ls /sys/module").stdout.split() == ["nvidia"]
     assert lab.sudo(f"ls {PASSWORD}", check=False).stdout == ""
@@ -306,15 +307,15 @@ def test_the_doctor_finds_nothing_on_a_machine_that_is_well(first: First) -> Non
 
 @dataclass(frozen=True)
 class Illness:
-    """A way to break the machine, and what the doctor says of it."""
+    """A way to break the machine, and the doctor's report of it."""
 
     command: str
     """Breaks it, as root."""
     cure: str
     seen: dict[str, str]
-    """Each check that turns bad, and a part of what it says."""
+    """Each check that turns bad, and a part of its message."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Other settings, by which the doctor looks at it."""
+    """Other settings for the doctor."""
 
 
 KERNEL = "$(cat /proc/sys/kernel/osrelease)"
@@ -414,7 +415,7 @@ ILLNESSES = {
         {"cdi": "is of the driver 590.48.01, and"},
     ),
     "containers may not open the card": Illness(
-        # Docker keeps a device's numbers until the specification is written anew.
+        # Docker keeps a device's numbers until the specification is written again.
         f"rm /dev/nvidia0; mknod /dev/nvidia0 c 195 0; {REFRESH}",
         f"rm /dev/nvidia0; mknod -m 666 /dev/nvidia0 c 10 229; {REFRESH}",
         {"container": "nvidia-smi says: Failed to initialize NVML: Unknown Error"},
@@ -432,7 +433,7 @@ ILLNESSES = {
         {"gpu": {"driver": {"modules": "proprietary"}}},
     ),
     "the card is out": Illness(*NO_CARD, {"card": "no card of NVIDIA's is on the PCI bus"}, ON_CARD),
-    # No engine of the lab computes on it, so that nothing is missing.
+    # No engine of the lab computes on it, so nothing is missing.
     "the card is out, and nobody asks for it": Illness(*NO_CARD, {}),
 }
 

@@ -1,4 +1,4 @@
-"""The stand-in hub: it answers like the real one, and its faults are the faults they say they are."""
+"""The stand-in hub: it answers like the real one, and its faults have their described effect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REVISION = "a" * 40
 
 
 class Hub:
-    """A running hub, asked as a client asks."""
+    """A running hub, with a client's requests."""
 
     def __init__(self, address: str, state: State) -> None:
         self.address = address

@@ -1,4 +1,5 @@
-"""A run that was killed, or whose machine lost its power, and then a complete one: as if nothing had happened."""
+"""A run that was killed, or whose machine lost its power, and then a complete one: the result is as if nothing had
+happened."""
 
 from __future__ import annotations
 
@@ -21,11 +22,11 @@ from tests.lab.traces import eventually
 
 STARTING = "--> Starting operation: "
 BEFORE_THE_MODEL = "models | Write /etc/rig/models.json"
-"""After it nothing is fetched from the hub before the model."""
+"""After it, the first download from the hub is the model."""
 FIFTHS = 5
 """Each seed strikes in another fifth of a run, so that every part of it is struck."""
 LAST = 2
-"""So many operations at the end are not drawn: the run would be over before the blow."""
+"""Operations at the end that are never drawn: the run would be over before the blow."""
 LONG = 15
 """Seconds at most between the start of an operation and a power cut: packages take that long, and hide many moments."""
 ALL = bool(os.environ.get("RIG_TEST_ALL"))
@@ -44,7 +45,7 @@ class Cut:
 
 CUTS = [*(Cut("first", seed) for seed in range(40)), *(Cut("upgrade", seed) for seed in range(20))]
 SAMPLE = {*(Cut("first", seed) for seed in (11, 33)), *(Cut("upgrade", seed) for seed in (0, 6, 12, 18))}
-"""Those of a usual test run: one in the packages, one after them, and one in each part of an upgrade."""
+"""The cuts of a usual test run: one in the packages, one after them, and one in each part of an upgrade."""
 
 OUTDATED = """set -e
 cd /opt/rig/rigd && mv * older && ln -sfn /opt/rig/rigd/older/bin/rig-models /usr/local/bin/rig-models
@@ -57,19 +58,19 @@ rm -f /var/lib/apt/lists/*Packages*
 apt-get remove -y prometheus-alertmanager
 sync
 """
-"""Makes of a deployed machine one whose engines, model, programs, and one package are of an earlier deploy."""
+"""Gives a deployed machine the engines, model, programs, and one package of an earlier deploy."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """When a run is interrupted: so many seconds after the start of its operation with this number, from 1."""
+    """The moment of an interruption: seconds after the start of the operation with this number, from 1."""
 
     operation: int
     delay: float
 
     @classmethod
     def of(cls, seed: int, operations: int) -> Moment:
-        """Drawn by `seed` for a run of so many operations."""
+        """The moment that `seed` draws for a run with this number of operations."""
         draw, fifth = random.Random(seed), seed % FIFTHS
         drawn = operations - LAST
         operation = draw.randint(drawn * fifth // FIFTHS + 1, drawn * (fifth + 1) // FIFTHS)
@@ -78,7 +79,7 @@ class Moment:
 
     @classmethod
     def of_cut(cls, cut: Cut, operations: int) -> Moment:
-        """The same for a power cut, which needs not strike in the operation that was drawn."""
+        """The moment of a power cut, which may also strike after the drawn operation."""
         moment = cls.of(cut.seed, operations)
         late = random.Random(str(cut)).choice((False, True)) and moment.delay
         return cls(moment.operation, random.Random(str(cut)).uniform(0, LONG)) if late else moment
@@ -103,12 +104,12 @@ class Interrupted:
         raise AssertionError(f"the run ended before it could be interrupted, in {self.started[-1]}")
 
     def kill(self) -> None:
-        """The run itself is killed: it cannot tidy up."""
+        """Kill the run itself: it cannot clean up."""
         os.killpg(self._process.pid, signal.SIGKILL)
         assert self._end() == -signal.SIGKILL
 
     def fail(self) -> None:
-        """The machine is gone: the run notices, or is ended."""
+        """End the run, unless it has already noticed that the machine is gone."""
         os.killpg(self._process.pid, signal.SIGTERM)
         assert self._end() != 0
 
@@ -126,7 +127,7 @@ class Interrupted:
                 self._slow_down_the_model()
 
     def _slow_down_the_model(self) -> None:
-        """The lab's model is small: let its download take two seconds, so that it can be interrupted."""
+        """Slow the lab's small model down: its download takes two seconds, so that it can be interrupted."""
         fault = {"bytes_per_second": 260_000, "times": 1}
         hub = f"http://{self._lab.network.services}:{HUB_PORT}"
         requests.post(f"{hub}/admin/faults", json=fault, timeout=10).raise_for_status()
@@ -140,7 +141,7 @@ def uninterrupted(deployed: Lab) -> Fingerprint:
 
 @pytest.fixture(scope="module")
 def operations(deployed: Lab) -> int:
-    """How many operations a run has."""
+    """Number of operations of a run."""
     return len(plan(deployed).operations)
 
 

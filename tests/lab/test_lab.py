@@ -1,4 +1,4 @@
-"""The lab itself: it leaves nothing behind however it ends, and its machine takes what machines take."""
+"""The lab itself: it leaves nothing behind however it ends, and its machine survives the usual faults."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_a_power_cut_ends_everything_at_once_and_the_disk_boots_again(bare: Lab)
 
 def test_a_power_cut_keeps_what_was_synced_and_loses_what_was_not(bare: Lab) -> None:
     bare.sudo("echo synced > /root/synced && echo old > /root/replaced && sync")
-    # Renamed over another file, ext4 writes it by itself, as on every Debian: a name never leads to half a file.
+    # On a rename over another file, ext4 writes it by itself, as on every Debian: a name never leads to half a file.
     bare.sudo("echo unsynced > /root/unsynced; echo new > /root/new && mv /root/new /root/replaced")
     assert bare.sudo("cat /root/unsynced").stdout == "unsynced\n"
     bare.power_cut()

@@ -1,4 +1,4 @@
-"""A fetch lives on the machine: it outlives the run that began it, is joined by the next, and guards what is served."""
+"""A fetch belongs to the machine: it outlives its run, the next run joins it, and it never replaces a served model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNITS = ("rig-container@llama-70b.service", "rig-native@llama-8b.service")
 RUNS = {"engines | Run llama-70b in a container", "engines | Run llama-8b as a service"}
 WHOLE = "/root/whole"
 # A machine in a container has no udev: its device nodes are made by hand. The loop device is detached while it is
-# mounted, so that the kernel frees it with the mount, also when this test is killed.
+# mounted, so that the kernel frees it with the mount, also if this test is killed.
 PLUG = f"""set -e
 [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
 for number in $(seq 0 63); do [ -e /dev/loop$number ] || mknod /dev/loop$number b 7 $number; done
@@ -41,11 +41,11 @@ mount $device {WHOLE}/disk
 losetup --detach $device
 """
 SLOW = 20_000
-"""Bytes a second: the lab's model of half a megabyte takes longer than all else on a machine that has the rest."""
+"""Bytes a second: the lab's model of half a megabyte takes longer than the rest of a run on a finished machine."""
 
 
 class Hub:
-    """The lab's hub, as the machine sees it."""
+    """The lab's hub, as seen from the machine."""
 
     def __init__(self, lab: Lab) -> None:
         self.address = f"http://{lab.network.services}:{HUB_PORT}"
@@ -58,7 +58,7 @@ class Hub:
 
     @property
     def bytes(self) -> dict[str, int]:
-        """What was sent of each file of a model."""
+        """Bytes sent of each file of a model."""
         counters = requests.get(f"{self.address}/admin/counters", timeout=10).json()
         ours = (".gguf", ".json", ".safetensors", ".md", ".pth")
         return {path: entry["bytes"] for path, entry in counters.items() if path.endswith(ours) and path[0] != "/"}
@@ -69,7 +69,7 @@ class Hub:
         return sum(self.bytes.values())
 
     def pin(self, revision: str) -> dict[str, Any]:
-        """What it has of the model's file at a revision, as the settings have it."""
+        """The pins of the model's file at a revision, in the form of the settings."""
         answer = requests.head(f"{self.address}/{model.REPOSITORY}/resolve/{revision}/{model.FILE}", timeout=10)
         said = answer.headers
         size, sha256 = int(said["X-Linked-Size"]), said["X-Linked-Etag"].strip('"')
@@ -84,7 +84,7 @@ def machine(machines: Any) -> Lab:
 
 
 def _file(lab: Lab) -> str:
-    """Where the model lies."""
+    """Path of the model."""
     return str(load(CHECKOUT, lab=lab.directory).machine(NAME).settings.model_path("tiny"))
 
 
@@ -107,7 +107,7 @@ def _fetching(lab: Lab) -> list[str]:
 
 
 def _start_without_the_model(lab: Lab, hub: Hub) -> subprocess.Popen[str]:
-    """Take the model away, and begin a run that fetches it slowly."""
+    """Delete the model, and begin a run that fetches it slowly."""
     lab.sudo(f"rm -r {_file(lab)} /var/lib/rig/models/tiny.verified")
     hub.reset()
     hub.fault(bytes_per_second=SLOW, times=1)
@@ -118,7 +118,7 @@ def test_a_fetch_outlives_the_run_that_started_it_and_the_next_run_joins_it(mach
     deploy = _start_without_the_model(machine, hub)
     assert deploy.stderr is not None
     for line in deploy.stderr:
-        # What is told while the fetch is waited for: files, bytes, rate, time left.
+        # Progress during the wait for the fetch: files, bytes, rate, time left.
         if "0 of 1 files" in line and "kB" in line:
             break
     os.killpg(deploy.pid, signal.SIGKILL)
@@ -146,7 +146,7 @@ def test_a_run_after_it_changes_nothing_and_asks_the_hub_for_nothing(machine: La
 
 
 def test_a_model_that_rotted_is_found_by_the_scrub_and_served_by_nobody(machine: Lab, hub: Hub) -> None:
-    """As a failing disk does it: nothing but the bytes tells, so the record still fits."""
+    """As a failing disk does it: only the bytes change, so the record still fits."""
     machine.sudo(f"printf X | dd of={_file(machine)} bs=1 seek=300000 conv=notrunc status=none")
     failed = machine.sudo("systemctl start rig-models-scrub.service", check=False)
     assert failed.returncode != 0
@@ -215,7 +215,7 @@ def _checkpoint(lab: Lab) -> Model:
 
 
 def _wrong(lab: Lab) -> set[str]:
-    """Files of the checkpoint that are missing on the machine, or not what is pinned."""
+    """Files of the checkpoint that are missing on the machine, or do not match their pins."""
     wanted = _checkpoint(lab)
     folder = f"{WHOLE}/models/checkpoint/{wanted.version}"
     said = lab.sudo(f"cd {folder} && sha256sum -- *", check=False).stdout
@@ -241,7 +241,7 @@ def test_a_whole_repository_is_fetched_and_a_wrong_or_cut_file_costs_no_other(
     hub.fault(cut=100_000, times=3)
     assert whole("fetch").returncode == 0
     assert _wrong(machine) == set()
-    # The cut one went on from where it was; nothing was asked for that is right already.
+    # The interrupted file continued from its part; no good file was requested again.
     assert hub.bytes == {name: sizes[name] for name in (refused, shard)}
 
     place = f"{WHOLE}/models/checkpoint/*/{shard}"
@@ -260,7 +260,7 @@ def test_a_disk_that_others_fill_meanwhile_leaves_right_files_and_the_rest_goes_
     hub.fault(bytes_per_second=400_000)
     fetching = f"{PROGRAM} fetch --manifest {WHOLE}/models.json 2>{WHOLE}/said"
     first = f"{WHOLE}/models/checkpoint/*/{checkpoint.SERVED[2]}"
-    # The second shard is begun when the first one is there.
+    # The second shard begins when the first one is complete.
     filled = machine.sudo(
         f"{fetching} & until ls {first}; do kill -0 $! || exit 9; sleep 0.1; done >/dev/null 2>&1; "
         f"dd if=/dev/zero of={WHOLE}/models/others bs=16k 2>/dev/null; wait $!",
@@ -299,13 +299,13 @@ def test_the_backup_shares_its_blocks_where_the_file_system_can(machine: Lab, hu
 
 
 def _pinned(lab: Lab, **changes: Any) -> AbstractContextManager[None]:
-    """The lab with other pins of its model, for as long as it takes."""
+    """The lab with other pins of its model, inside the context."""
     return _set(lab, {"models": {"catalogue": {"tiny": changes}}})
 
 
 @contextmanager
 def _set(lab: Lab, settings: dict[str, Any]) -> Iterator[None]:
-    """The lab with other settings, for as long as it takes."""
+    """The lab with other settings, inside the context."""
     path = lab.directory / "hosts.yml"
     before = path.read_text()
     hosts: dict[str, Any] = yaml.safe_load(before)
@@ -353,14 +353,14 @@ def test_an_update_is_served_and_one_key_goes_back_without_a_download(machine: L
 
 
 def test_a_version_that_serves_nobody_leaves_the_one_before_it_to_go_back_to(machine: Lab, hub: Hub) -> None:
-    """The hub has exactly the bytes that are pinned, and they are no model."""
+    """The hub has exactly the pinned bytes, and they are no model."""
     old, first, spoilt = _current(machine), _file(machine), hub.pin(model.SPOILT)
     with _pinned(machine, **spoilt, previous=old):
         failed = run(machine)
         assert failed.code == 1
         assert "did not become healthy" in failed.errors
         assert "serves again as before" in failed.errors
-        # By the name of what is served, nobody can delete it, even who wants no version to go back to.
+        # prune keeps the served version, even with --previous.
         machine.sudo(f"{PROGRAM} prune --yes --previous")
         assert _sha256(machine, first) == old["sha256"]
         hub.reset()

@@ -1,4 +1,4 @@
-"""What is measured on a machine: nobody else hears of it, nothing half-done is read, and what dies comes back."""
+"""The machine's monitoring: no other host can read it, no half-written file is read, and dead programs come back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OURS = {9090, 9093, 9094, 9100}
 
 @dataclass(frozen=True)
 class Watched:
-    """A machine, and on which ports it could be heard of by others while it was deployed to for the first time."""
+    """A machine, and the ports that others could reach during its first deploy."""
 
     lab: Lab
     heard: set[tuple[str, int]]
@@ -79,7 +79,7 @@ def test_it_is_as_the_settings_say(lab: Lab) -> None:
     assert verdict.passed > 20, verdict.output
 
 
-# What goes wrong
+# Failures
 
 
 @pytest.mark.parametrize("unit", ["prometheus.service", "prometheus-node-exporter.service"])
@@ -100,7 +100,7 @@ def test_prometheus_keeps_what_it_knew_when_it_is_killed(lab: Lab) -> None:
 
 
 def test_half_a_file_of_figures_is_never_read(lab: Lab) -> None:
-    """Written as every writer here writes: beside its place, and half of it at first."""
+    """Written as by every writer here: beside its place, and half of it at first."""
     new, whole = f"{TEXTFILES}/.rig_half.prom.new", f"{TEXTFILES}/rig_half.prom"
     shown = "curl --silent http://127.0.0.1:9100/metrics | grep -E '^(rig_half|node_textfile_scrape_error)' | sort"
     lab.sudo(f"printf 'rig_half 1\\nrig_ha' >{new}")
@@ -111,7 +111,7 @@ def test_half_a_file_of_figures_is_never_read(lab: Lab) -> None:
 
 
 def test_a_look_that_is_killed_before_its_last_step_leaves_the_figures_of_the_one_before(lab: Lab) -> None:
-    """The kernel kills it when it is about to rename what it has written."""
+    """The kernel kills it just before it renames its new file."""
     file, new = f"{TEXTFILES}/rig_machine.prom", f"{TEXTFILES}/.rig_machine.prom.new"
     figures = "curl --silent --fail http://127.0.0.1:9100/metrics"
     lab.sudo("systemctl stop rig-metrics.timer")
@@ -133,7 +133,7 @@ def test_a_look_that_is_killed_before_its_last_step_leaves_the_figures_of_the_on
 
 
 def test_settings_that_prometheus_refuses_take_the_place_of_none(lab: Lab) -> None:
-    """The check is made to refuse, as right settings never make a wrong file."""
+    """The check is made to refuse, because correct settings never make a wrong file."""
     before, lived = lab.sudo("cat /etc/rig/prometheus/*").stdout, lives(lab)
     lab.sudo("mount --bind /bin/false /usr/bin/promtool")
     try:
@@ -207,14 +207,14 @@ def test_without_the_monitoring_nothing_of_it_is_there_and_it_comes_back(lab: La
 
 @pytest.mark.parametrize("dashboard", [dashboards.MACHINE, dashboards.ENGINES], ids=lambda dashboard: dashboard.name)
 def test_every_line_of_a_dashboard_is_drawn_with_its_legend(lab: Lab, dashboard: dashboards.Dashboard) -> None:
-    """Those of vLLM, and of the graphics card, are looked at where these are."""
+    """Tests with vLLM and with a GPU cover their lines."""
     drawn = lines(dashboard)
     assert len(drawn) >= len(dashboard.panels)
     eventually(lambda: undrawn(lab, drawn), seconds=60)
 
 
 def test_dashboards_are_shown_when_they_are_wanted_and_gone_when_not(lab: Lab) -> None:
-    """By a stand-in of Grafana, which stops where its folders cannot be read."""
+    """With a stand-in for Grafana, which stops if its folders cannot be read."""
     path, provisioning = lab.directory / "hosts.yml", f"{grafana.HOME}/provisioning"
     before = path.read_text()
     hosts = yaml.safe_load(before)
@@ -236,7 +236,7 @@ def test_dashboards_are_shown_when_they_are_wanted_and_gone_when_not(lab: Lab) -
         _, _, said = failed.errors.partition(f"{grafana.UNIT} is not well")
         assert f"{grafana.SEEN_AS}/provisioning/datasources cannot be read" in said, failed.errors
         assert host_tests(lab, "-k", "dashboards_are_said").code == 1
-        # Otherwise systemd may start it once more before the run looks.
+        # Otherwise systemd may start it once more before the run's check.
         lab.sudo(f"systemctl stop {grafana.UNIT}; chmod 0755 {provisioning}")
         assert run(lab).changes == {"monitoring | Run Grafana"}
     finally:
@@ -250,7 +250,7 @@ def test_dashboards_are_shown_when_they_are_wanted_and_gone_when_not(lab: Lab) -
 
 @dataclass
 class Told:
-    """The machine with receivers of alerts, and what these were told."""
+    """The machine with receivers of alerts, and their messages."""
 
     lab: Lab
     web: receivers.Web
@@ -337,13 +337,13 @@ def test_an_engine_that_stops_is_told_also_to_an_alertmanager_that_was_killed_an
         assert alert["labels"]["engine"] == "llama-8b"
         assert alert["annotations"]["summary"] == sentence
         assert sentence in told.lab.sudo("rig-alert list", check=False).stdout
-        # It is critical, which the mailbox is told of, too.
+        # It is critical, so the mailbox gets it, too.
         eventually(lambda: "[firing] EngineDown" not in [mail["Subject"] for mail in told.mail.messages], seconds=60)
 
         before = pid(told.lab, "prometheus-alertmanager.service")
         told.lab.sudo(f"kill -9 {before}")
         eventually(lambda: pid(told.lab, "prometheus-alertmanager.service") in ("0", before), seconds=30)
-        # What fires is in its memory only. Prometheus tells it once a minute.
+        # Firing alerts are in its memory only. Prometheus sends them once a minute.
         eventually(lambda: sentence not in told.lab.sudo("rig-alert list", check=False).stdout, seconds=120)
     finally:
         told.lab.sudo("systemctl start rig-native@llama-8b.service")
@@ -352,7 +352,7 @@ def test_an_engine_that_stops_is_told_also_to_an_alertmanager_that_was_killed_an
 
 
 def test_an_engine_that_is_off_on_purpose_is_nothing_to_be_told(told: Told) -> None:
-    """As one that shares its place with another: its unit does not start at boot."""
+    """Like an engine that shares its place with another: its unit does not start at boot."""
     before = len(told.web.alerts("EngineDown", "firing"))
     told.lab.sudo("systemctl disable rig-native@llama-8b.service")
     try:

@@ -1,4 +1,5 @@
-"""What the machine's network sees of it: nothing but what the settings open, tried from the next host on the wire."""
+"""The machine as seen from its network: nothing but the ports that the settings open, tried from the next host on the
+wire."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ OPEN, CLOSED = 9500, 9501
 
 PORTS = [22, 53, 80, 111, 443, 2375, 2376, 3000, 5000, 8000, 8002, 8003, 8004, 8080, 9090, 9093, 9094, 9100, 11434]
 PORTS += [OPEN, CLOSED]
-"""Where servers are usually found, our engines and monitoring, Docker's own interface, and two that surely listen."""
+"""Usual ports of servers, our engines and monitoring, Docker's own interface, and two that surely listen."""
 
 OWNERS = """table inet owner {
   chain out {
@@ -37,7 +38,7 @@ OWNERS = """table inet owner {
 """
 """A packet filter of the owner's."""
 
-# A port is open when it answers; refused or silent, it is of no use to a neighbour.
+# A port is open if it answers; refused or silent, it is of no use to a neighbour.
 SCAN = """
 import json, socket, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +60,7 @@ with ThreadPoolExecutor(32) as pool:
 
 
 def open_ports(lab: Lab, address: str, ports: list[int], seconds: float = 1.0) -> set[int]:
-    """Those of the ports that answer the neighbour within so many seconds."""
+    """The ports that answer the neighbour within this number of seconds."""
     words = [sys.executable, "-c", SCAN, address, str(seconds), *map(str, ports)]
     done = lab.neighbour(shlex.join(words), check=True)
     return set(json.loads(done.stdout))
@@ -87,7 +88,7 @@ def lab(deployed: Lab) -> Iterator[Lab]:
         deployed.sudo(f'systemd-run --quiet --unit=foreign-{port} --service-type=notify python3 -c "{listen}"')
     deployed.sudo("nft -f -", input=OWNERS)
     yield deployed
-    # By the console: a test that failed may have closed the door.
+    # By the console: a failed test may have blocked SSH.
     deployed.console("nft delete table inet owner 2>/dev/null; systemctl stop 'foreign-*'; true")
     deployed.console("systemctl restart rig-firewall.service")
 
@@ -102,14 +103,14 @@ def container(lab: Lab) -> Container:
 
 @pytest.fixture(scope="module")
 def link_local(lab: Lab) -> str:
-    """The machine's own IPv6 address, which needs no configuration, as the neighbour writes it."""
+    """The machine's own IPv6 address, which needs no configuration, in the neighbour's notation."""
     (address,) = re.findall(r"inet6 (fe80::\S+)/64", lab.sudo("ip -6 addr show dev host0").stdout)
     return f"{address}%eth0"
 
 
 @contextmanager
 def route(lab: Lab, container: Container) -> Iterator[None]:
-    """The neighbour takes the machine for the way to its containers."""
+    """Route the neighbour's packets for the containers through the machine."""
     lab.neighbour(f"ip route add {container.network} via {lab.address}", check=True)
     try:
         yield
@@ -119,7 +120,7 @@ def route(lab: Lab, container: Container) -> Iterator[None]:
 
 @contextmanager
 def unfiltered(lab: Lab) -> Iterator[None]:
-    """Without our table, and with it again."""
+    """Remove our table inside the context."""
     lab.console("nft delete table inet rig")
     try:
         yield
@@ -128,12 +129,12 @@ def unfiltered(lab: Lab) -> Iterator[None]:
 
 
 def rules(lab: Lab) -> str:
-    """Our table, empty when there is none."""
+    """Our table; empty without one."""
     return lab.console("nft list table inet rig", check=False).stdout
 
 
 def others(lab: Lab) -> str:
-    """Every table but ours, without what counts packets."""
+    """Every table but ours, without packet counters."""
     tables = [line for line in lab.console("nft list tables").stdout.splitlines() if line != "table inet rig"]
     assert "table inet owner" in tables and "table ip nat" in tables, "the owner's or Docker's is gone"
     listed = "".join(lab.console(f"nft list {table}").stdout for table in tables)
@@ -157,7 +158,8 @@ def test_a_neighbour_finds_every_port_closed_over_ipv6(lab: Lab, link_local: str
 
 
 def test_it_is_the_packet_filter_that_closes_them(lab: Lab, link_local: str) -> None:
-    """Without it the neighbour finds what listens on every address, and engines nevertheless only on loopback."""
+    """Without it, the neighbour reaches programs that listen on every address; engines still listen only on
+    loopback."""
     with unfiltered(lab):
         assert open_ports(lab, lab.address, PORTS) == {22, OPEN, CLOSED}
         assert open_ports(lab, link_local, PORTS) == {22, OPEN, CLOSED}
@@ -165,7 +167,7 @@ def test_it_is_the_packet_filter_that_closes_them(lab: Lab, link_local: str) -> 
 
 
 def test_the_operator_logs_in(lab: Lab) -> None:
-    """With a connection of its own: the one that all tests share was let in before."""
+    """With a connection of its own: the one that all tests share was admitted before."""
     login = ["ssh", "-F", str(lab.ssh_config), "-S", "none", NAME, "echo $SSH_CONNECTION"]
     done = subprocess.run(login, capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.split()[0] == lab.network.operator
@@ -204,7 +206,7 @@ GUESTS = {
     "a network of Docker whose bridge has a name of its own": ("10.99.0.2", "fd99::2", 7002),
     "virtual machines": ("10.97.0.2", "fd97::2", None),
 }
-"""Addresses of the guest, and the port of the machine at which Docker publishes it."""
+"""Addresses of the guest, and the machine's port at which Docker publishes it."""
 
 _GUESTS = """set -e
 image=$(docker inspect --format '{{.Image}}' rig-llama-70b)
@@ -249,12 +251,12 @@ true
 
 @pytest.fixture(scope="module")
 def guests(lab: Lab, link_local: str) -> Iterator[Lab]:
-    """The machine with bridges of its owner's, and a neighbour who takes it for the way to them."""
+    """The machine with bridges of its owner's, and a neighbour with routes to them through the machine."""
     lab.sudo(_GUESTS)
     routes = [f"ip route add 10.{number}.0.0/24 via {lab.address}" for number in (97, 98, 99)]
     way = link_local.partition("%")[0]
     routes += [f"ip route add fd{number}::/64 via {way} dev eth0" for number in (97, 99)]
-    # The way back leads to the link-local address only from there.
+    # With this source address, the machine has a route back to the neighbour.
     routes += ["ip address add fd00::3/64 dev eth0 nodad"]
     lab.sudo("ip address add fd00::2/64 dev host0 nodad")
     lab.neighbour(" && ".join(routes), check=True)
@@ -264,7 +266,7 @@ def guests(lab: Lab, link_local: str) -> Iterator[Lab]:
 
 
 def _reachable(lab: Lab) -> set[str]:
-    """Which guests answer the neighbour, and how."""
+    """The guests that answer the neighbour, and by which address."""
     found = set()
     for name, (v4, v6, published) in GUESTS.items():
         found |= {f"{name}, IPv4"} if open_ports(lab, v4, [GUEST]) else set()
@@ -306,7 +308,7 @@ def test_the_machine_reaches_what_it_needs(lab: Lab) -> None:
 
 
 def test_a_container_reaches_what_it_needs(lab: Lab) -> None:
-    """In Docker's own network, and in that of the engines."""
+    """In Docker's own network, and in the engines'."""
     image = lab.sudo("docker inspect --format '{{.Image}}' rig-llama-70b").stdout.strip()
     ask = (
         f"exec 3<>/dev/tcp/{lab.network.services}/{HUB_PORT}; "
@@ -317,7 +319,7 @@ def test_a_container_reaches_what_it_needs(lab: Lab) -> None:
         assert "200" in lab.sudo(f"timeout 30 {shlex.join(run)}").stdout
 
 
-# What else filters packets
+# Other packet filters
 
 
 def test_a_deploy_that_loads_our_table_leaves_all_others_alone(lab: Lab) -> None:
@@ -353,7 +355,7 @@ def test_the_distributions_filter_which_flushes_everything_does_not_leave_us_wit
             if verb != "stop":
                 eventually(lambda: "chain DOCKER" not in lab.console("nft list ruleset").stdout, seconds=60)
     finally:
-        # What was flushed of Docker's and of the owner's is laid again.
+        # Flushed rules of Docker's and the owner's are loaded again.
         lab.console("systemctl stop nftables.service; systemctl restart docker.service rig-firewall.service")
         lab.sudo("nft list table inet owner >/dev/null 2>&1 || nft -f -", input=OWNERS)
 

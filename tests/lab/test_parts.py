@@ -56,7 +56,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 
 @contextmanager
 def _running(program: Path, first: Path, log: Path) -> Iterator[int]:
-    """The server as the settings have it; the port."""
+    """Run the server with the arguments of the settings; yield its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -96,7 +96,7 @@ def test_a_model_in_three_parts_is_fetched_and_answers(program: Path, place: Pla
     assert answer["usage"]["completion_tokens"] > 0
     said = log.read_text(errors="replace")
     assert re.search(r"additional 2 GGUFs", said)
-    # What is planned is what the server takes.
+    # The planned arguments are the server's.
     found = read_header(first).architecture
     assert found is not None
     size = re.search(r"llama_kv_cache: size = +([0-9.]+) MiB", said)

@@ -1,4 +1,4 @@
-"""The file on which all disks lie: mounted by many as one, shared by copies, and emptied of what nobody wants."""
+"""The file that holds all disks: mounted by many as one, shared by copies, and emptied of unwanted disks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from lab.machine import CHECKOUT, elevated
 from tests.lab.traces import eventually
 
-# A lab's namespace: mounts the pool of the cache, and does what it reads, a statement a line.
+# A lab's namespace: mounts the pool of the cache, and executes its input, a statement a line.
 HOLDER = """
 import sys
 from pathlib import Path
@@ -64,7 +64,7 @@ class Holder:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
-    """The cache of a pool that is not there yet, beside an image."""
+    """The cache of a pool that does not exist yet, beside an image."""
     (tmp_path / "image").write_bytes(bytes(range(256)) * (SIZE // 256))
     (tmp_path / "cache").mkdir()
     return tmp_path / "cache"
@@ -72,7 +72,7 @@ def pool(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def holders(pool: Path) -> Iterator[list[Holder]]:
-    """Two that attach the same pool at the same moment."""
+    """Two holders that attach the same pool at the same moment."""
     found: list[Holder] = []
     threads = [threading.Thread(target=lambda: found.append(Holder(pool))) for _ in range(2)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""What cannot be done is refused with a sentence that helps, and the machine is left as it was."""
+"""Impossible requests are refused with a helpful message, and the machine is left unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Refused = Callable[..., str]
 
 ZEROS = "0" * 64
 
-# Everything that a deploy could change; without what every login and the passing of time change.
+# Everything that a deploy could change; without the effects of every login and of passing time.
 LOOK = r"""
 dpkg-query -W
 find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /var/log -o -path /var/lib/systemd \
@@ -36,12 +36,12 @@ true
 
 
 def look(lab: Lab) -> list[str]:
-    """The machine as it is, a line for each thing."""
+    """The state of the machine, a line for each item."""
     return lab.sudo(LOOK).stdout.splitlines()
 
 
 def said(done: Run) -> str:
-    """What a run that was refused said: no noise of ours, exit code 1."""
+    """The message of a refused run: no noise of ours, exit code 1."""
     assert done.returncode == 1, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -49,7 +49,7 @@ def said(done: Run) -> str:
 
 @pytest.fixture(scope="module")
 def machine(machines: Machines) -> Iterator[Lab]:
-    """A machine as the installer leaves it; tests that change it come last."""
+    """A machine right after the installer; tests that change it come last."""
     lab = machines.boot(name="refusing")
     yield lab
     machines.end(lab)
@@ -166,7 +166,7 @@ def test_a_login_without_sudo_is_refused_with_the_line_that_grants_it(machine: L
     assert "nothing was changed" in told
 
 
-# What preflight sees
+# Refused by preflight
 
 
 def test_a_firewall_that_would_lock_the_operator_out_is_refused(machine: Lab, refused: Refused) -> None:
@@ -211,7 +211,7 @@ def test_a_folder_that_must_be_a_mount_is_refused_until_it_is_one(machine: Lab, 
 
 
 def test_a_mount_that_is_too_small_for_the_model_is_refused(machine: Lab, refused: Refused) -> None:
-    """Space is asked of the file system that the models land on, and of no other."""
+    """The required space is on the file system of the models, and on no other."""
     machine.sudo("mkdir /mnt/models && mount -t tmpfs -o size=256K tmpfs /mnt/models")
     try:
         told = refused()
@@ -267,12 +267,12 @@ def test_compose_of_debian_12_is_refused(machines: Machines) -> None:
     assert "write 'containers.source: vendor'" in told
 
 
-# While things are changed: a machine on which everything before the models stands
+# During the changes: on a machine with everything that comes before the models
 
 
 @pytest.fixture(scope="module")
 def without_model(machine: Lab) -> tuple[Lab, Run]:
-    """A machine whose deploy stopped at a model with a wrong hash, and what the deploy said."""
+    """A machine whose deploy stopped at a model with a wrong hash, and the deploy's output."""
     return machine, machine.deploy("-y", "--data", f"models.catalogue.tiny.sha256={ZEROS}")
 
 
@@ -310,7 +310,7 @@ def test_a_hub_that_sends_wrong_bytes_is_told_and_nothing_is_left(without_model:
 @pytest.mark.parametrize(
     ("daemon", "reason"),
     [
-        # A key that it does not know Docker tells when it looks at the file; a word without meaning, when it starts.
+        # Docker reports an unknown key when it checks the file; a word without meaning, when it starts.
         ({"log-drivr": "journald"}, "the following directives don't match any configuration option: log-drivr"),
         ({"storage-driver": "ovrelay2"}, "failed to start daemon: error initializing graphdriver"),
     ],
@@ -360,7 +360,7 @@ def test_an_apt_that_runs_is_waited_for_and_then_the_deploy_goes_on(without_mode
 
 
 def test_an_archive_with_another_hash_is_not_unpacked(without_model: tuple[Lab, Run]) -> None:
-    """Comes last: the container's engine, which is in order, is started before the archive is asked for."""
+    """Comes last: the container's engine, which is correct, starts before the archive is requested."""
     lab, _ = without_model
     told = said(lab.deploy("-y", "--data", f"engines.llama-8b.archive.sha256={ZEROS}"))
     assert f"the settings pin {ZEROS}; nothing of it was unpacked; correct the engine's archive.sha256" in told
@@ -380,7 +380,7 @@ def _hash_of_model(lab: Lab) -> str:
 
 
 def _model(lab: Lab) -> bytes:
-    """The model as the hub serves it when it is not asked to misbehave."""
+    """The model as served by the hub without a fault."""
     tiny = load(CHECKOUT, lab=lab.directory).machine("rig-lab").settings.models.catalogue["tiny"]
     url = f"http://{lab.network.services}:{HUB_PORT}/{tiny.repository}/resolve/{tiny.revision}/{tiny.file}"
     answer = requests.get(url, timeout=10)
@@ -389,14 +389,14 @@ def _model(lab: Lab) -> bytes:
 
 
 def _new_key(path: Path) -> str:
-    """A new key pair at ``path``; its public half as known_hosts has it."""
+    """Make a key pair at ``path``; return its public half in the form of known_hosts."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
     return " ".join(path.with_suffix(".pub").read_text().split()[:2])
 
 
 @contextmanager
 def _listening(lab: Lab, unit: str, address: str, port: int) -> Iterator[None]:
-    """A foreign program that holds a port of the machine; it says so to systemd when it does."""
+    """A foreign program that holds a port of the machine; it notifies systemd once it does."""
     listen = (
         "import os, signal, socket; "
         f"held = socket.create_server(('{address}', {port})); "

@@ -1,4 +1,4 @@
-"""A key is seen by nobody who has no business with it: not on its way, not afterwards, not on the operator's side."""
+"""Nobody without a need for a key sees it: not in transit, not afterwards, not on the operator's side."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ RIGHTFUL = (
     r"/var/lib/containerd/io\.containerd\.metadata\.v1\.bolt/meta\.db",
     r"/run/containerd/io\.containerd\.runtime\.v2\.task/moby/[0-9a-f]{64}/config\.json",
     r"/run/credentials/rig-native@llama-8b\.service/key",
-    # What runc is told for the moment in which a health check starts: a container's environment is in it.
+    # runc's input at the start of a health check: it contains a container's environment for a moment.
     r"/tmp/runc-process[0-9]+",
 )
 
-# Prints the keys, one a line; through pipes only, so that looking for them does not show them.
+# Prints the keys, one a line; through pipes only, so that the search for them does not show them.
 PRINT_KEYS = f"sed -n 's/^RIG_KEY_[A-Z0-9_]*=//p' {KEYS}"
 
 
@@ -51,7 +51,7 @@ class Watched:
     done: subprocess.CompletedProcess[str]
     seen: dict[str, Any]
     keys: dict[str, str] = field(repr=False)
-    """By variable, as they are after it."""
+    """By variable, after the deploy."""
     home: Path
     began: float
     """Seconds since the epoch."""
@@ -64,7 +64,7 @@ def keys_of(lab: Lab) -> dict[str, str]:
 
 
 def watched(lab: Lab, home: Path) -> Watched:
-    """Deploys as talkatively as can be, with a home and a folder for temporary files that nobody else writes to."""
+    """Deploys with maximum output, with a home and a folder for temporary files that nobody else writes to."""
     lab.sudo("cat > /run/watch.py", input=Path(__file__).with_name("watch.py").read_text())
     watcher = subprocess.Popen(
         ["ssh", "-F", str(lab.ssh_config), NAME, "sudo -n python3 /run/watch.py"],
@@ -92,7 +92,7 @@ def lab(machines: Machines) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def first(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    """The run that makes all keys, on a machine as the installer leaves it."""
+    """The run that makes all keys, on a machine right after the installer."""
     return watched(lab, tmp_path_factory.mktemp("first") / "home")
 
 
@@ -111,23 +111,23 @@ def run(request: pytest.FixtureRequest) -> Watched:
 
 @pytest.fixture(scope="module")
 def every(first: Watched, rotation: Watched) -> set[str]:
-    """Every key there ever was on the machine."""
+    """Every key that was ever on the machine."""
     return {*first.keys.values(), *rotation.keys.values()}
 
 
 def holds(text: str, keys: set[str]) -> bool:
-    """Whether a key stands in a text."""
+    """True if a text contains a key."""
     return any(key in text for key in keys)
 
 
 def assert_secret(what: str, texts: Iterable[str], keys: set[str]) -> None:
-    """None of the texts holds a key. The assertion is about a number, as pytest prints what is compared."""
+    """Require that no text contains a key. The assertion is about a number, because pytest prints compared values."""
     __tracebackhide__ = True
     bad = sum(holds(text, keys) for text in texts)
     assert bad == 0, f"{what}: a key stands in {bad} of them"
 
 
-# What keys are
+# The keys themselves
 
 
 def test_every_key_is_256_bits_in_hex_and_unlike_the_others(first: Watched) -> None:
@@ -170,7 +170,7 @@ def test_what_a_talkative_run_prints_holds_no_key(run: Watched, every: set[str])
 
 
 def test_no_file_that_a_run_leaves_with_the_operator_holds_a_key(lab: Lab, run: Watched, every: set[str]) -> None:
-    # Proof that the search finds: a word that stands where a run could have left a key.
+    # Proof that the search works: a word in a place where a run could have left a key.
     word = token_hex(32)
     planted = run.home / "tmp" / "planted"
     planted.write_text(f"api_key={word}\n")
@@ -224,7 +224,7 @@ def test_no_command_line_and_no_environment_holds_a_key(run: Watched, every: set
 
 
 def test_the_keys_are_0600_from_their_first_byte(run: Watched) -> None:
-    """Every file of keys came into being 0600, and no change of its mode was needed or made."""
+    """Every file of keys was created 0600, and no change of its mode was needed or made."""
     events = [(event, path, mode) for event, path, mode in run.seen["files"] if path.startswith(f"{KEYS}")]
     events += [event for event in run.seen["files"] if event[1].startswith("/etc/rig/keys/")]
     named = {path for event, path, _ in events if event == "moved to"}
@@ -268,7 +268,7 @@ def test_a_key_lies_only_where_its_service_needs_it(lab: Lab, rotation: Watched)
 
 
 def test_a_key_that_was_replaced_lies_nowhere(lab: Lab, first: Watched, rotation: Watched) -> None:
-    """But in what containerd's data base, which only root can read, has not yet written over."""
+    """Except for bytes that containerd's database, which only root can read, has not overwritten yet."""
     old = {key for name, key in first.keys.items() if rotation.keys[name] != key}
     assert [path for path in _files_with(lab, "root", old) if not path.endswith("/meta.db")] == []
 
@@ -290,7 +290,7 @@ def _files_with(lab: Lab, user: str, keys: set[str]) -> list[str]:
 
 
 def _written_since(folder: Path, began: float) -> Iterator[Path]:
-    """Files that were written since, but for the repository's data base, libraries, artefacts and disks of machines."""
+    """Files written since, except the repository's database, libraries, artefacts and disks of machines."""
     for at, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in (".git", ".venv", "cache")]
         for path in (Path(at, name) for name in names if not name.endswith(".img")):

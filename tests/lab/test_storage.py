@@ -1,4 +1,4 @@
-"""A disk of the settings, named by its label: mounted, filled, and missed without keeping the machine from booting."""
+"""A disk of the settings, named by its label: mounted, filled, and no obstacle to a boot when it is missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ with open(file, "rb") as model, open("/models.img", "r+b") as disk:
     disk.seek(at)
     disk.write(bytes([byte ^ 1]))
 """
-"""One bit, on the disk alone: the file system that is on it hears nothing of it. The second time it is right again."""
+"""Flips one bit on the disk itself, unnoticed by its file system. The second time restores it."""
 
 
 def test_a_disk_is_mounted_by_its_label_and_missed_without_stopping_the_boot(bare: Lab, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_disk_is_mounted_by_its_label_and_missed_without_stopping_the_boot(bar
     assert "(sudo systemctl stop 'rig-*@*' mnt-models.mount)" in refused.stderr
     assert bare.sudo("sha256sum /etc/systemd/system/mnt-models.mount").stdout == unit
 
-    # What rots is found, though memory still has it as it was.
+    # Rot is found, although memory still has the good bytes.
     right = bare.sudo("sha256sum /mnt/models/tiny/*/tiny.gguf").stdout
     bare.sudo(f"python3 -c {shlex.quote(ROT)}")
     assert bare.sudo("sha256sum /mnt/models/tiny/*/tiny.gguf").stdout == right
@@ -63,11 +63,11 @@ def test_a_disk_is_mounted_by_its_label_and_missed_without_stopping_the_boot(bar
     # Their model would be read from the empty directory under the mount point.
     for unit in ("rig-native@llama-8b.service", "rig-container@llama-70b.service"):
         assert bare.sudo(f"systemctl is-active {unit}", check=False).stdout.strip() != "active"
-        # With a disk that is only late, too: it is waited for.
+        # Also with a disk that is only late: they wait for it.
         needs = bare.sudo(f"systemctl show --property=RequiresMountsFor --value {unit}").stdout.split()
         assert "/mnt/models" in needs
 
-    # And the models would seem to be gone: neither may the scrub mark them, nor a fetch fill the system's disk.
+    # And the models would seem to be gone: the scrub must not mark them, nor a fetch fill the system disk.
     for command in ("systemctl start rig-models-scrub.service", "rig-models verify", "rig-models fetch"):
         assert bare.sudo(command, check=False).returncode != 0, command
     assert bare.sudo("ls /var/lib/rig/models | grep failed; ls -A /mnt/models", check=False).stdout == ""

@@ -31,9 +31,9 @@ SETTINGS = {
     "on_critical": {"power_limit": 260, "stop_engine": "llama-8b"},
     "notify": True,
 }
-"""As the shipped ones, with shorter times and something to do."""
+"""Like the shipped ones, with shorter times and measures."""
 
-# The stand-in writes its state where no real card does.
+# The stand-in writes its state to a place where a real card does not.
 DROP_IN = "/usr/lib/systemd/system/rig-thermal-cool.service.d/lab.conf"
 
 COOL: dict[str, Any] = {}
@@ -46,14 +46,14 @@ RUN = "monitoring | Run the thermal monitor"
 
 
 class Card:
-    """The machine's card, and what is told of it."""
+    """The machine's card, and the reports about it."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.since = ""
 
     def set(self, values: dict[str, Any] | None = None, **state: Any) -> None:
-        """What nvidia-smi says from now on; what the journal is asked for afterwards came after this."""
+        """Set nvidia-smi's answers; later queries of the journal begin at this moment."""
         text = json.dumps({"gpus": [values or {}]} | state)
         self.since = self.lab.sudo(
             f"cat >{STATE}.new && mv {STATE}.new {STATE} && date +@%s.%N", input=text
@@ -68,25 +68,25 @@ class Card:
         return [json.loads(line) for line in shown.stdout.splitlines()]
 
     def told(self, text: str, **fields: object) -> list[str]:
-        """Nothing once such an entry is there: for `eventually`."""
+        """Empty once there is such an entry: for `eventually`."""
         found = self.entries(**fields)
         return [] if any(text in entry["MESSAGE"] for entry in found) else [f"no '{text}' in {found[-3:]}"]
 
     def metric(self, name: str) -> float | None:
-        """As node_exporter shows it."""
+        """The value in node_exporter."""
         shown = self.lab.sudo("curl --silent --fail --max-time 10 http://127.0.0.1:9100/metrics").stdout
         starts = (f"{name} ", f"{name}{{")
         found = [line for line in shown.splitlines() if line.startswith(starts)]
         return float(found[0].rsplit(" ", 1)[1]) if found else None
 
     def shows(self, name: str, value: float | None) -> list[str]:
-        """Nothing once node_exporter shows it: for `eventually`."""
+        """Empty once node_exporter has this value: for `eventually`."""
         found = self.metric(name)
         return [] if found == value else [f"{name} is {found}"]
 
     @property
     def watts(self) -> float:
-        """The limit that the card has."""
+        """The present limit of the card."""
         return float(self.lab.sudo("nvidia-smi --query-gpu=power.limit --format=csv,noheader,nounits").stdout)
 
     def is_watts(self, value: float) -> list[str]:
@@ -99,7 +99,7 @@ class Card:
 
 
 def _choose(lab: Lab, thermal: dict[str, Any], told: dict[str, Any] | None = None) -> None:
-    """Write the monitor's settings into the machine's own, and at first who is told."""
+    """Write the monitor's settings into the machine's own, and for the first deploy the receivers."""
     path = lab.directory / "hosts.yml"
     hosts: dict[str, Any] = yaml.safe_load(path.read_text())
     monitoring = hosts["hosts"][NAME]["settings"].setdefault("monitoring", {})
@@ -114,7 +114,7 @@ def booted(machines: Machines) -> Lab:
 
 @pytest.fixture(scope="module")
 def web(booted: Lab) -> Iterator[receivers.Web]:
-    """Who is told of alerts, on the machine's network."""
+    """A receiver of alerts on the machine's network."""
     with receivers.web(booted.network.operator) as found:
         yield found
 
@@ -135,7 +135,7 @@ def machine(booted: Lab, web: receivers.Web) -> Lab:
 
 @pytest.fixture
 def card(machine: Lab) -> Iterator[Card]:
-    """Cool at first, and again afterwards."""
+    """A cool card; cool again after the test."""
     card = Card(machine)
     card.set()
     yield card
@@ -184,7 +184,7 @@ def test_a_critical_card_is_cooled_as_its_owner_wants_and_that_is_said_and_taken
     status = json.loads(card.lab.ssh("rig-thermal status --json").stdout)
     assert status["cooling"] == {"power_limit": True, "engine": True}
 
-    # A limit that somebody raises meanwhile is lowered again; an engine that somebody starts is left to him.
+    # If somebody raises the limit meanwhile, it is lowered again; an engine that somebody starts is left alone.
     card.lab.sudo(f"systemctl start {ENGINE} && nvidia-smi -pl 300")
     eventually(lambda: card.is_watts(260))
     assert card.unit(ENGINE, "active") == []
@@ -202,7 +202,7 @@ def test_a_critical_card_is_cooled_as_its_owner_wants_and_that_is_said_and_taken
 def test_a_card_that_is_too_hot_is_told_to_its_owner_and_told_again_when_it_has_cooled(
     card: Card, web: receivers.Web
 ) -> None:
-    """From the card by monitor, node_exporter, Prometheus and Alertmanager to who receives it."""
+    """From the card through monitor, node_exporter, Prometheus and Alertmanager to the receiver."""
     web.posts.clear()
     card.set(HOT)
     eventually(lambda: not web.alerts("GpuTooHot", "firing"), seconds=60)
@@ -255,7 +255,7 @@ def test_whatever_nvidia_smi_does_the_monitor_goes_on_and_says_so(
     first = card.metric(failures) or 0
     eventually(lambda: [] if (card.metric(failures) or 0) > first + 1 else ["no further reading"], seconds=30)
     assert card.metric("node_textfile_scrape_error") == 0
-    # One at most, which is being asked right now; and none that ended and was not taken notice of.
+    # At most one, the query of this moment; and no zombie.
     there = card.lab.sudo("ps -e -o stat=,args= | grep -c '[n]vidia-smi' || true").stdout
     assert int(there) <= 1
     assert len(card.entries(event="failure")) == 1
@@ -280,7 +280,7 @@ def test_a_card_that_tells_less_is_watched_by_what_it_tells(card: Card) -> None:
 
 
 def test_an_xid_in_the_kernels_log_is_told_and_counted(card: Card) -> None:
-    """A lab's kernel is the operator's, and its log is nobody's to write: the entry comes as from another machine."""
+    """A lab's kernel is the operator's, and nobody may write its log: the entry comes as if from another machine."""
     lab = card.lab
     lab.sudo("DEBIAN_FRONTEND=noninteractive apt-get install -y -q systemd-journal-remote", timeout=300)
     lab.sudo(
@@ -297,7 +297,7 @@ def test_an_xid_in_the_kernels_log_is_told_and_counted(card: Card) -> None:
 
 
 def test_device_files_that_come_later_are_let_in(card: Card) -> None:
-    """What is made here is another name of /dev/null."""
+    """The device files made here are other names of /dev/null."""
     before = lives(card.lab)[SERVICE]
     card.lab.sudo("mknod -m 666 /dev/nvidia0 c 1 3")
     eventually(lambda: card.told("the device files of the card are other ones", event="devices"))
@@ -330,7 +330,7 @@ def test_what_somebody_changed_is_seen_and_mended(card: Card) -> None:
         "test_figures_are_where_they_are_looked_for",
     }, seen.output
     told = {WRITE, SETTLE, "monitoring | Run rig-thermal-cool.path"}
-    # That the monitor is older than its files follows only when they are written.
+    # The dry run cannot know that the monitor will be older than its files: they are not written yet.
     assert plan(card.lab).changes == told
     assert run(card.lab).changes == {*told, RUN}
     eventually(lambda: card.shows("rig_gpu_reading_success", 1))
@@ -343,7 +343,7 @@ def test_measures_that_are_not_wanted_any_more_are_taken_back_before_their_unit_
     eventually(lambda: card.is_watts(260))
     eventually(lambda: card.unit(ENGINE, "inactive"), seconds=60)
     _choose(card.lab, {"enabled": True, **SETTINGS, "on_critical": {}})
-    # The engine is one that should run, and is started by the deploy itself.
+    # The engine should run, so the deploy itself starts it.
     assert run(card.lab).changes == {"engines | Run llama-8b as a service", WRITE, SETTLE, RUN}
     assert card.watts == 300
     assert card.unit(ENGINE, "active") == []
@@ -357,7 +357,7 @@ def test_measures_that_are_not_wanted_any_more_are_taken_back_before_their_unit_
 
 def test_without_it_nothing_of_it_is_left(card: Card) -> None:
     _choose(card.lab, {"enabled": False})
-    # Nobody is told any more that its figures are missing.
+    # No alert reports its missing metrics any more.
     rules = {"monitoring | Write /etc/rig/prometheus", "monitoring | Run Prometheus"}
     assert run(card.lab).changes == {SETTLE, *rules}
     listed = card.lab.sudo(
@@ -371,7 +371,7 @@ def test_without_it_nothing_of_it_is_left(card: Card) -> None:
 
 
 def test_whoever_is_logged_in_at_the_screen_is_notified(card: Card) -> None:
-    """A real session and the real notify-send; the desktop that would show it is one that writes it down."""
+    """A real session and the real notify-send; the desktop that would show the message writes it to a file."""
     lab = card.lab
     packages = "dbus-user-session libnotify-bin libpam-systemd python3-dbusmock"
     lab.sudo(f"DEBIAN_FRONTEND=noninteractive apt-get install -y -q {packages}", timeout=300)

@@ -1,4 +1,5 @@
-"""A change of an engine that does not serve is taken back: what served before serves again, and the run says why."""
+"""A change that stops an engine from serving is undone: the previous version serves again, and the run gives the
+cause."""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ from tests.lab.traces import eventually
 
 CONTAINER, NATIVE = "llama-70b", "llama-8b"
 PORTS = {CONTAINER: 8002, NATIVE: 8003}
-# The port too: what comes back is asked where it was.
+# The port too: the restored engine is reachable where it was.
 BROKEN = {"arguments": ["--no-such-argument"], "port": 8020}
 MOVED: dict[str, dict[str, dict[str, Any]]] = {
-    # The one that is tried first gets the other's port.
+    # The engine that is tried first gets the other's port.
     CONTAINER: {CONTAINER: {**BROKEN, "port": PORTS[NATIVE]}, NATIVE: {"port": 8021}},
     NATIVE: {NATIVE: BROKEN},
 }
@@ -50,7 +51,7 @@ def machine(machines: Machines) -> Lab:
 
 @contextmanager
 def settings(lab: Lab, engines: dict[str, dict[str, Any]]) -> Iterator[None]:
-    """Engines of the lab with other settings, for as long as it takes."""
+    """Engines of the lab with other settings, inside the context."""
     path: Path = lab.directory / "hosts.yml"
     before = path.read_text()
     hosts: dict[str, Any] = yaml.safe_load(before)
@@ -64,7 +65,7 @@ def settings(lab: Lab, engines: dict[str, dict[str, Any]]) -> Iterator[None]:
 
 
 def serves(lab: Lab, engine: str) -> str:
-    """HTTP status of a request with the engine's own key, which no argument shows."""
+    """HTTP status of a request with the engine's own key, which is in no argument."""
     variable = f"RIG_KEY_{engine.upper().replace('-', '_')}"
     header = f"sed -n 's/^{variable}=\\(.*\\)/header = \"Authorization: Bearer \\1\"/p' /etc/rig/keys.env"
     ask = f"curl -s --config - -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{PORTS[engine]}/v1/models"
@@ -78,7 +79,7 @@ def silent(lab: Lab) -> list[str]:
 
 @pytest.mark.parametrize("engine", [CONTAINER, NATIVE])
 def test_an_argument_that_the_engine_does_not_know_is_taken_back(machine: Lab, engine: str) -> None:
-    """And the engine whose port it was to have serves again, too, where it was."""
+    """The engine whose port it should have taken serves again, too, on its own port."""
     before = Fingerprint.of(machine)
     with settings(machine, MOVED[engine]):
         failed = run(machine)
@@ -94,7 +95,7 @@ def test_an_argument_that_the_engine_does_not_know_is_taken_back(machine: Lab, e
 
 @pytest.mark.parametrize("engine", [CONTAINER, NATIVE])
 def test_a_start_that_is_refused_is_taken_back(machine: Lab, engine: str) -> None:
-    """As where Docker cannot give a container what it asks for: there is no process to be asked for its health."""
+    """As if Docker could not give a container a resource: no process answers a health check."""
     unit, definition = UNITS[engine]
     own = f"/etc/systemd/system/{unit}.d/own.conf"
     refusal = f"[Service]\nExecStartPre=+/bin/sh -c '! grep -q no-such-argument {definition}'\n"
@@ -136,7 +137,7 @@ def test_a_run_that_was_killed_while_it_tried_is_mended_by_the_next_one(machine:
 
 
 def _not_yet(lab: Lab, engine: str) -> list[str]:
-    """The broken engine is not there yet, and nothing but it."""
+    """Why the state is not yet exactly that of the broken engine."""
     shown = lab.sudo(COMMAND_LINE[engine], check=False).stdout
     return [] if "no-such-argument" in shown else ["the old one runs"]
 
@@ -144,7 +145,7 @@ def _not_yet(lab: Lab, engine: str) -> list[str]:
 def test_an_image_that_never_answers_is_taken_back_and_the_engine_after_it_is_not_in_the_compose_file(
     machine: Lab,
 ) -> None:
-    """With the digest that it had; nothing was tried of the other, which a boot would start."""
+    """With its previous digest; the other change was not tried, although a boot would start it."""
     path = "/etc/rig/compose.yaml"
     inspect = f"docker inspect --format '{{{{.Image}}}} {{{{.Config.Image}}}}' rig-{CONTAINER}"
     before, image = machine.sudo(f"cat {path}").stdout, machine.sudo(inspect).stdout
@@ -163,7 +164,7 @@ def test_an_image_that_never_answers_is_taken_back_and_the_engine_after_it_is_no
     assert machine.sudo(inspect).stdout == image
     assert machine.sudo(f"cat {path}").stdout == before
     assert serves(machine, CONTAINER) == "200"
-    # What was made for the other is taken back with the settings.
+    # The files made for the other change are removed with the settings.
     assert run(machine).code == 0
 
 

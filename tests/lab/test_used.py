@@ -1,4 +1,4 @@
-"""A machine that somebody used before: what can be lived with is, and what cannot be is refused."""
+"""A machine with earlier use: harmless traces are accepted, and harmful ones are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ LOCK = "/run/rig-deploy.lock"
 
 @pytest.fixture(scope="module")
 def used(machines: Machines) -> Iterator[Lab]:
-    """An owner's docker.list with a ring of its own, the most common daemon.json, and a root who shares no files."""
+    """An owner's docker.list with a ring of its own, the most common daemon.json, and a root user with a strict
+    umask."""
     lab = machines.boot(name="used")
     source = f"deb [arch=amd64 signed-by={RING}] {_vendor(lab)['repository']}/debian/ {lab.release} stable"
     lab.sudo(
@@ -37,7 +38,7 @@ def used(machines: Machines) -> Iterator[Lab]:
 
 
 def _vendor(lab: Lab) -> dict[str, str]:
-    """The container engine's repository, as the lab has it."""
+    """The container engine's repository in the lab."""
     (host,) = yaml.safe_load((lab.directory / "hosts.yml").read_text())["hosts"].values()
     vendor: dict[str, str] = host["settings"]["containers"]["vendor"]
     return vendor
@@ -93,7 +94,7 @@ def test_a_second_run_beside_the_first_is_refused_with_who_has_the_machine(used:
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait(timeout=60)
-    # The kernel gave it back with the connection.
+    # The kernel released it with the connection.
     eventually(lambda: not _is_free(used), seconds=30)
 
 
@@ -105,7 +106,7 @@ def test_one_machine_that_is_refused_ends_the_run_for_no_other(used: Lab) -> Non
     """One machine under two names: one of the two has the lock, and the other is refused."""
     document = yaml.safe_load((used.directory / "hosts.yml").read_text())
     ((name, entry),) = document["hosts"].items()
-    # Each written out: the settings know no references.
+    # Each written out: the settings have no references.
     document["hosts"] = {name: entry, "other": deepcopy(entry)}
     (used.directory / "hosts.yml").write_text(yaml.safe_dump(document))
     try:

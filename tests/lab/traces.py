@@ -1,4 +1,4 @@
-"""What a lab could leave behind on the operator's machine, as a value that can be compared."""
+"""Possible traces of a lab on the operator's machine, as a comparable value."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from lab.machine import Lab
 
-# These move by themselves.
+# These change by themselves.
 RESTLESS = ("nf_conntrack_count", "nf_conntrack_buckets", "tcp_fastopen_key", "random")
 
 
 @dataclass(frozen=True)
 class Traces:
-    """The parts of the kernel's state that every network, mount and control group of a lab would show in."""
+    """The parts of the kernel's state that show every network, mount and control group of a lab."""
 
     mounts: frozenset[str]
     interfaces: frozenset[str]
@@ -38,7 +38,7 @@ class Traces:
         )
 
     def left_behind(self, before: Traces, interface: str, directory: Path) -> list[str]:
-        """What is here now and was not before, but for what belongs to labs that live beside this one."""
+        """New items, except those of labs that run beside this one."""
         news = [f"mount {line}" for line in self.mounts - before.mounts]
         news += [
             f"interface {name}"
@@ -56,13 +56,13 @@ class Traces:
 
 
 def _groups() -> Iterator[str]:
-    """Control groups of labs; others may come and go while this looks."""
+    """Control groups of labs; others may appear and disappear meanwhile."""
     for parent, names, _ in os.walk("/sys/fs/cgroup"):
         yield from (f"{parent}/{name}" for name in names if name.startswith("rig-lab-"))
 
 
 def _guarded(group: str) -> bool:
-    """It belongs to another lab, whose guard lives."""
+    """True if it belongs to another lab, whose guard lives."""
     names = [part for part in Path(group).parts if part.startswith("rig-lab-")]
     return Path("/proc", names[0].removeprefix("rig-lab-")).exists()
 
@@ -92,7 +92,7 @@ class Family:
         return cls(starter, guard, supervisor, frozenset(family), lab.directory)
 
     def alive(self) -> list[str]:
-        """Members that live, and anybody who mentions the lab's directory."""
+        """Living members, and any process that mentions the lab's directory."""
         found = [f"{pid} {_command(pid)}" for pid, started in self.members if _started(pid) == started]
         own = {os.getpid(), self.starter}
         return found + [
@@ -101,7 +101,7 @@ class Family:
 
 
 def eventually(what: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until `what` is empty or false; fail with what it still is."""
+    """Wait until `what` is empty or false; fail with its last value."""
     deadline = time.monotonic() + seconds
     while still := what():
         assert time.monotonic() < deadline, f"after {seconds} s still: {still}"
@@ -125,7 +125,7 @@ def _parent(pid: int) -> int:
 
 
 def _started(pid: int) -> str:
-    """When it started, which tells two processes of one number apart; empty for the dead."""
+    """Its start time, which distinguishes two processes with the same number; empty for the dead."""
     fields = _stat(pid)
     return fields[19] if fields and fields[0] != "Z" else ""
 

@@ -1,6 +1,6 @@
-"""Runs on a lab machine as root during a deploy: sees what others could see of it, until its input is closed.
+"""Runs on a lab machine as root during a deploy: records what other users could see, until its input is closed.
 
-Prints JSON: every command line and environment of a process that was caught, and what happened to files of /etc/rig.
+Prints JSON: every command line and environment of a process that was caught, and the events of files in /etc/rig.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 SECONDS = 0.004
-"""Between two looks at all processes."""
+"""Between two scans of all processes."""
 
 CREATED, ATTRIBUTES, MOVED_FROM, MOVED_TO, WRITTEN, MODIFIED = 0x100, 0x4, 0x40, 0x80, 0x8, 0x2
 NAMES = {
@@ -31,7 +31,7 @@ FOLDERS = ("/etc/rig", "/etc/rig/keys", "/etc/rig/prometheus-keys")
 
 
 class Files:
-    """Events of two folders, in their order: the kernel keeps them, so that none is missed between two looks."""
+    """Events of two folders, in their order: the kernel keeps them, so that none is missed between two scans."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
