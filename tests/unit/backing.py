@@ -105,7 +105,7 @@ class Machine:
         return records.make(Path(self.manifest.records))
 
     def add(self, name: str, verified: bool = True, **contents: bytes) -> None:
-        """A model that lies on the machine, on record unless said otherwise."""
+        """Add a model to the machine, with a record unless `verified` is false."""
         listed = {
             File(f"{stem}.gguf", len(content), hashlib.sha256(content).hexdigest()): content
             for stem, content in contents.items()
@@ -125,7 +125,7 @@ class Machine:
         self.records.write(self.manifest, model, file, stamp)
 
     def place(self, name: str = "tiny", file: str = "tiny.gguf") -> str:
-        """Where a file lies on both sides."""
+        """A file's path on both sides."""
         (model,) = [model for model in self.manifest.models if model.name == name]
         return f"{name}/{model.version}/{file}"
 
@@ -139,18 +139,18 @@ class Machine:
         self.config = replace(self.config, **values)
 
     def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """The program, to its end."""
+        """Run the program to its end."""
         command = self.prepared(arguments)
         return subprocess.run(
             command, cwd=ROOT, text=True, capture_output=True, check=False, timeout=120, **({"input": ""} | options)
         )
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """The program, while it works."""
+        """Start the program."""
         return subprocess.Popen(self.prepared(arguments), cwd=ROOT, text=True, **options)
 
     def back_up(self) -> str:
-        """A run that must succeed; what it says. Where there is no repository yet, an empty one is put there first."""
+        """Run a backup that must succeed; return its output. Without a repository, puts an empty one there first."""
         place = self.root / "backup/restic"
         if not place.exists():
             for name, content in empty_repository().items():
@@ -165,13 +165,13 @@ class Machine:
         return found
 
     def due(self) -> None:
-        """Everything that was done so far was done long ago."""
+        """Date everything that was done so far long ago."""
         ago = 1_600_000_000
         os.utime(self.config.password, (ago, ago))
         (self.root / "state/state.json").unlink(missing_ok=True)
 
     def restic(self, *words: str) -> str:
-        """What restic itself says of the repository."""
+        """restic's own output for the repository."""
         return subprocess.run(
             ["restic", "--no-cache", "--repo", str(self.root / "backup/restic"), *words],
             env={**os.environ, "RESTIC_PASSWORD_FILE": self.config.password},

@@ -1,4 +1,4 @@
-"""Fixtures of the unit tests: a copy of the project, and a lab that says it runs."""
+"""Fixtures of the unit tests: a copy of the project, and a lab that looks like a running one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.project import ROOT, Project
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """The project as it is shipped, in a folder of its own."""
+    """The shipped project, in a folder of its own."""
     shutil.copytree(ROOT / "group_data", tmp_path / "group_data")
     shutil.copy(ROOT / "inventory.py", tmp_path)
     (tmp_path / "rig").symlink_to(ROOT / "rig")
@@ -25,14 +25,14 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def running_lab(project: Project) -> Iterator[Path]:
-    """A lab that says it runs: its pid file names a process that looks like its supervisor."""
+    """A lab that looks like a running one: its pid file names a process that looks like its supervisor."""
     lab = project.root / ".lab"
     lab.mkdir()
     (lab / "hosts.yml").write_text("hosts:\n  rig-lab: {address: 10.77.0.2, user: rig}\n")
     waiting = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", "lab.supervisor"]
     with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as supervisor:
         assert supervisor.stdout is not None
-        # Its command line can be read in /proc only once the program has really begun.
+        # Its command line is in /proc only once the program has really begun.
         supervisor.stdout.readline()
         (lab / "running").write_text(f"{supervisor.pid}\n")
         yield lab

@@ -1,4 +1,4 @@
-"""A place to fetch models to, and the lab's hub to fetch them from, on loopback."""
+"""A destination for models, and the lab's hub as their source, on loopback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REVISION = "a" * 40
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that the hub got."""
+    """A request to the hub."""
 
     path: str
     range: str | None
@@ -44,7 +44,7 @@ class Asked:
 
 @dataclass
 class Hub:
-    """The lab's hub, with everything that it was asked."""
+    """The lab's hub, with all requests to it."""
 
     address: str
     state: State
@@ -62,21 +62,21 @@ class Hub:
 
     @property
     def sent(self) -> int:
-        """Bytes of files, all together, once it has counted the last ones: the client may be done before that."""
+        """Bytes of all files together, once it has counted the last ones: the client may be done before that."""
         with self.idle:
             assert self.idle.wait_for(lambda: self.answering == 0, timeout=30)
         return sum(counter.bytes for path, counter in self.state.counters.items() if "/resolve/" not in path)
 
     @property
     def begun_at(self) -> list[int]:
-        """The byte at which each download was asked to begin."""
+        """The first byte of each download request."""
         downloads = [request for request in self.asked if not request.is_resolve]
         return [int(request.range[6:-1]) if request.range else 0 for request in downloads]
 
 
 @contextmanager
 def serving(handler: dict[str, Any] | None = None) -> Iterator[Hub]:
-    """The hub on a free port of 127.0.0.1; `handler`: methods that answer differently."""
+    """Serve the hub on a free port of 127.0.0.1; `handler`: methods that answer differently."""
     state = State([], {})
     server = lab.hub.serve("127.0.0.1", 0, state)
     hub = Hub(f"http://127.0.0.1:{server.server_address[1]}", state)
@@ -126,7 +126,7 @@ class Place:
         )
 
     def publish(self, name: str, **contents: bytes) -> None:
-        """A model of the manifest, whose files the hub has."""
+        """Add a model to the manifest and its files to the hub."""
         (self.root / "hub").mkdir(exist_ok=True)
         paths = {f"{stem}.gguf": self.root / "hub" / f"{name}-{stem}.gguf" for stem in contents}
         for stem, content in contents.items():
@@ -134,7 +134,7 @@ class Place:
         self.publish_files(name, paths)
 
     def publish_files(self, name: str, paths: dict[str, Path]) -> None:
-        """The same with files that are there, by their paths in the repository."""
+        """Add a model with existing files, by their paths in the repository."""
         files = []
         for file, path in paths.items():
             self.hub.publish(path, file)
@@ -166,7 +166,7 @@ class Place:
         return self.final(name, file).with_name(f"{file}.part")
 
     def saved(self, name: str = "tiny", file: str = "tiny.gguf") -> Path:
-        """The same file in the backup."""
+        """Path of the file in the backup."""
         return self.root / "backup" / self.final(name, file).relative_to(self.models)
 
     def put(self, path: Path, content: bytes) -> None:
@@ -174,7 +174,7 @@ class Place:
         path.write_bytes(content)
 
     def fetch(self, token: str | None = None, **values: Any) -> None:
-        """Fetch here and now, with waits that are hardly any. Raises Failed."""
+        """Fetch in this process, with minimal waits. Raises Failed."""
 
         def impatient(attempts: int, stop: threading.Event) -> Patience:
             return Patience(attempts, stop, first=0.001, most=0.01)
@@ -197,7 +197,7 @@ class Place:
         )
 
     def ask(self, *arguments: str) -> Any:
-        """What the program says as JSON; it must succeed."""
+        """The program's JSON output; it must succeed."""
         done = self.run(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

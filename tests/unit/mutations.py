@@ -1,7 +1,7 @@
-"""Settings that are wrong, a line each: the key, what is written there, and a part of the sentence that refuses it.
+"""Wrong settings, a line each: the key, the wrong value, and a part of the message that refuses it.
 
-A new line is a new test. The key is a path in all.yml, its steps divided by spaces, as keys may hold dots; the value is
-what is written in YAML.
+A new line is a new test. The key is a path in all.yml, its steps divided by spaces, because keys may hold dots; the
+value is YAML.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 Mutation = tuple[str, Any, str]
 
 UNSEEN = ["a\nb", "a\0b", "a\tb", "a\rb", "a\x1bb", "a\x7fb", "a\x85b", "a\u2028b", "a\u2029b", "a\u202eb", "a\ufeffb"]
-"""Texts that a program may take for two lines, for the end of a text, or for another text than a person sees."""
+"""Texts that a program may read as two lines, as the end of a text, or as another text than the visible one."""
 
 TEXTS = [
     "machine timezone",
@@ -65,7 +65,7 @@ TEXTS = [
 
 
 def invisible() -> Iterator[Mutation]:
-    """Each kind of text with each character that cannot be seen, and as the end of what would be right."""
+    """Each kind of text with each invisible character, also at the end of a correct value."""
     for number, key in enumerate(TEXTS):
         for text in (UNSEEN[number % len(UNSEEN)], UNSEEN[(number + 5) % len(UNSEEN)], f"{RIGHT.get(key, 'x')}\n"):
             yield key, text, "; write it in one line, of visible characters"
@@ -138,7 +138,7 @@ NOBODYS_FOLDERS = """
 
 
 def folders() -> Iterator[Mutation]:
-    """Each of them for models and for backups."""
+    """Each folder, for models and for backups."""
     for folder in NOBODYS_FOLDERS.split():
         for place in ("models", "backup"):
             yield f"storage {place} path", folder, "; write a folder of its own, such as /mnt/models or /srv/models"
@@ -478,6 +478,6 @@ MESSAGES: list[Mutation] = [
 
 
 def table() -> list[Mutation]:
-    """All of them."""
+    """All rows."""
     fixed = (INJECTED, STORAGE, PEOPLE, KERNEL, COUNTED, ARGUMENTS, DOCKER, MESSAGES)
     return [*invisible(), *folders(), *(mutation for group in fixed for mutation in group)]

@@ -1,4 +1,4 @@
-"""The programs that read what Rig writes: each says whether it takes a file, and what it reads in it."""
+"""The programs that read Rig's files: each accepts or refuses a file, and shows its reading of it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import pytest
 from tests.unit.project import ROOT
 
 FETCHED = Path(os.environ.get("RIG_LAB_CACHE", ROOT / ".lab" / "cache")) / "programs"
-"""Where script/setup puts programs whose packages would start a service."""
+"""Folder in which script/setup puts programs whose packages would start a service."""
 
 
 def program(name: str) -> str | None:
-    """Its path; None where it is not here."""
+    """The program's path; None if it is missing."""
     own = FETCHED / name
     return str(own) if own.exists() else shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
 def needs(name: str) -> pytest.MarkDecorator:
-    """A test that asks this program, and cannot without it."""
+    """Mark a test that needs this program."""
     return pytest.mark.skipif(program(name) is None, reason=f"not installed: {name} (script/setup installs it)")
 
 
 def run(*words: str | Path, text: str | None = None, **environ: str) -> str:
-    """What a program prints, all of it; it has to end well."""
+    """Run a program that must succeed; return its complete output."""
     done = subprocess.run(
         [str(program(str(words[0])) or words[0]), *map(str, words[1:])],
         input=text,

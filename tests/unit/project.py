@@ -1,4 +1,4 @@
-"""A project folder that a test may spoil, and the command line to show it to."""
+"""A project folder that a test may break, and the command line to run on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ hosts:
 
 
 def _own_variables() -> list[str]:
-    """Names in the environment of the tests that would change what a command does."""
+    """Names in the tests' environment that would change the effect of a command."""
     return [key for key in os.environ if key.startswith(("RIG_", "PYINFRA_"))]
 
 
@@ -45,24 +45,24 @@ class Project:
         self.path(name).write_text(text, encoding="utf-8")
 
     def change(self, name: str, old: str, new: str) -> int:
-        """Replaces the only place where `old` stands; the line on which `new` begins."""
+        """Replace the only occurrence of `old`; return the line on which `new` begins."""
         text = self.path(name).read_text(encoding="utf-8")
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
         self.write(name, text.replace(old, new))
         return text[: text.index(old)].count("\n") + 1
 
     def lines(self, name: str, start: str) -> list[int]:
-        """The numbers of the lines that begin with `start`, after their indentation."""
+        """Numbers of the lines that begin with `start`, after their indentation."""
         lines = self.path(name).read_text(encoding="utf-8").splitlines()
         return [number for number, text in enumerate(lines, 1) if text.strip().startswith(start)]
 
     def line(self, name: str, start: str) -> int:
-        """The number of the only line that begins with `start`."""
+        """Number of the only line that begins with `start`."""
         (number,) = self.lines(name, start)
         return number
 
     def problems(self, **data: str) -> list[str]:
-        """What loading says, a line each; empty when all is right."""
+        """The problems that loading reports, a line each; empty for correct settings."""
         try:
             load(self.root, data=data)
         except SettingsError as error:
@@ -70,7 +70,7 @@ class Project:
         return []
 
     def run(self, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """A command of the project, as it is typed in the project's folder."""
+        """Run a command of the project in the project's folder, as typed."""
         clean = {key: value for key, value in os.environ.items() if key not in _own_variables()}
         return subprocess.run(
             [sys.executable, "-m", *command],
@@ -83,7 +83,7 @@ class Project:
         )
 
     def rig(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """The same of ``rig``, without a process of its own, which takes most of the time."""
+        """Run ``rig`` in this process; starting another one takes most of the time."""
         runner = CliRunner(env=dict.fromkeys(_own_variables()) | environ)
         package = main.callback.__module__
         with ExitStack() as stack:

@@ -1,8 +1,8 @@
-"""Published models: their config.json, and what is known of them from elsewhere.
+"""Published models: their config.json, and figures about them from other sources.
 
-Keys and values of `config` are those of each model's config.json on the hub; from memory where no other source is
-named, so unproven to the letter. The published numbers of parameters agree with them; with a wrong width or count they
-would not.
+Keys and values of `config` are those of each model's config.json on the hub; from memory if no other source is named,
+so unproven to the letter. The published numbers of parameters agree with them; with a wrong width or count they would
+not.
 
 `total` and `active`: parameters as the makers publish them, in thousands of millions; `active` counts the head and not
 the embedding, as gpt-oss's model card does. `kv`: bytes of KV cache at 16 bits for a sequence of `context` tokens.
@@ -156,7 +156,7 @@ MODELS = {
 
 
 def tensors(model: Published, size: float = 2) -> dict[str, Tensor]:
-    """The weights that a checkpoint of the model has, with numbers of so many bytes; norms and biases are left out."""
+    """The weights of a checkpoint of the model, with `size` bytes per number; norms and biases are left out."""
     return {name: Tensor("BF16", math.prod(shape), int(math.prod(shape) * size)) for name, shape in _shapes(model)}
 
 

@@ -1,4 +1,4 @@
-"""Settings for tests of what is computed from them, and a shell that runs what an operation would send to a machine."""
+"""Settings for tests of computed values, and a shell that runs the commands of an operation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ARCHIVE = {"url": "http://example.org/llama.tar.gz", "sha256": "a" * 64, "binary
 
 
 def public_key(kind: str, *parts: bytes) -> str:
-    """A public key as a .pub file has it, without a comment: its parts behind their lengths."""
+    """A public key in the form of a .pub file, without a comment: its parts behind their lengths."""
     blob = b"".join(len(part).to_bytes(4) + part for part in (kind.encode(), *parts))
     return f"{kind} {base64.b64encode(blob).decode()}"
 
@@ -46,19 +46,19 @@ hypothesis_settings.register_profile(
 hypothesis_settings.register_profile("thorough", hypothesis_settings.get_profile("short"), max_examples=500)
 hypothesis_settings.load_profile("thorough" if os.environ.get("RIG_TEST_ALL") else "short")
 examples = hypothesis_settings()
-"""For tests on invented examples, few of them unless RIG_TEST_ALL is set: a busy machine is no reason to fail."""
+"""For tests on generated examples; few of them unless RIG_TEST_ALL is set: a busy machine must not cause a failure."""
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="files that belong to root can only be made by root")
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:
-    """A test that compares with other programs, and cannot without them."""
+    """Mark a test that compares with other programs and needs them."""
     missing = [program for program in programs if shutil.which(program) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 def folder(model: str) -> str:
-    """Where a model of one file lies: its folder is named by what sha256sum would print of it."""
+    """Folder of a model of one file, named by the hash of sha256sum's output for it."""
     entry = json.loads(_shipped())["models"]["catalogue"][model]
     listing = f"{entry['sha256']}  {entry['file']}\n"
     return f"/mnt/models/{model}/{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
@@ -87,10 +87,10 @@ def _shipped() -> str:
 
 @dataclass(frozen=True)
 class Here:
-    """Stands in for pyinfra's `host`: facts and commands are run by this machine's own shell, for real."""
+    """Stands in for pyinfra's `host`: this machine's own shell runs facts and commands for real."""
 
     rewrite: Callable[[str], str] = str
-    """Changes a command before it is run: a path of a real machine becomes one of the test."""
+    """Changes a command before it runs: a path of a real machine becomes one of the test."""
 
     def get_fact(self, fact: type[FactBase[Any]], **arguments: Any) -> Any:
         reader: Any = fact()
@@ -107,7 +107,7 @@ class Here:
         )
 
     def carry_out(self, commands: Iterator[Any], **environ: str) -> list[subprocess.CompletedProcess[str]]:
-        """Runs what an operation yields, up to the first command that fails, as pyinfra does."""
+        """Run the commands of an operation up to the first that fails, as pyinfra does."""
         done = []
         for command in commands:
             assert isinstance(command, str), f"not a shell command: {command!r}"
@@ -118,7 +118,7 @@ class Here:
 
 
 def tree(directory: Path) -> dict[str, str]:
-    """Every file below a directory with its mode, so that a leftover shows."""
+    """Every file below a directory with its mode; a leftover shows in it."""
     return {
         str(path.relative_to(directory)): f"{path.stat().st_mode & 0o7777:o}"
         for path in sorted(directory.rglob("*"))
@@ -127,7 +127,7 @@ def tree(directory: Path) -> dict[str, str]:
 
 
 def waits_for(lock: Path, command: str, meanwhile: Callable[[], bool]) -> None:
-    """Starts a command while its lock is held, sees it wait, and lets it finish."""
+    """Start a command while its lock is held, see it wait, and let it finish."""
     held = os.open(lock, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     process = subprocess.Popen(["sh", "-c", command], stderr=subprocess.PIPE, text=True)

@@ -41,7 +41,7 @@ class Gpg:
         return subprocess.run(command, input=given, capture_output=True, check=True).stdout
 
     def primary(self, ring: bytes) -> tuple[str, ...]:
-        """Fingerprints of the primary keys of a ring, as GnuPG itself shows them."""
+        """Fingerprints of the primary keys of a ring, by GnuPG itself."""
         shown = self.run("--show-keys", "--with-colons", given=ring).decode()
         rows = [line.split(":") for line in shown.splitlines()]
         after_primary = [row[9] for before, row in pairwise(rows) if before[0] == "pub"]

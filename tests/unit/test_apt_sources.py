@@ -156,7 +156,7 @@ def test_apt_itself_reads_what_ours_is_beside_the_owners(tmp_path: Path, file: s
 
 
 def _apt(folder: Path, ours: str) -> str:
-    """Errors of apt with our entry beside the owner's."""
+    """apt's errors for our entry beside the owner's."""
     (folder / "parts/docker.sources").write_text(ours)
     for name in ("lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""What rig-backup and cron are told, and the password: made once, and never beside a backup that it would not open."""
+"""The settings of rig-backup and cron, and the password: made once, and never beside a backup that it would not
+open."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from tests.unit.sample import Here, needs, needs_root, settings, tree
 
 MOUNTS = "36 35 8:17 / /mnt/backup rw,noatime shared:1 - ext4 /dev/sdb1 rw\n"
 
-# What the program is told
+# The program's settings
 
 
 def test_every_setting_reaches_the_program() -> None:
@@ -109,7 +110,7 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(project: Project, written
     assert said in told
 
 
-# What restic is asked
+# restic's arguments
 
 
 def test_retention_names_what_is_kept_and_nothing_that_is_not() -> None:
@@ -142,7 +143,7 @@ def test_a_password_that_is_not_typed_is_asked_for_in_a_sentence(monkeypatch: py
         password.given(None)
 
 
-# Where it is written to
+# The target
 
 
 def test_only_the_mount_itself_counts_as_the_disk(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The arithmetic of what fits and how fast it can be: the field's known figures, and what must hold for any."""
+"""The arithmetic of fit and speed: the field's known figures, and rules that hold for any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The headers of a checkpoint give the real numbers; what is none, or not whole, is told in a sentence."""
+"""The headers of a checkpoint give the real numbers; a broken or incomplete one is reported in a sentence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Shapes = dict[str, tuple[str, tuple[int, ...]]]
 
 
 def shapes(tied: bool = False) -> Shapes:
-    """As an FP8 checkpoint has them: tables of 16 bits, blocks of 8 with a scale each."""
+    """The shapes of an FP8 checkpoint: tables of 16 bits, blocks of 8 with a scale each."""
     found: Shapes = {
         "model.embed_tokens.weight": ("BF16", (VOCABULARY, WIDTH)),
         "model.norm.weight": ("BF16", (WIDTH,)),

@@ -1,4 +1,4 @@
-"""A model file's header gives the real numbers; a file that is none is told in a sentence."""
+"""A model file's header gives the real numbers; any other file is reported in a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published models: what is read from a config.json, and what the catalogue writes, is what they really take."""
+"""Published models: the figures from a config.json, and from the catalogue, match the real ones."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_what_was_read_is_not_changed_itself(own: dict[str, Any], ours: dict[str
 CASES = ROOT / "tests/unit/data/docker"
 OURS: dict[str, Any] = {"log-driver": "journald", "live-restore": True}
 JOURNALD = {"env", "env-regex", "labels", "labels-regex", "max-buffer-size", "mode", "tag"}
-"""What journald takes."""
+"""The options of Docker's journald driver."""
 
 
 @pytest.mark.parametrize("case", sorted(path.stem for path in CASES.glob("*.json")))
@@ -192,7 +192,7 @@ def test_what_is_missing_is_due_and_what_is_on_hold_is_not() -> None:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Here:
-    """A shell whose apt knows four versions of the engine, of which one is installed, and on hold."""
+    """A shell whose apt has four versions of the engine, one of them installed and on hold."""
     versions = ("5:28.5.2-1~x", "5:29.1.2-1~x", "5:29.1.10-1~x", "5:30.0.0-1~x")
     about = "Architecture: all\nMaintainer: x\nDescription: x\n"
     for folder in ("lists", "state/lists/partial", "cache/archives/partial", "etc/preferences.d", "etc/apt.conf.d"):

@@ -1,4 +1,4 @@
-"""The README and docs/ name only what there is: pages, files, settings, commands and their options."""
+"""The README and docs/ name only existing pages, files, settings, commands and options."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def blocks(page: Path) -> list[str]:
-    """Indented blocks, as they would be typed."""
+    """Indented blocks, in the form to type."""
     return [re.sub(r"^ {4}", "", found, flags=re.MULTILINE) for found in BLOCK.findall(page.read_text())]
 
 
 def code(page: Path) -> list[str]:
-    """What stands between backticks, and the lines of blocks."""
+    """Text between backticks, and the lines of blocks."""
     text = BLOCK.sub("", page.read_text())
     return CODE.findall(text) + [line for block in blocks(page) for line in block.splitlines()]
 
 
 def links(page: Path) -> list[Path]:
-    """Where a page's links inside the repository lead."""
+    """Targets of a page's links inside the repository."""
     return [(page.parent / to).resolve() for to in LINK.findall(page.read_text()) if "://" not in to]
 
 
@@ -70,7 +70,7 @@ def schema() -> dict[str, Any]:
 
 
 def below(node: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
-    """Every schema that may hold for a key of a value with this schema; any name will do where names are free."""
+    """Every schema that may apply to a key of a value with this schema; any name will do if names are free."""
     if "$ref" in node:
         node = schema()["$defs"][node["$ref"].rpartition("/")[2]]
     for way in (*node.get("anyOf", []), *node.get("oneOf", [])):
@@ -91,7 +91,7 @@ def is_setting(dotted: str) -> bool:
 
 @cache
 def help_of(command: str) -> str:
-    """What a command says about its options."""
+    """A command's help on its options."""
     words = command.split()
     if words[0].startswith("script/"):
         line = [str(ROOT / words[0])]
@@ -182,7 +182,7 @@ def test_every_path_on_the_machine_that_is_named_is_one_that_the_deploy_knows(pa
 def test_every_message_of_a_failed_run_is_one_that_a_program_prints() -> None:
     page = (ROOT / "docs" / "failed-runs.md").read_text()
     cells = re.findall(r"^\| (`.*?) \| ", page, re.MULTILINE)
-    # Numbers, and what else differs from run to run, are put in.
+    # Numbers, and other parts that differ from run to run, are filled in.
     told = [part.strip(" :") for cell in cells for said in CODE.findall(cell) for part in re.split(r"\d+|\.{3}", said)]
     sources = "\n".join(source.read_text() for source in (*programs(), ROOT / "inventory.py"))
     # Adjacent pieces of a text are one.

@@ -21,7 +21,7 @@ pytestmark = needs("curl", "flock", "sha256sum", "tar")
 
 @dataclass
 class Place:
-    """A machine's folders, and the web that it downloads from."""
+    """A machine's folders, and a web server for its downloads."""
 
     root: Path
     web: Web
@@ -60,7 +60,7 @@ class Unpacked:
         return self.place.root / "opt" / "abc"
 
     def install(self, content: bytes = SERVER, program: str = "build/bin/llama-server", sha256: str = "") -> str | None:
-        """Runs the operation; None when it has nothing to do, else what it says of a failure."""
+        """Run the operation; None if it has nothing to do, else its failure output."""
         self.place.web.files["/a.tar.gz"] = content
         made = downloads.archive._inner(
             url=f"{self.place.web.url}/a.tar.gz",

@@ -74,7 +74,8 @@ def test_no_two_networks_of_a_rule_overlap_as_nft_refuses_those(networks: list[s
 
 
 def _loaded(path: Path, firewall: Firewall) -> list[dict[str, Any]]:
-    """What the kernel has after the file was loaded twice into a network of its own: nothing outside is touched."""
+    """The kernel's rules after the file was loaded twice into a network namespace of its own: nothing outside
+    changes."""
     path.write_text(render("/etc/rig/firewall.nft", openings=openings(firewall), bridges=BRIDGES), encoding="utf-8")
     script = f"nft add table inet other && nft -f {path} && nft -f {path} && nft -j list ruleset"
     done = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=False)

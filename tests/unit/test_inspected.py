@@ -17,7 +17,7 @@ SERVICE = compose.service(MADE, "one", compose.engines(MADE)["one"])
 
 
 def _made(service: Mapping[str, Any]) -> dict[str, Any]:
-    """What Docker 26 and compose 2.26 said of a container that they made from such a service."""
+    """The description by Docker 26 and compose 2.26 of a container that they made from such a service."""
     size = int(service["mem_limit"].rstrip("g")) * 2**30
     address, port, inside = service["ports"][0].split(":")
     return {

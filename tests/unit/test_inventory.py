@@ -30,13 +30,13 @@ print("TIME ZONE", settings.machine.timezone)
 
 @pytest.fixture
 def deployable(project: Project) -> Project:
-    """The project with a deploy that only says which settings it got."""
+    """The project with a deploy that only prints its settings."""
     (project.root / "deploy.py").write_text(DEPLOY, encoding="utf-8")
     return project
 
 
 def inventory(project: Project, **environ: str) -> list[dict[str, Any]]:
-    """The machines as pyinfra sees them."""
+    """The machines in pyinfra's view."""
     done = project.run("pyinfra", "inventory.py", "debug-inventory", "--json", **environ)
     assert done.returncode == 0, done.stderr
     hosts: list[dict[str, Any]] = json.loads(done.stdout)
@@ -195,7 +195,7 @@ def test_a_known_host_key_leads_to_the_login(deployable: Project, ssh_server: Se
 
 @dataclass
 class Server(paramiko.ServerInterface):
-    """An SSH server that shows its host key and lets nobody in."""
+    """An SSH server that shows its host key and refuses every login."""
 
     port: int
     key: paramiko.ECDSAKey

@@ -18,7 +18,7 @@ from rig.operator import isolation, lock
 
 
 class State:
-    """As much of pyinfra's as counts: who is left."""
+    """The relevant part of pyinfra's state: the remaining hosts."""
 
     def __init__(self, *names: str) -> None:
         self.hosts: list[Any] = [SimpleNamespace(name=name, print_prefix=f"[{name}] ") for name in names]
@@ -146,7 +146,7 @@ def test_an_operation_that_is_well_is_as_it_was() -> None:
 
 @pytest.fixture
 def script(tmp_path: Path) -> str:
-    """What holds the lock, in a place of the test."""
+    """The script that holds the lock, at a path of the test."""
     text = lock._HOLD.replace(lock.PLACE, str(tmp_path / "lock")).replace("@WHO@", "ann@desk")
     return text.replace(f"flock -w {lock.PATIENCE}", "flock -w 0.2").replace(f"timeout {lock.LIMIT}", "timeout 2")
 

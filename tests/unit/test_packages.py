@@ -27,7 +27,7 @@ NOT_THERE = {
 
 @pytest.fixture
 def here(tmp_path: Path) -> Here:
-    """A shell whose dpkg knows the packages above, and no other."""
+    """A shell whose dpkg has the packages above, and no other."""
     status = {**{name: f"{want} installed" for name, want in THERE.items()}, **NOT_THERE}
     blocks = (
         f"Package: {name}\nStatus: {text}\nMaintainer: x\nArchitecture: amd64\nVersion: 1.0-1\nDescription: x\n"
@@ -90,7 +90,7 @@ def whole(here: Here, tmp_path: Path) -> Path:
 
 
 def _damage(root: Path) -> Damage:
-    """What the fact finds on that machine."""
+    """The fact's result for that machine."""
     moved = Here(
         lambda command: (
             f"export DPKG_ADMINDIR={root}/var/lib/dpkg; "

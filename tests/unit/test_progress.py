@@ -12,7 +12,7 @@ from rig.operator.progress import Progress
 
 
 class Host:
-    """A machine, as far as a sign of life needs one."""
+    """The parts of a host that the watch needs."""
 
     def __init__(self, name: str) -> None:
         self.print_prefix = f"[{name}] "
@@ -28,7 +28,7 @@ STATE: Any = SimpleNamespace(
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What is said to be still at it, by machine and operation."""
+    """Operations reported as still running, by machine."""
     found: list[tuple[str, str]] = []
 
     def spawn(_: Callable[..., None], host: Host, name: str, begin: float) -> SimpleNamespace:

@@ -26,7 +26,7 @@ from rig.operator.reads import Reader
 
 
 class Text(FactBase[str]):
-    """Text of a file; a file that is missing makes it fail, and the word BROKEN cannot be processed."""
+    """Text of a file; a missing file makes it fail, and the word BROKEN cannot be processed."""
 
     def command(self, path: str) -> str:
         return f"cat {shlex.quote(path)}"
@@ -55,7 +55,7 @@ def copied(source: str, path: str) -> Commands:
 
 @operation()
 def polled(path: str, seen: list[str]) -> Commands:
-    """Begins what takes a while, and looks until it is there."""
+    """Begin something slow, and poll until it is there."""
     seen.append(host.get_fact(Text, path=path))
     if seen[-1] != "done":
         yield f"echo done >{shlex.quote(path)}"
@@ -71,12 +71,12 @@ def refused() -> Commands:
 
 @dataclass
 class Run:
-    """One run on this machine, and how it went."""
+    """One run on this machine, and its outcome."""
 
     state: State
     asked: list[str]
     lines: list[str]
-    """What a person reads."""
+    """The output for people."""
 
     @property
     def host(self) -> Host:

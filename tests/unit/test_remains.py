@@ -31,7 +31,7 @@ esac
 
 
 class Places:
-    """Where things lie in a test."""
+    """The paths of a test."""
 
     def __init__(self, root: Path) -> None:
         self.images, self.programs, self.deploy = root / "images", root / "programs", root / "deploy.lock"

@@ -1,4 +1,5 @@
-"""Whatever the settings accept, the program that reads a rendered file takes it, and reads nothing else in it."""
+"""For all settings that Rig accepts, the program that reads a rendered file accepts it, and reads only those settings
+in it."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ WRONG = some.sampled_from(JUNK)
 
 @some.composite
 def hostile(draw: some.DrawFn, right: dict[str, Any]) -> Settings:
-    """Settings with junk behind, before and within right values, wherever the settings take that."""
+    """Settings with junk behind, before and within correct values, wherever Rig accepts that."""
     path = draw(some.sampled_from(sorted(right)))
     value, junk, cut = _text(right[path]), draw(WRONG), draw(some.integers(0, 40))
     text = draw(some.sampled_from([f"{junk}{value}", f"{value}{junk}", f"{value[:cut]}{junk}{value[cut:]}"]))
@@ -206,7 +207,7 @@ def test_prometheus_takes_its_configuration_and_its_rules(tmp_path: Path, accept
 
 
 def _without_keys(configuration: dict[str, Any]) -> dict[str, Any]:
-    """promtool looks for the files of the keys, which are on the machine only."""
+    """Remove the paths of key files: promtool reads them, and only the machine has them."""
     for scrape in configuration["scrape_configs"]:
         scrape.pop("authorization", None)
     return configuration
@@ -300,13 +301,13 @@ def test_systemd_takes_every_unit_without_a_remark(tmp_path: Path, accepted: Set
 
 
 def _verified(folder: Path, units: list[str]) -> str:
-    """What systemd says of units in a folder. Programs that are not here make it end with 1, and are no matter."""
+    """systemd's verdict on units in a folder. Missing programs make it end with 1, and are ignored."""
     script = 'systemd-analyze verify --man=no "$@" 2>&1; true'
     return run("sh", "-c", script, "sh", *(folder / unit for unit in units), SYSTEMD_UNIT_PATH=f"{folder}:")
 
 
 def _commands(text: str) -> int:
-    """Lines of a drop-in that start a program, but for the one that empties the list."""
+    """Number of lines in a drop-in that start a program, except the one that empties the list."""
     return len(re.findall(r"^Exec\w+=.+$", text, re.MULTILINE))
 
 

@@ -27,7 +27,7 @@ rm -f "{root}/containers/$3"
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
-    """A machine of files alone, on which nothing is loaded."""
+    """A machine of files alone, without loaded units."""
     for name, text in (("systemctl", SYSTEMCTL), ("docker", DOCKER)):
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""rig-alert says of each receiver whether it took a message, and believes nobody's word but Alertmanager's."""
+"""rig-alert reports for each receiver whether it accepted a message, and relies only on Alertmanager."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rigd.metrics.config import Config, dump
 
 @dataclass
 class Standin:
-    """Speaks the parts of Alertmanager's interface that rig-alert asks; ``takes`` is what its receivers do."""
+    """The parts of Alertmanager's interface that rig-alert uses; ``takes`` decides for its receivers."""
 
     port: int = 0
     receivers: tuple[str, ...] = ("nobody", "chat", "box")
@@ -31,7 +31,7 @@ class Standin:
     others: int = 0
 
     def metrics(self) -> str:
-        """Others take and refuse things, too, all the time."""
+        """Other receivers accept and refuse messages, too, all the time."""
         self.others += 1
         taken = len(self.sent) if self.takes else 0
         return (
@@ -44,7 +44,7 @@ class Standin:
 
 
 def status(receivers: tuple[str, ...]) -> dict[str, Any]:
-    """Its configuration as it shows it."""
+    """The configuration in Alertmanager's form."""
     listed = "".join(f"- name: {name}\n  webhook_configs:\n  - send_resolved: true\n" for name in receivers[1:])
     return {"config": {"original": f"route:\n  receiver: nobody\nreceivers:\n- name: nobody\n{listed}templates: []\n"}}
 

@@ -1,4 +1,4 @@
-"""rig-backup at work on folders: what is right is kept, what is wrong is told, and what was begun is gone on with."""
+"""rig-backup at work on folders: good copies are kept, bad ones are reported, and interrupted work continues."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def flip(path: Path, like: Path | None = None) -> None:
-    """One bit becomes another; with the times of another file, as on a disk that forgets."""
+    """Flip one bit; give the file the times of another one, as on a disk that forgets."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     with path.open("r+b") as file:
@@ -398,7 +398,7 @@ def test_a_killed_backup_leaves_no_wrong_copy_and_the_next_goes_on_where_it_was(
 
 
 def _writes(path: Path) -> bool:
-    """Whether a process has the file open."""
+    """True if a process has the file open."""
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         try:
             if descriptor.readlink() == path:
@@ -542,7 +542,7 @@ def test_what_every_login_has_of_restic_is_none_of_the_backups_business(machine:
 
 
 def destroy(machine: Machine) -> None:
-    """A bare machine with the same disk for backups."""
+    """Delete everything but the disk for backups."""
     for name in ("models", "records", "state", "elsewhere"):
         shutil.rmtree(machine.root / name, ignore_errors=True)
     for name in ("keys.env", "backup-password"):

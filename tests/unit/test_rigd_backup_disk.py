@@ -26,7 +26,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 def restic(disk: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A program in its place, beside which the disk is probed at every look."""
+    """Replace restic by a script; the disk is probed at every look."""
     program = disk / "bin/restic"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{script}")

@@ -109,7 +109,7 @@ def test_a_time_that_is_skipped_or_comes_twice_comes_once(
 def asked(
     wanted: Schedule, zone: ZoneInfo, begin: float, end: float, done: Past, every: float = QUARTER
 ) -> list[float]:
-    """When backups begin, where cron asks from begin to end, and each succeeds at once."""
+    """Times at which backups begin if cron checks from begin to end, and each succeeds at once."""
     runs, now = [], begin
     while now < end:
         if due(wanted, zone, now, done):

@@ -57,7 +57,7 @@ REQUIRED = {
 
 
 def objects(document: Any) -> Iterator[dict[str, Any]]:
-    """Every JSON object in a document that is a dataclass there: maps by name are not."""
+    """Every JSON object in a document that stands for a dataclass: maps by name do not."""
     if isinstance(document, dict):
         if not any(isinstance(value, list) and key == "gpu" for key, value in document.items()):
             yield document

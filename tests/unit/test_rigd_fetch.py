@@ -264,7 +264,7 @@ def test_ranges_that_the_server_gets_wrong_lead_to_the_whole_file(tmp_path: Path
 
 
 def _answering(status: HTTPStatus, headers: dict[str, str], content: bytes, promised: int | None = None) -> Any:
-    """A hub that answers every download so."""
+    """A hub with this answer to every download."""
 
     def _file(self: lab.hub.Handler, path: Path, name: str) -> None:
         self.state.asked(name)
@@ -280,7 +280,7 @@ def _answering(status: HTTPStatus, headers: dict[str, str], content: bytes, prom
 
 
 def _refusing_ranges(self: lab.hub.Handler, path: Path, name: str) -> None:
-    """Cuts every download in the middle, and continues none."""
+    """Cut every download in the middle, and continue none."""
     if "Range" in self.headers:
         self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "no ranges here")
         return
@@ -293,7 +293,7 @@ def _refusing_ranges(self: lab.hub.Handler, path: Path, name: str) -> None:
 
 
 def _never_from_there(self: lab.hub.Handler, path: Path, name: str) -> None:
-    """Cuts every download in the middle, and continues it somewhere else."""
+    """Cut every download in the middle, and continue it somewhere else."""
     start = 0 if "Range" not in self.headers else HALF - 100
     self.state.asked(name)
     self.send_response(HTTPStatus.PARTIAL_CONTENT if start else HTTPStatus.OK)

@@ -1,4 +1,4 @@
-"""The header of a GGUF file: what it says is read, its parts are one model, and no bytes take long or much memory."""
+"""The header of a GGUF file: its values are read, its parts are one model, and no bytes take long or much memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAGIC, TEXT, LIST, BYTE = b"GGUF", 8, 9, 0
 
 
 def write(path: Path, parts: int = 0, **options: object) -> Path:
-    """A small Llama with a vocabulary; in so many parts where that is asked for."""
+    """Write a small Llama with a vocabulary; in `parts` files if given."""
     writer = gguf.GGUFWriter(path, "llama", split_max_tensors=-(-8 // parts) if parts else 0, **options)  # type: ignore[arg-type]
     writer.add_block_count(3)
     writer.add_embedding_length(64)

@@ -1,4 +1,4 @@
-"""The manifest: what is written can be read, and what cannot be meant is refused in one sentence."""
+"""The manifest: written ones can be read, and impossible ones are refused in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""rig-metrics sees what is there, says it in Prometheus' words, and never half of it."""
+"""rig-metrics measures the present state, in Prometheus' format, and never writes half a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIG = Config(output="/nowhere", records="/nowhere", engines=(), models=(), ce
 
 @contextmanager
 def answering(status: int) -> Iterator[int]:
-    """A server that answers everything with this status; its port."""
+    """A server that answers everything with this status; yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -165,7 +165,7 @@ def test_a_folder_that_is_not_there_is_told_in_a_sentence(tmp_path: Path, capsys
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts programs where they are found first."""
+    """Puts programs first on the search path."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setitem(command.ENVIRONMENT, "PATH", f"{folder}:/usr/bin:/bin")

@@ -1,4 +1,4 @@
-"""verify, list, status and prune: what they say of the files that lie there, and what they leave alone."""
+"""verify, list, status and prune: their reports on existing files, and the files that they leave alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def _rot(path: Path) -> None:
-    """Change a byte as a failing disk does: nothing but the content tells."""
+    """Change a byte as a failing disk does: only the content differs."""
     stat = path.stat()
     path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -368,7 +368,7 @@ def test_help_explains_every_command_and_the_exit_codes(place: Place) -> None:
 
 
 def _update(place: Place, content: bytes) -> None:
-    """The manifest asks for other bytes of the same file."""
+    """Publish other bytes of the same file."""
     path = place.root / "hub" / "tiny-updated"
     path.write_bytes(content)
     place.hub.publish(path, "tiny.gguf")

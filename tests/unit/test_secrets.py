@@ -37,7 +37,7 @@ class Store:
         return made
 
     def make(self, *variables: str, native: dict[str, str] | None = None, **environ: str) -> int:
-        """Runs the operation; how many commands it took."""
+        """Run the operation; return the number of commands."""
         done = self.here.carry_out(self.commands(list(variables), native), **environ)
         for command in done:
             assert command.returncode == 0, command.stderr

@@ -1,4 +1,4 @@
-"""What an engine served with last is kept as it was, and brings back that engine alone."""
+"""The definition that an engine served with last is kept unchanged, and restores that engine alone."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_other_engines_keep_their_new_settings() -> None:
 
 
 def _document(*changed: str) -> dict[str, Any]:
-    """The compose file of three engines, the definitions of these changed."""
+    """The compose file of three engines; `changed` ones have another definition."""
     document = compose.document(settings({"engines/other": OTHER, "engines/two": OTHER | {"port": 8011}}))
     for name in changed:
         document["services"][name]["command"] += ["--new"]

@@ -660,7 +660,7 @@ SHIPPED = plain(read(ROOT / "group_data" / "all.yml", "all.yml"))
 
 
 def paths(value: Any, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every place in the settings."""
+    """Every path in the settings."""
     yield above
     members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, member in members:
@@ -668,7 +668,7 @@ def paths(value: Any, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
 
 
 def replaced(value: Any, path: tuple[Any, ...], junk: Any) -> Any:
-    """The settings with something else in one place."""
+    """The settings with `junk` in one place."""
     if not path:
         return junk
     copy = dict(value) if isinstance(value, dict) else list(value)

@@ -1,4 +1,4 @@
-"""What cannot fit is refused with the arithmetic, at the key that stands in the way, and what fits is named."""
+"""Settings that do not fit are refused with the arithmetic, at the key in the way, and with values that fit."""
 
 from __future__ import annotations
 
@@ -354,7 +354,7 @@ def test_what_is_told_is_another_value_and_never_more_of_what_is_too_much(
 
 
 def advised(key: str, sentence: str) -> object:
-    """What the sentence says to write; for a smaller model the smallest one."""
+    """The value that the message recommends; for a smaller model the smallest one."""
     word = sentence.rpartition("; write ")[2].split()[0].rstrip(",")
     if key == "model":
         return "qwen3-embedding-0.6b-q8"

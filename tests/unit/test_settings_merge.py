@@ -24,12 +24,12 @@ MAPPINGS = some.dictionaries(KEYS, VALUES, max_size=4)
 
 
 def written(value: dict[str, Any], shown: str) -> Node:
-    """The value as if it had been read from a file."""
+    """The value, as if read from a file."""
     return parse(yaml.safe_dump(value, default_flow_style=False, allow_unicode=True), shown)
 
 
 def leaves(node: Node, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Node]:
-    """Everything in a tree that is no mapping, by path; an empty mapping too."""
+    """Every node in a tree that is no mapping, by path; also empty mappings."""
     if not isinstance(node.value, dict) or not node.value:
         return {path: node}
     return {at: leaf for key, child in node.value.items() for at, leaf in leaves(child, (*path, key)).items()}

@@ -98,7 +98,7 @@ def _part(file: str, size: int = 21, sha256: str = "a") -> str:
 
 
 def _in_parts(project: Project, listed: str, file: str = FIRST, size: int = 42) -> None:
-    """The small model, in parts."""
+    """Write the small model's entry in parts."""
     text = project.path("all.yml").read_text()
     start = text.index("    llama-3.1-8b-q4:\n")
     old = text[text.index("      file:", start) : text.index("      # vocabulary", start)]

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def lines(steps: list[str], value: Any) -> tuple[str, int]:
-    """The value below its keys in YAML, each key or item in a line of its own, and the line of the last one."""
+    """The value below its keys in YAML, each key or item on a line of its own, and the line of the last one."""
     text, indent = "", ""
     for step in steps:
         text += f"{indent}- \n" if step == "0" else f"{indent}{yaml.safe_dump(step, width=10**9).split(chr(10))[0]}:\n"
@@ -48,7 +48,7 @@ def lines(steps: list[str], value: Any) -> tuple[str, int]:
 
 
 def problems(folder: Path, key: str, value: Any) -> list[str]:
-    """What loading says of the value in the file of a group."""
+    """The problems that loading reports for the value in the file of a group."""
     text, _ = lines(key.split(" "), value)
     (folder / "group_data" / "workstation.yml").write_text(text, encoding="utf-8")
     return Project(folder).problems()

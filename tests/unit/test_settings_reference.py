@@ -36,7 +36,7 @@ def settings() -> Any:
 
 
 def fixed(schema: Schema, value: Any, path: str = "") -> Iterator[tuple[str, Schema, Any]]:
-    """Every key that is the same for everybody, with its schema and what all.yml says."""
+    """Every fixed key, with its schema and its value in all.yml."""
     for key, member in schema["properties"].items():
         at = f"{path}.{key}" if path else key
         yield at, member, value.get(key, "not in all.yml")
@@ -45,7 +45,7 @@ def fixed(schema: Schema, value: Any, path: str = "") -> Iterator[tuple[str, Sch
 
 
 def described(schema: Schema) -> Iterator[tuple[str, Schema]]:
-    """Every key anywhere in a schema."""
+    """Every key in a schema, at any depth."""
     yield from schema.get("properties", {}).items()
     parts = [schema.get("items"), schema.get("additionalProperties"), *schema.get("anyOf", [])]
     members = [*schema.get("properties", {}).values(), *schema.get("patternProperties", {}).values()]

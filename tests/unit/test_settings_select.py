@@ -1,4 +1,4 @@
-"""Which machines a command is about: those configured or the lab, never both."""
+"""The machines of a command: the configured ones or the lab, never both."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_an_address_may_name_the_interface_of_one_network(project: Project, addr
 
 
 def many(count: int) -> dict[str, Any]:
-    """So many engines, with names that differ at their end."""
+    """This number of engines, with names that differ at their end."""
     engine = {"runtime": "container", "enabled": False, "image": IMAGE, "model": "llama-3.1-8b-q4", "memory": "9G"}
     return {"engines": {f"llama-for-somebody-{n:02}": engine | {"port": 8100 + n} for n in range(count)}}
 

@@ -1,4 +1,4 @@
-"""What follows from settings: what engines need, who gets a key, and values given as --data."""
+"""Values that follow from settings: the resources of engines, the owners of keys, and values given as --data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in for nvidia-smi answers in the forms of the real one, as drivers 550 to 595 have been seen to."""
+"""The stand-in for nvidia-smi answers in the forms of the real one, as seen with drivers 550 to 595."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUS = "00000000:01:00.0"
 
 
 class Smi:
-    """The program, and the state that it answers from."""
+    """The program, and the state behind its answers."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

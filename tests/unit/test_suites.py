@@ -1,4 +1,4 @@
-"""Which tests run, in which order, and which are shown to be slow."""
+"""The selection and the order of tests, and the report of slow ones."""
 
 from __future__ import annotations
 

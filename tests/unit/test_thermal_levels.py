@@ -1,4 +1,4 @@
-"""A card's level: it rises when it must, in order, and does not tremble with what it is judged by."""
+"""A card's level: it rises when it must, in order, and does not tremble with its readings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ times = st.floats(0.1, 1000)
 
 
 def margin(value: float) -> Heat:
-    """What a card with a limit of 88 degrees says."""
+    """The heat of a card with a limit of 88 degrees."""
     return Heat(88 - value, value)
 
 

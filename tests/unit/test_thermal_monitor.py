@@ -1,4 +1,5 @@
-"""The monitor against the stand-in for nvidia-smi: whatever that does, it goes on, says so, and halves no file."""
+"""The monitor against the stand-in for nvidia-smi: whatever that does, the monitor continues, reports it, and writes
+whole files."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ WARM = {"temperature.gpu": 84, "temperature.gpu.tlimit": 4}
 
 
 class Bench:
-    """A monitor whose card is a state file, whose time passes when it is told to, and whose entries are kept."""
+    """A monitor with a state file as its card, a clock under the test's control, and a record of its entries."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, cooling: OnCritical | None = None) -> None:
         self.state_file = folder / "gpu.json"
@@ -182,7 +183,7 @@ CASES = ROOT / "tests/unit/data/smi"
 
 @pytest.fixture
 def says(bench: Bench, tmp_path: Path) -> Callable[[str, int], None]:
-    """nvidia-smi answers with this case, and ends with this code; its warnings go where the real ones go."""
+    """nvidia-smi with this case's answer and this exit code; its warnings go to the real ones' stream."""
     program = tmp_path / "nvidia-smi"
     bench.config = replace(bench.config, smi=str(program))
 
@@ -312,7 +313,7 @@ def test_beside_one_that_cannot_be_killed_no_other_is_started(monkeypatch: pytes
 
 
 def _children() -> list[int]:
-    """Processes that this one started and that are there still, dead ones too."""
+    """Children of this process that still exist, including zombies."""
     listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return [int(pid) for pid in listed if "sleep" in _name(pid) or "smi" in _name(pid) or "yes" in _name(pid)]
 
@@ -574,7 +575,7 @@ def _no_answer(hand: Hand, unit: str) -> bool:
 
 
 def _systemctl(folder: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> Path:
-    """A systemctl that says this of every unit; the file that it writes its calls into."""
+    """A systemctl that reports this state for every unit; return the file with its calls."""
     calls, program = folder / "calls", folder / "bin/systemctl"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$*" >>{calls}\necho {state}\n')
@@ -595,7 +596,7 @@ def test_a_hand_that_was_killed_after_it_wrote_down_what_was_before_still_lowers
 
 @pytest.fixture
 def systemd(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
-    """systemctl says whether the engine starts at boot; what it was told to do."""
+    """systemctl with this state at boot; returns its recorded actions."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setitem(command.ENVIRONMENT, "PATH", f"{tmp_path}/bin:/usr/bin:/bin")
 

@@ -1,4 +1,4 @@
-"""What nvidia-smi and the kernel's log say is read for what it is, and nothing in it is believed blindly."""
+"""The output of nvidia-smi and the kernel's log is parsed strictly, and nothing in it is trusted blindly."""
 
 from __future__ import annotations
 

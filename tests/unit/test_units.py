@@ -11,7 +11,7 @@ from rig.systemd.units import Step, refusal, steps
 
 @dataclass(frozen=True)
 class State:
-    """A unit that is as it should be, until a test spoils it."""
+    """A unit in its correct state, until a test breaks it."""
 
     load: str = "loaded"
     active: str = "active"

@@ -1,4 +1,4 @@
-"""A machine that somebody used before, or that the settings describe wrongly, is refused before anything is written."""
+"""A machine with earlier use, or with wrong settings, is refused before anything is written."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_driver_that_is_too_old_for_an_image_is_refused() -> None:
     assert _said(WITH_CARD, own) == []
 
 
-# What the machine prints
+# The machine's output
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Web:
-    """What is served by path, and what was asked."""
+    """The served content by path, and the received requests."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
-    """Whether a part of a file may be asked for."""
+    """Answer requests for a range."""
     promised: dict[str, int] = field(default_factory=dict)
-    """Content-Length of a path that is larger than what then comes."""
+    """Content-Length of a path that is larger than the content."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and Range header of each request."""
 
