@@ -185,15 +185,15 @@ def test_a_port_that_another_program_holds_is_refused_with_its_name(machine: Lab
 
 
 def test_too_little_space_for_the_system_is_refused_with_both_sizes(refused: Refused) -> None:
-    told = refused("storage.system_free=900T")
-    needed = "900.0 TiB are needed (2.0 GiB for packages (of storage.system_free), 900.0 TiB for images"
+    told = refused("storage.system_free=90T")
+    needed = "90.0 TiB are needed (2.0 GiB for packages (of storage.system_free), 90.0 TiB for images"
     assert f"GiB free and {needed}" in told
     assert "free the space, or put storage.models on a larger disk" in told
 
 
 def test_every_reason_is_told_at_once(machine: Lab, refused: Refused) -> None:
     with _listening(machine, "squatter", "127.0.0.1", 8003):
-        told = refused("storage.system_free=900T", "storage.backup.must_be_mount=true")
+        told = refused("storage.system_free=90T", "storage.backup.must_be_mount=true")
     reasons = [line for line in told.splitlines() if line.strip().startswith("- ")]
     assert len(reasons) == 3
 

@@ -27,7 +27,7 @@ class Machine(Here):
     def get_fact(self, fact: type[FactBase[Any]], **arguments: Any) -> Any:
         reader: Any = fact()
         printed = self.shell(reader.command(**arguments)).stdout
-        return reader.process(printed.splitlines()) if printed else None
+        return reader.process(printed.splitlines()) if printed else reader.default()
 
 
 @pytest.fixture

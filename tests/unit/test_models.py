@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from collections.abc import Callable
@@ -321,6 +322,8 @@ def test_an_install_that_waited_for_one_that_finished_has_nothing_to_do_and_fail
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs, links, wheel = tmp_path / "programs", tmp_path / "links", build()
+    # The libraries are the machine's packages; here they are those of the environment that runs the tests.
+    monkeypatch.setenv("PYTHONPATH", sysconfig.get_path("purelib"))
     for module in (facts, operations):
         monkeypatch.setattr(module, "PROGRAMS", str(programs))
         monkeypatch.setattr(module, "LINKS", str(links))

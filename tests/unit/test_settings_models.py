@@ -127,7 +127,7 @@ def test_a_model_in_parts_is_one_model_of_which_the_engine_gets_the_first(projec
             "files",
             "are not known yet, and engine llama-8b needs them; run rig lock",
         ),
-        ("      files:\n" + _part(FIRST, 42), FIRST, "files", f"lacks '{SECOND}', a part of the model; run python"),
+        ("      files:\n" + _part(FIRST, 42), FIRST, "files", f"lacks '{SECOND}', a part of the model; run rig lock"),
         (
             "      files:\n" + _part(FIRST) + _part(SECOND),
             SECOND,

@@ -62,5 +62,7 @@ def test_an_operation_is_named_by_an_imperative() -> None:
 
 @pytest.mark.parametrize(("place", "text"), list(pages()), ids=lambda value: str(value)[:40])
 def test_prose_wraps_at_100(place: str, text: str) -> None:
-    long = [line for line in text.splitlines() if len(line) > 100 and not line.startswith(("|", "    ", "<!--"))]
+    # What `rig plan --into` computes is a table with a line around it.
+    written = re.sub(r"(?s)<!-- Computed by.*?<!-- End of what is computed", "", text)
+    long = [line for line in written.splitlines() if len(line) > 100 and not line.startswith(("|", "    ", "<!--"))]
     assert long == []
