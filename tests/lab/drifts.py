@@ -350,7 +350,7 @@ DRIFTS = {
         told={"machine | Authorize the keys of owner"},
     ),
     "a home that anybody may write to": Drift(
-        command="chmod 0777 /home/owner",
+        command="chmod 0722 /home/owner",
         seen_by={"machine": (KEYS_GUARDED,)},
         told={"machine | Create the user owner"},
     ),
