@@ -638,18 +638,16 @@ DRIFTS = {
     "the monitoring's files open to everybody": Drift(
         command="chmod 0666 /etc/rig/prometheus/rules.yml",
         seen_by={"monitoring": ("test_configuration_can_be_changed_by_root_alone_and_holds_no_key",)},
-        told={"monitoring | Write /etc/rig/prometheus"},
-        follows={"monitoring | Run Prometheus"},
+        told={"monitoring | Write /etc/rig/prometheus", "monitoring | Run Prometheus"},
     ),
     "a copy of a key replaced": Drift(
         command="echo wrong >/etc/rig/prometheus-keys/llama-8b",
         seen_by={"monitoring": (COPIES,)},
         told={"monitoring | Give Prometheus the keys of the engines"},
     ),
-    "the figures' timer slowed down": Drift(
-        command="sed -i 's/^OnUnitActiveSec=.*/OnUnitActiveSec=1d/' /etc/systemd/system/rig-metrics.timer && "
-        "systemctl daemon-reload",
+    "the figures' timer enabled until the next boot": Drift(
+        command="systemctl disable rig-metrics.timer && systemctl enable --runtime rig-metrics.timer",
         seen_by={"monitoring": ("test_what_no_program_shows_is_looked_up_as_often_as_the_settings_say",)},
-        told={"monitoring | Write rig-metrics' settings", "monitoring | Run the rig-metrics timer"},
+        told={"monitoring | Run the rig-metrics timer"},
     ),
 }
