@@ -31,7 +31,7 @@ STEPS = 6
 QUESTION = "Which gas do plants take from the air?"
 COLUMNS = 100
 NONSENSE = (
-    "(The hand-made model has random weights, so this makes no sense. The real one could not be fetched; "
+    "(The hand-made model has random weights, so the answer is gibberish. The real one could not be fetched; "
     "script/demo --down, then script/demo, tries again.)"
 )
 

@@ -472,7 +472,7 @@ def _ask(directory: Path, request: Message) -> Message:
     answer = line.receive()
     line.close()
     if answer is None:
-        raise LabFailed(f"the lab in {directory} ended while it was asked to '{request['do']}'")
+        raise LabFailed(f"the lab in {directory} ended during '{request['do']}'")
     if "error" in answer:
         raise LabFailed(answer["error"])
     return answer

@@ -32,7 +32,7 @@ def enrolment() -> list[str]:
         "  3. At the machine's screen, within ten seconds of the blue 'MOK management': press any key; choose",
         "     'Enroll MOK', 'Continue', 'Yes'; type the password; choose 'Reboot'.",
         "  4. Run this deploy again: it goes on from here.",
-        "Missed the blue screen? Run the deploy again, and it stages the key anew.",
+        "Missed the blue screen? Run the deploy again, and it stages the key again.",
     ]
 
 

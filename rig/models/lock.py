@@ -159,7 +159,7 @@ def ask(hub: str, entry: Entry, revision: str | None, token: str | None) -> Pin:
         raise CannotLock(f"{_place(entry)}: repository and file are needed; write both, or files: [] for all of it")
     if token and not TOKEN.fullmatch(token):
         # The message does not show the token.
-        raise CannotLock("HF_TOKEN holds a blank, a line break or a letter that no token has; set it anew")
+        raise CannotLock("HF_TOKEN holds a blank, a line break or a letter that no token has; set it again")
     asked = _Asked(hub, repository, revision or entry.said("revision") or "main", token)
     if file is None:
         return asked.repository_pin()

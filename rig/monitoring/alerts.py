@@ -184,7 +184,7 @@ def _machine(settings: Settings) -> Iterator[Alert]:
         0,
         "critical",
         "The file of model {{ $labels.model }} changed on the disk.",
-        "Engines do not start with it; the next deploy fetches it anew. Look after the disk.",
+        "Engines do not start with it; the next deploy fetches it again. Look after the disk.",
     )
     yield Alert(
         "ModelScrubFailed",

@@ -22,7 +22,7 @@ def password(repository: str) -> Commands:
     state: BackupState = host.get_fact(Backup, repository=repository)
     if not state.password and state.repository:
         raise OperationError(
-            f"{repository} holds the backup of an earlier life of this machine, so no key is made anew. To bring keys, "
+            f"{repository} holds the backup of an earlier life of this machine, so no new key is made. To bring keys, "
             "settings and models back, run 'sudo rig-backup restore' on the machine, then this again; to begin without "
             f"them, move {repository} away; if only the password's file was lost: 'sudo rig-backup password --set'"
         )

@@ -178,20 +178,20 @@ def _kept(path: str, text: str) -> str:
     )
 
 
-def _serve(state: State, host: Host, wanted: Wanted, anew: bool) -> bool:
+def _serve(state: State, host: Host, wanted: Wanted, restart: bool) -> bool:
     """Wait until the engine serves. If it fails, show its last lines and restore its last good definition.
 
-    `anew`: start it first. A start that systemd or Docker refuses counts as any other failure.
+    `restart`: start it first. A start that systemd or Docker refuses counts as any other failure.
     """
-    displaced = _make_way(state, host, wanted) if anew else []
-    if anew:
+    displaced = _make_way(state, host, wanted) if restart else []
+    if restart:
         # A rollback leaves a unit of its own; and compose keeps a container with the right labels, whatever else about
         # it was changed.
         own = shlex.quote(f"{UNITS}/{wanted.unit}")
         shell.run(state, host, f"[ ! -e {own} ] || {{ rm -f {own} && systemctl daemon-reload; }}")
         if wanted.record.service is not None:
             shell.run(state, host, f"docker rm --force rig-{wanted.engine}")
-    trouble = _trouble(state, host, wanted, wanted.record, anew)
+    trouble = _trouble(state, host, wanted, wanted.record, restart)
     if trouble is None:
         return True
     logger.error(f"{host.print_prefix}engine {wanted.engine} did not become healthy: {trouble}; its last lines:")
@@ -225,14 +225,14 @@ def _take_back(state: State, host: Host, wanted: Wanted, before: Served) -> None
     restored = before.restored(wanted.engine, host.get_fact(FileText, path=served.COMPOSE))
     commands = [_kept(path, text) for path, text in restored.items()]
     shell.run(state, host, " && ".join([*commands, "systemctl daemon-reload"]))
-    trouble = _trouble(state, host, wanted, before, anew=True)
+    trouble = _trouble(state, host, wanted, before, restart=True)
     now = "serves again as before" if trouble is None else f"does not serve as before either: {trouble}"
     logger.error(f"{host.print_prefix}engine {wanted.engine} {now}")
 
 
-def _trouble(state: State, host: Host, wanted: Wanted, record: Served, anew: bool) -> str | None:
+def _trouble(state: State, host: Host, wanted: Wanted, record: Served, restart: bool) -> str | None:
     """Why the engine does not become healthy as defined in `record`; None when it does."""
-    if anew and not shell.run(state, host, _restart(wanted.unit))[0]:
+    if restart and not shell.run(state, host, _restart(wanted.unit))[0]:
         return "its start failed"
     return _wait(host, wanted, record)
 

@@ -279,7 +279,7 @@ def _quiet(state: State) -> Iterator[None]:
         return gevent.getcurrent() is not own
 
     def fail_hosts(*_: object, **__: object) -> None:
-        raise _Undecided("the machine's answer makes no sense")
+        raise _Undecided("the machine's answer cannot be parsed")
 
     logger.addFilter(audible)
     state.fail_hosts = fail_hosts  # type: ignore[method-assign]

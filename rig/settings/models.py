@@ -319,7 +319,7 @@ class Models(Section):
     """Model files and their source."""
 
     hub: Url = Field(description="Web address of the hub or of a mirror of it.")
-    download: Download = Field(description="How the hub is asked.")
+    download: Download = Field(description="How downloads use the hub.")
     scrub: Literal["weekly", "monthly", "quarterly", "yearly"] = Field(
         description="How often all models are read again and verified: weekly, monthly, quarterly or yearly."
     )

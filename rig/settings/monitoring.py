@@ -80,7 +80,7 @@ class Alertmanager(Section):
         description="How long after a message others of its kind wait, as a duration such as 5m."
     )
     repeat_interval: Annotated[Duration, lasting("1m", "5d", "Alertmanager forgets after 5 days what it has sent")] = (
-        Field(description="After which time what still holds is told again, as a duration such as 1d.")
+        Field(description="Time after which an alert that still fires is sent again, as a duration such as 1d.")
     )
 
 
@@ -88,7 +88,7 @@ class CommonReceiver(Section):
     """Settings of every receiver."""
 
     severity: Severity = Field(
-        default="info", description="Least severity of what it is told: info, warning or critical."
+        default="info", description="Least severity that it receives: info, warning or critical."
     )
     secret: bool = Field(
         default=False,
@@ -99,21 +99,21 @@ class CommonReceiver(Section):
 class Webhook(CommonReceiver):
     """A web address that takes Alertmanager's JSON."""
 
-    kind: Literal["webhook"] = Field(description="How it is told: webhook.")
+    kind: Literal["webhook"] = Field(description="Kind of receiver: webhook.")
     url: Url = Field(description="Web address that is sent a POST with the alerts as JSON.")
 
 
 class Ntfy(CommonReceiver):
     """A topic of an ntfy server, which shows it on a telephone."""
 
-    kind: Literal["ntfy"] = Field(description="How it is told: ntfy.")
+    kind: Literal["ntfy"] = Field(description="Kind of receiver: ntfy.")
     url: Url = Field(description="Web address of the topic, such as https://ntfy.sh/my-topic.")
 
 
 class Email(CommonReceiver):
     """A mailbox."""
 
-    kind: Literal["email"] = Field(description="How it is told: email.")
+    kind: Literal["email"] = Field(description="Kind of receiver: email.")
     to: Mailbox = Field(description="Who gets it, a mail address.")
     sender: Mailbox = Field(description="Whom it comes from, a mail address.")
     server: HostAndPort = Field(description="Mail server that takes it, as host:port.")
@@ -128,7 +128,7 @@ class Alerts(Section):
     """The conditions of alerts."""
 
     pending: ForADay = Field(
-        description="How long what may pass by itself must last before it is told, as a duration such as 5m."
+        description="How long a condition that may pass by itself must last, as a duration such as 5m."
     )
     engine_down: ForADay = Field(description="How long an engine may be gone, as a duration such as 2m.")
     queue: int = Field(
@@ -138,7 +138,7 @@ class Alerts(Section):
         description="How long ago the last backup that succeeded may be, as a duration such as 8d."
     )
     certificate_end: ForYears = Field(
-        description="How long before the end of a certificate it is told, as a duration such as 14d."
+        description="How long before the end of a certificate the alert fires, as a duration such as 14d."
     )
     reboot_pending: Annotated[Duration, lasting("1m", "365d")] = Field(
         description="How long a reboot may be due, as a duration such as 1d."
@@ -162,7 +162,7 @@ class Monitoring(Section):
     enabled: bool = Field(description="Whether the machine is monitored, true or false.")
     scrape_interval: Annotated[
         Duration, lasting("1s", "4m", "Prometheus looks back 5 minutes: alerts would find nothing in between")
-    ] = Field(description="How often every program is asked for its figures, as a duration such as 15s.")
+    ] = Field(description="How often Prometheus scrapes every program, as a duration such as 15s.")
     state_interval: Annotated[Duration, lasting("1s", "1d")] = Field(
         description="How often rig-metrics looks at what no program shows, as a duration such as 1m."
     )
@@ -173,9 +173,9 @@ class Monitoring(Section):
     thermal: Thermal = Field(description="The watch over the graphics card's temperature.")
     prometheus: Prometheus = Field(description="Where all figures are kept.")
     alertmanager: Alertmanager = Field(description="What tells the owner.")
-    alerts: Alerts = Field(description="When the owner is told of something.")
+    alerts: Alerts = Field(description="When alerts fire.")
     grafana: Grafana = Field(description="Dashboards.")
-    receivers: dict[Name, Receiver] = Field(description="Who is told, by a name of your choice.")
+    receivers: dict[Name, Receiver] = Field(description="Receivers of alerts, by a name of your choice.")
 
     @property
     def listeners(self) -> dict[str, int]:

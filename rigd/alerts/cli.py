@@ -12,7 +12,7 @@ from rigd.base.errors import BadInput
 from rigd.metrics import config
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
-CODES = "Exits with 0 when all is well, 1 when something fires or a receiver refused, 2 when nothing could be asked."
+CODES = "Exits with 0 when all is well, 1 when something fires or a receiver refused, 2 without an answer."
 
 
 def main(arguments: list[str] | None = None) -> int:

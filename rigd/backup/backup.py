@@ -112,7 +112,7 @@ class Backup:
         except vault.WrongPassword as error:
             raise Failed(
                 f"{error}; if that is a backup of an earlier life of this machine, bring it back (rig-backup restore "
-                "--password-file -), or move the folder away to begin anew"
+                "--password-file -), or move the folder away to start over"
             ) from None
         sources = [path for path in self.config.sources if Path(path).exists()]
         snapshot = box.save(sources, self.config.password)

@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument(
         "--password-file",
         metavar="FILE",
-        help="a file of mode 0600, or - for stdin (default: this machine's own; where it has none, you are asked)",
+        help="a file of mode 0600, or - for stdin (default: this machine's own; where it has none, a prompt)",
     )
     back.add_argument("--yes", action="store_true", help="replace keys and settings that are here without asking")
 
@@ -238,7 +238,7 @@ def _lock(config: Config) -> AbstractContextManager[None]:
 def _ask(question: str, otherwise: str) -> None:
     """Require a yes. Raises BadInput without a terminal, and Failed for a no."""
     if not sys.stdin.isatty():
-        raise BadInput(f"nobody can be asked here: {question} To do it, add --yes")
+        raise BadInput(f"there is no terminal for the question: {question} To do it, add --yes")
     if not answer.yes(question):
         raise Failed(otherwise)
 

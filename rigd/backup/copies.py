@@ -132,7 +132,7 @@ def run(shelf: Shelf, copies: list[Copy], turn: Callable[[File], bool], progress
     return outcome
 
 
-_REMEDY = "get it anew: rig-models fetch"
+_REMEDY = "fetch it again: rig-models fetch"
 
 
 def _there(shelf: Shelf, copy: Copy, turn: Callable[[File], bool], outcome: Outcome) -> bool:
@@ -153,7 +153,7 @@ def _there(shelf: Shelf, copy: Copy, turn: Callable[[File], bool], outcome: Outc
     if known:
         shelf.ledger.forget(copy.place)
     if problem is not None:
-        outcome.problems.append(f"{copy.final} {problem} and is copied anew; check the backup disk")
+        outcome.problems.append(f"{copy.final} {problem} and is copied again; check the backup disk")
     return False
 
 
@@ -230,7 +230,7 @@ def verify(ledger: Ledger, progress_of: Callable[[list[Item]], Progress]) -> lis
                 continue
             ledger.forget(path)
             item.stage = "failed"
-            problems.append(f"{problem}; the next run copies it anew")
+            problems.append(f"{problem}; the next run copies it again")
             shown.say(problems[-1])
     if problems:
         ledger.settle()

@@ -72,7 +72,7 @@ def _of_file(path: Path) -> str:
             raise BadInput(f"{path} can be read by others; close it: chmod 600 {path}")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise BadInput(f"there is no file {path}; name one that holds the password, or none to be asked") from None
+        raise BadInput(f"there is no file {path}; name one that holds the password, or none for a prompt") from None
     except UnicodeDecodeError:
         raise BadInput(f"{path} holds no password; it is a line of text") from None
 

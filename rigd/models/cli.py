@@ -195,7 +195,7 @@ def _left(options: argparse.Namespace, wanted: Manifest) -> list[remains.Remain]
 def _ask(question: str) -> None:
     """Require a yes. Raises BadInput without a terminal, and Failed for a no."""
     if not sys.stdin.isatty():
-        raise BadInput("nobody can be asked here; to delete this, add --yes")
+        raise BadInput("there is no terminal to confirm on; to delete this, add --yes")
     if not answer.yes(question):
         raise Failed("nothing was deleted")
 

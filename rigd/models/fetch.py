@@ -252,7 +252,7 @@ class Fetcher:
             # If the destination's disk failed, it fails again with the hub's bytes.
             unfinished.rewind(before)
             trouble = f"cannot be read ({error.strerror})"
-        progress.say(f"{source} {trouble}; it is left alone, and the hub is asked")
+        progress.say(f"{source} {trouble}; it is left alone, and the hub is used instead")
         return False
 
     def _completed(self, source: Path, unfinished: Part, job: Job) -> bool:

@@ -69,7 +69,7 @@ def _verdict(manifest: Manifest, records: Records, check: Check) -> str | None:
         check.item.begin("done", check.file.size)
         return None
     records.forget(check.model.name, check.file.path)
-    check.item.stage, check.item.error = "failed", f"{check.path} {problem}; get it anew with: rig-models fetch"
+    check.item.stage, check.item.error = "failed", f"{check.path} {problem}; fetch it again with: rig-models fetch"
     return check.item.error
 
 

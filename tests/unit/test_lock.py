@@ -121,7 +121,7 @@ def test_what_cannot_be_pinned_is_told(
 def test_a_token_that_cannot_be_one_is_refused_and_not_shown(project: Project, hub: Hub, token: str) -> None:
     done = _lock(project, hub, "--yes", HF_TOKEN=token)
     assert done.returncode == 2
-    assert done.stderr == "HF_TOKEN holds a blank, a line break or a letter that no token has; set it anew\n"
+    assert done.stderr == "HF_TOKEN holds a blank, a line break or a letter that no token has; set it again\n"
 
 
 def test_a_hub_that_does_not_answer_is_told(project: Project, hub: Hub) -> None:

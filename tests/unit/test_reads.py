@@ -315,7 +315,7 @@ def test_it_is_foreseen_what_each_operation_would_do_and_nothing_is_done(prepare
     ]
     assert [one.reason for one in found[3:]] == [
         f"not read: cat {missing}",
-        "the machine's answer makes no sense",
+        "the machine's answer cannot be parsed",
         "ValueError: no such thing",
     ]
     assert Path(two).read_text() == "old\n"

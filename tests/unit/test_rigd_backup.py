@@ -196,7 +196,7 @@ def test_a_model_that_is_missing_is_told_and_the_others_are_backed_up(machine: M
     machine.model("gone", "gone.gguf").unlink()
     done = machine.run("run")
     assert done.returncode == 1
-    assert "is missing, and the backup has no right one; get it anew: rig-models fetch" in done.stderr
+    assert "is missing, and the backup has no right one; fetch it again: rig-models fetch" in done.stderr
     assert machine.copy().read_bytes() == b"model"
 
 
@@ -212,7 +212,7 @@ def test_a_copy_that_rotted_is_found_when_it_has_its_turn_and_mended(machine: Ma
     machine.change(check_parts=EVERY_FILE)
     done = machine.run("run")
     assert done.returncode == 1
-    assert "has rotted in the backup and is copied anew" in done.stderr
+    assert "has rotted in the backup and is copied again" in done.stderr
     assert machine.copy().read_bytes() == b"model" * 1000
     machine.back_up()
 
@@ -237,7 +237,7 @@ def test_a_copy_that_cannot_be_read_is_told_and_copied_anew(machine: Machine, mo
         with Progress([copy.item]) as shown:
             outcome = copies.run(shelf, [copy], lambda file: True, shown)
         (problem,) = outcome.problems
-        assert "tiny.gguf cannot be read in the backup (Input/output error) and is copied anew" in problem
+        assert "tiny.gguf cannot be read in the backup (Input/output error) and is copied again" in problem
         assert (outcome.copied, outcome.files, shelf.kept(copy)) == (1, 1, True)
         assert machine.copy().read_bytes() == b"model" * 1000
         before = machine.copy().stat().st_ino

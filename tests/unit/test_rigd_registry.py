@@ -102,7 +102,7 @@ def test_a_file_of_another_size_is_told_so_without_reading_it(place: Place, size
 
 def test_a_missing_file_is_marked(place: Place) -> None:
     place.final().unlink()
-    assert "is missing; get it anew with: rig-models fetch" in place.run("verify").stderr
+    assert "is missing; fetch it again with: rig-models fetch" in place.run("verify").stderr
     assert (place.records.directory / "tiny.failed").exists()
 
 

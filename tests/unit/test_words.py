@@ -44,7 +44,16 @@ def operations() -> Iterator[tuple[str, str]]:
         yield path.name, "\n".join(OPERATION.findall(path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize(("place", "text"), [*pages(), *comments(), *operations()], ids=lambda value: str(value)[:40])
+def sources() -> Iterator[tuple[str, str]]:
+    """Messages, docstrings and comments of what runs on both sides."""
+    for folder in ("rig", "rigd", "tasks", "templates"):
+        for path in sorted(path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".j2")):
+            yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("place", "text"), [*pages(), *comments(), *operations(), *sources()], ids=lambda value: str(value)[:40]
+)
 def test_prose_keeps_clear_of_the_worst_habits(place: str, text: str) -> None:
     found = [
         f"{place}: '{match[0].strip()}': write {better}"
