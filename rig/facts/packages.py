@@ -63,6 +63,8 @@ class Automatic(FactBase[frozenset[str]]):
         return frozenset(output)
 
 
+EMPTY = "d41d8cd98f00b204e9800998ecf8427e"
+"""MD5 of no bytes."""
 VERIFIED = "/run/rig-packages-verified"
 """Written when the packages installed before this boot were verified; a boot empties /run."""
 HOUR = 3600
@@ -126,6 +128,11 @@ found=$(
       if [ -f "$path" ] && [ ! -L "$path" ]; then basename "$sums" .md5sums; break; fi
     done <"${{sums%.md5sums}}.list"
   done
+  while read -r hash path; do
+    if [ "$hash" != {EMPTY} ] && [ -f "$path" ] && [ ! -s "$path" ]; then
+      sed -n "s|  *$path\\$||p" /var/lib/ucf/registry
+    fi
+  done 2>/dev/null </var/lib/ucf/hashfile
   if [ ! -e {VERIFIED} ]; then
     before=$(find $info -name "*.list" ! -newermt "@$({_BOOTED})" -printf "%T@ %f\n" | sort -rn |
       awk 'NR == 1 {{ last = $1 }} $1 >= last - {HOUR} {{ sub(/[.]list$/, "", $2); print $2 }}')

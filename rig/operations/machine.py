@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 
 from pyinfra import host
 from pyinfra.api import operation
@@ -42,9 +43,9 @@ def account(user: str, groups: Sequence[str], shell: str, home: str) -> Commands
         further = f"-G {shlex.quote(','.join(groups))} " if groups else ""
         # A group of the same name may exist without an account; useradd would refuse to make it again.
         own = f"$(getent group {name} >/dev/null && echo -g {name})"
-        yield f"useradd -d {place} -s {shlex.quote(shell)} {own} {further}-m {name}"
-        # useradd leaves an existing folder to its owner; a link is the owner's business.
-        yield f"[ -L {place} ] || {{ mkdir -p {place} && chown {name}: {place}; }}"
+        yield f"sh -c {shlex.quote(_home(home))}"
+        yield f"useradd -d {place} -s {shlex.quote(shell)} {own} {further}-M {name}"
+        yield _given(user, home)
         return
     changes = ["-d", home] if there.home != home else []
     changes += ["-s", shell] if there.shell != shell else []
@@ -52,9 +53,35 @@ def account(user: str, groups: Sequence[str], shell: str, home: str) -> Commands
     if changes:
         yield f"usermod {shlex.join([*changes, user])}"
     if there.home == home and there.folder and there.folder.partition(" ")[2] != user:
-        yield f"chown --no-dereference {name} {place}"
+        yield _given(user, home)
     if there.home == home and there.open:
         yield f"chmod go-w {place}"
+
+
+def _home(home: str) -> str:
+    """A script that makes a home with the system's usual files where there is none.
+
+    useradd does not sync them: a power cut leaves an account with empty files. So they are whole before the account
+    exists, and get their place by a rename.
+    """
+    new = shlex.quote(f"{home}.rig-new")
+    place, above = shlex.quote(home), shlex.quote(str(PurePosixPath(home).parent))
+    return (
+        f"set -e; [ ! -e {place} ] && [ ! -L {place} ] || exit 0; "
+        f"rm -rf {new}; mkdir -p {new}; [ ! -d /etc/skel ] || cp -RP --preserve=mode /etc/skel/. {new}; "
+        "mode=$(sed -n 's/^HOME_MODE[[:space:]]*//p' /etc/login.defs); "
+        f'chmod "${{mode:-0700}}" {new}; sync --file-system {new}; mv -T {new} {place}; sync {above}'
+    )
+
+
+def _given(user: str, home: str) -> str:
+    """A command that gives a home to its user, with those of the usual files that are there; a link stays as it is."""
+    name, place = shlex.quote(user), shlex.quote(home)
+    return (
+        f"[ -L {place} ] || {{ chown --no-dereference {name}: {place} && "
+        f"ls -A /etc/skel 2>/dev/null | while read -r file; do [ ! -e {place}/\"$file\" ] || "
+        f"chown --recursive --no-dereference {name}: {place}/\"$file\"; done; }}"
+    )
 
 
 @operation()

@@ -36,6 +36,8 @@ def present(packages: list[str]) -> Commands:
     if missing:
         yield f"sh -c {shlex.quote(UPDATE)}"
         yield f"{APT_GET} install --no-install-recommends {shlex.join(missing)}"
+        # dpkg syncs its own files, and not those that the packages' scripts write.
+        yield "sync"
     yield from kept(sorted(set(packages) & there))
 
 
@@ -76,8 +78,9 @@ if [ ! -s $status ]; then
     [ -s $status ] || [ ! -s $kept ] || cp --preserve $kept $status
   done
 fi
-# Records of 0 bytes: dpkg stops at a list of files that is cut short, and takes an empty script for a good one.
-find /var/lib/dpkg/info -type f -size 0 -delete
+# Records of 0 bytes: dpkg stops at a list of files that is cut short, and takes an empty script for a good one. An
+# empty list of hashes is that of a package without files; one that is cut comes back with its package.
+find /var/lib/dpkg/info -type f -size 0 ! -name "*.md5sums" -delete
 # Lists that are cut are not fetched again while a file of the same age is there.
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 apt-get clean
@@ -95,8 +98,11 @@ fi
 dpkg --force-confdef --force-confold --configure -a || true
 get --fix-broken install || exit 1
 dpkg --force-confdef --force-confold --configure -a || exit 1
+# Files of settings that a package's script installs by ucf are taken for deleted by the owner, unless forced.
+export UCF_FORCE_CONFFMISS=1
 for package in {named}; do
-  dpkg-query --listfiles $package 2>/dev/null | while read -r path; do
+  {{ dpkg-query --listfiles $package 2>/dev/null; sed -n "s|^$package  *||p" /var/lib/ucf/registry 2>/dev/null
+  }} | while read -r path; do
     # An empty file of settings would be kept as the owner's.
     case $path in /etc/*) [ ! -f "$path" ] || [ -s "$path" ] || rm "$path" ;; esac
   done

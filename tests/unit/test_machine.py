@@ -119,9 +119,28 @@ def _entry(here: Machine) -> str:
 
 @needs("unshare", "useradd")
 def test_an_account_is_made_once_and_as_the_settings_have_it(own_etc: Machine) -> None:
-    assert _account(own_etc, "games", "audio")[0] == "useradd"
+    assert "useradd" in _account(own_etc, "games", "audio")
     assert _entry(own_etc) == "/home/ada:/bin/bash\nada audio games\nada ada\n"
     assert _account(own_etc, "games", "audio") == []
+
+
+@needs("unshare", "useradd")
+def test_a_new_home_has_the_usual_files_and_they_are_its_users(own_etc: Machine) -> None:
+    _account(own_etc)
+    listing = "cd $0 && find . -mindepth 1 -type f -printf '%P %s %U\\n' | sort"
+    usual = own_etc.shell(listing.replace("$0", "/etc/skel").replace("%U", "ada")).stdout
+    assert usual
+    assert own_etc.shell(listing.replace("$0", "/home/ada").replace("%U", "%u")).stdout == usual
+    assert own_etc.shell("ls -A /home").stdout == "ada\n"
+
+
+@needs("unshare", "useradd")
+def test_a_home_whose_run_died_before_it_was_given_away_becomes_its_users(own_etc: Machine) -> None:
+    _account(own_etc)
+    own_etc.shell("chown -R root: /home/ada")
+    _account(own_etc)
+    assert own_etc.shell("find /home/ada ! -user ada").stdout == ""
+    assert _account(own_etc) == []
 
 
 @needs("unshare", "useradd")

@@ -123,6 +123,19 @@ def test_a_file_of_0_bytes_is_damage(whole: Path, path: str, found: Damage) -> N
     assert found.packages == () or not (whole / "verified").exists(), "it would be forgotten"
 
 
+def test_an_empty_file_of_settings_that_a_packages_script_installed_is_damage(whole: Path) -> None:
+    """By ucf: dpkg knows nothing of it. Seen after a power cut, with the settings of unattended upgrades."""
+    registry, settings = whole / "var/lib/ucf", whole / "settings"
+    registry.mkdir()
+    settings.write_text("on\n")
+    digest = hashlib.md5(settings.read_bytes()).hexdigest()
+    (registry / "hashfile").write_text(f"{digest}  {settings}\n")
+    (registry / "registry").write_text(f"plain   {settings}\n")
+    assert _damage(whole) == Damage()
+    settings.write_text("")
+    assert _damage(whole) == Damage(packages=("plain",))
+
+
 def test_an_update_that_was_interrupted_is_damage(whole: Path) -> None:
     (whole / "var/lib/dpkg/updates/0001").touch()
     assert _damage(whole).unfinished
