@@ -223,6 +223,10 @@ def _make_way(state: State, host: Host, wanted: Wanted) -> list[str]:
 def _take_back(state: State, host: Host, wanted: Wanted, before: Served) -> None:
     """Run the engine in its last good definition."""
     restored = before.restored(wanted.engine, host.get_fact(FileText, path=served.COMPOSE))
+    # The template that served is the engine's own unit only while the shared one is another.
+    own, template = f"{UNITS}/{wanted.unit}", f"{UNITS}/{wanted.unit.partition('@')[0]}@.service"
+    if own in restored and restored[own].strip() == (host.get_fact(FileText, path=template) or "").strip():
+        del restored[own]
     commands = [_kept(path, text) for path, text in restored.items()]
     shell.run(state, host, " && ".join([*commands, "systemctl daemon-reload"]))
     trouble = _trouble(state, host, wanted, before, restart=True)

@@ -97,9 +97,10 @@ def test_an_argument_that_the_engine_does_not_know_is_taken_back(machine: Lab, e
 def test_a_start_that_is_refused_is_taken_back(machine: Lab, engine: str) -> None:
     """As if Docker could not give a container a resource: no process answers a health check."""
     unit, definition = UNITS[engine]
-    own = f"/etc/systemd/system/{unit}.d/own.conf"
+    # Where packages have theirs: Rig refuses one in /etc before it begins.
+    own = f"/usr/lib/systemd/system/{unit}.d/own.conf"
     refusal = f"[Service]\nExecStartPre=+/bin/sh -c '! grep -q no-such-argument {definition}'\n"
-    machine.sudo(f"cat >{own} && systemctl daemon-reload", input=refusal)
+    machine.sudo(f"mkdir -p $(dirname {own}) && cat >{own} && systemctl daemon-reload", input=refusal)
     before = Fingerprint.of(machine)
     with settings(machine, {engine: BROKEN}):
         failed = run(machine)
@@ -108,7 +109,7 @@ def test_a_start_that_is_refused_is_taken_back(machine: Lab, engine: str) -> Non
     assert f"engine {engine} serves again as before" in failed.errors
     assert serves(machine, engine) == "200"
     assert "\n".join(differences(before, Fingerprint.of(machine))) == ""
-    machine.sudo(f"rm {own} && systemctl daemon-reload")
+    machine.sudo(f"rm -r $(dirname {own}) && systemctl daemon-reload")
 
 
 @pytest.mark.parametrize("engine", [CONTAINER, NATIVE])
