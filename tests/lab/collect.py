@@ -33,6 +33,7 @@ BY_NATURE = {
     "/etc/ssh/ssh_host_ed25519_key": "every lab has its own",
     "/etc/ssh/ssh_host_ed25519_key.pub": "every lab has its own",
     "/home/rig/.ssh/authorized_keys": "every lab has its own",
+    "/etc/.updated": "systemd's note of when /usr last changed, which it does not sync",
     "/etc/ld.so.cache": "rebuilt by package scripts, in the order of the disk",
     "/var/lib/rig/models/fetch.json": "how long the last fetch took",
 }
