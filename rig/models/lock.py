@@ -160,14 +160,14 @@ def ask(hub: str, entry: Entry, revision: str | None, token: str | None) -> Pin:
     if token and not TOKEN.fullmatch(token):
         # The message does not show the token.
         raise CannotLock("HF_TOKEN holds a blank, a line break or a letter that no token has; set it again")
-    asked = _Asked(hub, repository, revision or entry.said("revision") or "main", token)
+    at = _Revision(hub, repository, revision or entry.said("revision") or "main", token)
     if file is None:
-        return asked.repository_pin()
-    return asked.parts_pin(parts(file)) if parts(file) else asked.file_pin(file)
+        return at.repository_pin()
+    return at.parts_pin(parts(file)) if parts(file) else at.file_pin(file)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Revision:
     """A repository at a revision of a hub."""
 
     hub: str

@@ -19,12 +19,13 @@ def problems(settings: Settings, machine: Machine) -> list[str]:
     return [*_parameters(settings, machine), *_shells(settings, machine), *_disk(settings, machine)]
 
 
-def asked(settings: Settings) -> tuple[PurePosixPath, ...]:
+def files(settings: Settings) -> tuple[PurePosixPath, ...]:
     """Files whose absence means that the machine lacks something."""
-    return (*_files(settings).values(), *(PurePosixPath(user.shell) for user in settings.machine.users.values()))
+    shells = (PurePosixPath(user.shell) for user in settings.machine.users.values())
+    return (*_parameter_files(settings).values(), *shells)
 
 
-def _files(settings: Settings) -> dict[str, PurePosixPath]:
+def _parameter_files(settings: Settings) -> dict[str, PurePosixPath]:
     """The file of each kernel parameter in the settings; only the machine can resolve patterns."""
     wanted = settings.machine.sysctl.items()
     return {
@@ -33,7 +34,7 @@ def _files(settings: Settings) -> dict[str, PurePosixPath]:
 
 
 def _parameters(settings: Settings, machine: Machine) -> Iterator[str]:
-    for key, file in _files(settings).items():
+    for key, file in _parameter_files(settings).items():
         if str(file) in machine.absent:
             yield (
                 f"the machine's kernel does not know {key} (machine.sysctl); correct the name, write null, or have the "

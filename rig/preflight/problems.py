@@ -371,7 +371,7 @@ def asked_files(settings: Settings) -> tuple[PurePosixPath, ...]:
         for place in _places(settings, name, path)
     )
     secrets = map(PurePosixPath, alertmanager.secrets(settings).values())
-    return (*models, ZONES / settings.machine.timezone, *secrets, *lacking.asked(settings))
+    return (*models, ZONES / settings.machine.timezone, *secrets, *lacking.files(settings))
 
 
 def _places(settings: Settings, model: str, path: PurePosixPath) -> tuple[PurePosixPath, ...]:

@@ -164,10 +164,10 @@ def _cuda(settings: Settings, machine: Machine) -> list[str]:
     else:
         return []
     images = {name: engine.image for name, engine in compose.engines(settings).items() if engine.on_card}
-    asked = {name: cuda_of(image) for name, image in images.items() if image is not None}
+    required = {name: cuda_of(image) for name, image in images.items() if image is not None}
     return [
         f"engine {name}'s image asks for CUDA {cuda}, and {what} has CUDA {there}; {remedy}, or an image for "
         f"CUDA {there} in engines.{name}.image"
-        for name, cuda in asked.items()
+        for name, cuda in required.items()
         if cuda is not None and cuda > there
     ]

@@ -19,8 +19,8 @@ FICLONE = 0x40049409
 """_IOW(0x94, 9, int) of linux/fs.h: share the blocks of another file."""
 
 
-def replace(path: Path, text: str, *, lasting: bool = True) -> None:
-    """Write a small file that everybody may read; a reader sees the old file or the new one.
+def replace(path: Path, text: str, *, lasting: bool = True, mode: int = 0o644) -> None:
+    """Write a small file, which everybody may read by default; a reader sees the old file or the new one.
 
     If `lasting`, also after a power cut. One writer at a time. Raises OSError; the file is then unchanged.
     """
@@ -29,7 +29,7 @@ def replace(path: Path, text: str, *, lasting: bool = True) -> None:
     new.unlink(missing_ok=True)
     try:
         with new.open("x", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), mode)
             file.write(text)
             file.flush()
             if lasting:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rig.facts.preflight import MachineFact
-from rig.preflight.lacking import asked, problems
+from rig.preflight.lacking import files, problems
 from rig.preflight.machine import Machine
 from tests.unit.sample import Here, settings
 
@@ -29,14 +29,14 @@ def said(machine: Machine, changes: dict[str, Any]) -> list[str]:
 )
 def test_a_kernel_parameter_that_the_kernel_does_not_know_is_refused(key: str, file: str) -> None:
     changes = {"machine/sysctl": {key: 1}}
-    assert file in map(str, asked(settings(changes)))
+    assert file in map(str, files(settings(changes)))
     (sentence,) = said(replace(MACHINE, absent=frozenset({file})), changes)
     assert sentence.startswith(f"the machine's kernel does not know {key} (machine.sysctl); correct the name, ")
     assert said(MACHINE, changes) == []
 
 
 def test_a_kernel_parameter_that_is_left_to_the_kernel_is_not_looked_up() -> None:
-    assert asked(settings({"machine/sysctl": {"vm.swapiness": None, "net.ipv4.conf.*.rp_filter": 1}})) == ()
+    assert files(settings({"machine/sysctl": {"vm.swapiness": None, "net.ipv4.conf.*.rp_filter": 1}})) == ()
 
 
 def test_a_shell_that_is_not_there_is_refused_unless_its_package_is_installed() -> None:

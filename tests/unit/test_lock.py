@@ -88,6 +88,18 @@ def test_nothing_is_written_without_a_yes(project: Project, hub: Hub) -> None:
     assert _written(project) == TEXT.replace("HUB", hub.address)
 
 
+def test_a_file_behind_a_link_stays_there_with_its_mode(project: Project, hub: Hub, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.yml"
+    theirs.write_text(TEXT.replace("HUB", hub.address))
+    theirs.chmod(0o640)
+    (project.root / "group_data" / "mine.yml").symlink_to(theirs)
+    done = project.rig("lock", "--file", "group_data/mine.yml", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (project.root / "group_data" / "mine.yml").is_symlink()
+    assert SHA in theirs.read_text()
+    assert theirs.stat().st_mode & 0o777 == 0o640
+
+
 def test_what_is_pinned_is_left_alone_until_it_is_named(project: Project, hub: Hub) -> None:
     assert _lock(project, hub, "--yes").returncode == 0
     text = _written(project)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 
 import click
 
@@ -12,6 +13,7 @@ from rig.operator.commands import report
 from rig.settings import SettingsError
 from rig.settings.active import ROOT
 from rig.settings.tree import merge, read
+from rigd.base.files import replace
 
 
 @click.command("lock")
@@ -49,6 +51,6 @@ def command(models: tuple[str, ...], file: str, revision: str | None, yes: bool)
     click.echo("".join(difference), nl=False)
     if not yes and not click.confirm("Write this?"):
         raise SystemExit(report.FAILED)
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(after, encoding="utf-8")
-    new.replace(path)
+    # The file that a link points to, with the mode that its owner gave it.
+    target = path.resolve()
+    replace(target, after, mode=stat.S_IMODE(target.stat().st_mode))
