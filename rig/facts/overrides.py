@@ -1,4 +1,4 @@
-"""Preflight's facts of files that could undo ours: those of sysctl, the journal and apt, and drop-ins."""
+"""Preflight's facts of files that could undo ours: those of sysctl, the journal and apt, drop-ins, and masks."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ for folder in /etc/systemd/system /run/systemd/system /etc/systemd/system.contro
   for file in $folder/rig-*.d/*.conf $folder/prometheus*.d/*.conf; do
     [ ! -e "$file" ] || printf "dropin\t%s\n" "$file"
   done
+  for file in $folder/*.service $folder/*.timer $folder/*.socket; do
+    [ "$(readlink "$file")" != /dev/null ] || printf "mask\t%s\n" "$file"
+  done
 done
 """
 
@@ -33,6 +36,7 @@ def fields(found: Mapping[str, Iterable[list[str]]]) -> Overrides:
         journald=configs.get("systemd/journald.conf", {}),
         apt={path: _text(encoded) for path, encoded in found.get("aptconf", [])},
         drop_ins=tuple(path for (path,) in found.get("dropin", [])),
+        masks=tuple(path for (path,) in found.get("mask", [])),
     )
 
 

@@ -62,6 +62,8 @@ class Overrides:
     apt: Mapping[str, str] = field(default_factory=dict)
     drop_ins: tuple[str, ...] = ()
     """Paths of drop-ins for units that a deploy writes or runs."""
+    masks: tuple[str, ...] = ()
+    """Paths of links to /dev/null in place of a unit, whoever needs that."""
 
 
 @dataclass(frozen=True)

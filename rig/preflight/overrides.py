@@ -1,4 +1,4 @@
-"""Files of others that later undo what a deploy writes, at the next boot for one: each with its remedy."""
+"""Files of others that undo what a deploy writes or runs, at the next boot for one: each with its remedy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
+from rig.backup import CRON_UNIT
+from rig.monitoring import grafana, prometheus
 from rig.preflight.machine import Overrides
 from rig.settings import Settings
 
@@ -15,6 +17,8 @@ UNATTENDED = "52rig-unattended-upgrades"
 DROP_INS = ("rig.conf", "models.conf", "engine.conf")
 """Names of the drop-ins that Rig writes."""
 ETC = PurePosixPath("/etc/systemd/system")
+ALWAYS = ("systemd-journald.service", "apt-daily.timer", "apt-daily-upgrade.timer", "docker.service", "docker.socket")
+"""Units that run with any settings."""
 
 
 def problems(settings: Settings, found: Overrides) -> list[str]:
@@ -24,6 +28,7 @@ def problems(settings: Settings, found: Overrides) -> list[str]:
         *_journald(settings, found.journald),
         *_apt(settings, found.apt),
         *_drop_ins(found.drop_ins),
+        *_masks(settings, found.masks),
     ]
 
 
@@ -125,3 +130,24 @@ def _drop_ins(found: Iterable[str]) -> Iterator[str]:
                 f"{path} changes {unit}, which is Rig's; remove it (sudo rm {path} && sudo systemctl daemon-reload), "
                 "and write into group_data/ what you want otherwise"
             )
+
+
+def _masks(settings: Settings, found: Iterable[str]) -> Iterator[str]:
+    needed = set(_units(settings))
+    for path in map(PurePosixPath, found):
+        if path.name in needed:
+            runtime = "--runtime " if path.is_relative_to("/run") else ""
+            yield (
+                f"{path.name} is masked, so that nothing starts it; unmask it (sudo systemctl unmask "
+                f"{runtime}{path.name}), or take out of group_data/ what needs it"
+            )
+
+
+def _units(settings: Settings) -> Iterator[str]:
+    """Units that a deploy runs with these settings."""
+    yield from ALWAYS
+    yield from map(settings.unit, settings.enabled_engines)
+    if settings.backup.enabled:
+        yield CRON_UNIT
+    if settings.monitoring.enabled:
+        yield from (*prometheus.UNITS, grafana.UNIT)

@@ -179,6 +179,10 @@ def test_container_is_hardened(inspected: Inspected) -> None:
     assert configured["NetworkMode"] not in ("host", "bridge")
 
 
+def test_container_is_on_its_own_network_and_no_other(inspected: Inspected) -> None:
+    assert list(inspected["NetworkSettings"]["Networks"]) == ["rig_rig"]
+
+
 def test_container_does_not_run_as_root(settings: Settings, container: str, inspected: Inspected) -> None:
     user, _, group = inspected["Config"]["User"].partition(":")
     assert int(user) > 0

@@ -537,6 +537,46 @@ DRIFTS = {
         told={"engines | Run llama-70b in a container"},
         restarted={CONTAINER, "container rig-llama-70b"},
     ),
+    "a container made by hand, with the same labels and all privileges": Drift(
+        command="image=$(docker inspect --format '{{.Config.Image}}' rig-llama-70b) && "
+        "docker inspect --format '{{range $key, $value := .Config.Labels}}{{println $key \"=\" $value}}{{end}}' "
+        "rig-llama-70b | sed 's/ = /=/; /^$/d' >/run/labels && docker rm --force rig-llama-70b && "
+        "docker run --detach --name rig-llama-70b --privileged --label-file /run/labels --entrypoint sleep "
+        "--stop-timeout 1 $image infinity && rm /run/labels",
+        seen_by={
+            "containers": ("test_container_is_hardened", "test_container_is_published_on_loopback_alone"),
+            "engines": ("test_engine_answers_whoever_has_its_key",),
+        },
+        told={"engines | Run llama-70b in a container"},
+        restarted={CONTAINER, "container rig-llama-70b"},
+    ),
+    "a container on another network": Drift(
+        command="docker network create other && docker network connect other rig-llama-70b",
+        seen_by={"containers": ("test_container_is_on_its_own_network_and_no_other",)},
+        told={"engines | Run llama-70b in a container"},
+        restarted={CONTAINER, "container rig-llama-70b"},
+        owner="docker network rm other",
+    ),
+    "a container's memory changed": Drift(
+        command="docker update --memory 3g --memory-swap 3g rig-llama-70b",
+        seen_by={"containers": ("test_container_is_held_to_its_limits",)},
+        told={"engines | Run llama-70b in a container"},
+        restarted={CONTAINER, "container rig-llama-70b"},
+    ),
+    "a service masked": Drift(
+        command=f"systemctl stop {NATIVE} && systemctl disable {NATIVE} && systemctl mask {NATIVE}",
+        seen_by={"engines": ("test_engine_runs_now_and_after_a_boot", "test_engine_answers_whoever_has_its_key")},
+        told=set(),
+        refused=f"{NATIVE} is masked, so that nothing starts it; unmask it (sudo systemctl unmask {NATIVE})",
+        owner=f"systemctl unmask {NATIVE} && systemctl enable --now {NATIVE}",
+    ),
+    "node_exporter masked": Drift(
+        command=f"systemctl mask --now {NODE_EXPORTER}",
+        seen_by={"monitoring": (PROGRAM,)},
+        told=set(),
+        refused=f"{NODE_EXPORTER} is masked, so that nothing starts it; unmask it (sudo systemctl unmask",
+        owner=f"systemctl unmask {NODE_EXPORTER} && systemctl start {NODE_EXPORTER}",
+    ),
     "a service's memory changed until the next boot": Drift(
         command=f"systemctl set-property --runtime {NATIVE} MemoryMax=7G",
         seen_by={"machine": (UNITS_OF_RIG,)},

@@ -61,6 +61,25 @@ def test_a_file_that_undoes_nothing_is_left_alone(found: Overrides) -> None:
     assert problems(settings(), found) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("/etc/systemd/system/prometheus-node-exporter.service", "unmask prometheus-node-exporter.service"),
+        ("/run/systemd/system/docker.service", "unmask --runtime docker.service"),
+        ("/etc/systemd/system/rig-native@two.service", "unmask rig-native@two.service"),
+        ("/etc/systemd/system/apt-daily.timer", "unmask apt-daily.timer"),
+    ],
+)
+def test_a_masked_unit_that_a_deploy_runs_is_refused_with_the_command_that_unmasks_it(path: str, remedy: str) -> None:
+    (sentence,) = problems(settings(), Overrides(masks=(path,)))
+    assert f"sudo systemctl {remedy})" in sentence
+
+
+def test_a_masked_unit_that_a_deploy_does_not_run_is_left_alone() -> None:
+    masks = ("/etc/systemd/system/sleep.target", "/etc/systemd/system/cron.service")
+    assert problems(settings({"backup/enabled": False}), Overrides(masks=masks)) == []
+
+
 def test_both_ways_of_writing_an_option_of_apt_are_read() -> None:
     text = 'A::B "1"; A { B "//2"; L { "x"; "y"; }; };\nA::L:: "z"; // A::B "4";\n'
     assert list(apt_options(text)) == [("A::B", "1"), ("A::B", "//2"), ("A::L", "x"), ("A::L", "y"), ("A::L", "z")]
