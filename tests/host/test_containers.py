@@ -183,6 +183,10 @@ def test_container_is_on_its_own_network_and_no_other(inspected: Inspected) -> N
     assert list(inspected["NetworkSettings"]["Networks"]) == ["rig_rig"]
 
 
+def test_container_is_started_again_after_a_failure_alone(inspected: Inspected) -> None:
+    assert inspected["HostConfig"]["RestartPolicy"]["Name"] == "on-failure"
+
+
 def test_container_does_not_run_as_root(settings: Settings, container: str, inspected: Inspected) -> None:
     user, _, group = inspected["Config"]["User"].partition(":")
     assert int(user) > 0

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 import pytest
@@ -15,6 +16,7 @@ import requests
 
 from lab.machine import Lab
 from lab.spec import HUB_PORT
+from rig.operator.interrupt import INTERRUPTED
 from tests.lab.conftest import Boot
 from tests.lab.fingerprint import Fingerprint, differences, differences_between
 from tests.lab.runs import plan, run
@@ -30,6 +32,8 @@ LAST = 2
 LONG = 15
 """Seconds at most between the start of an operation and a power cut: packages take that long, and hide many moments."""
 ALL = bool(os.environ.get("RIG_TEST_ALL"))
+TODAY = datetime.now(UTC).toordinal()
+"""Selects the fifth of a run that is struck: another one each day, and all with RIG_TEST_ALL."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Interrupted:
 
     def __init__(self, lab: Lab, moment: Moment) -> None:
         self.started: list[str] = []
+        self._rest = ""
         self._lab = lab
         self._process = lab.deploying()
         assert self._process.stderr is not None
@@ -103,6 +108,12 @@ class Interrupted:
             return
         raise AssertionError(f"the run ended before it could be interrupted, in {self.started[-1]}")
 
+    def stop(self) -> None:
+        """Ctrl-C: the terminal sends it to the whole group of processes."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        assert self._end() == INTERRUPTED
+        assert "stopped; what was begun on the machine may go on" in self._rest
+
     def kill(self) -> None:
         """Kill the run itself: it cannot clean up."""
         os.killpg(self._process.pid, signal.SIGKILL)
@@ -114,8 +125,8 @@ class Interrupted:
         assert self._end() != 0
 
     def _end(self) -> int:
-        _, rest = self._process.communicate()
-        for line in rest.splitlines():
+        _, self._rest = self._process.communicate()
+        for line in self._rest.splitlines():
             self._note(line)
         print("interrupted in:", self.started[-1])
         return self._process.returncode
@@ -145,13 +156,23 @@ def operations(deployed: Lab) -> int:
     return len(plan(deployed).operations)
 
 
-@pytest.mark.parametrize("seed", range(FIFTHS))
+@pytest.mark.parametrize("seed", range(FIFTHS) if ALL else [TODAY % FIFTHS])
 def test_a_run_after_a_killed_one_ends_in_the_state_of_an_uninterrupted_one(
     boot: Boot, uninterrupted: Fingerprint, operations: int, seed: int
 ) -> None:
     lab = boot(name=f"killed-{seed}")
     interrupted = Interrupted(lab, Moment.of(seed, operations))
     interrupted.kill()
+    _completed(lab, interrupted, uninterrupted)
+
+
+@pytest.mark.parametrize("seed", range(FIFTHS, 2 * FIFTHS) if ALL else [FIFTHS + (TODAY + 2) % FIFTHS])
+def test_ctrl_c_ends_a_run_with_130_and_the_next_one_ends_in_the_state_of_an_uninterrupted_one(
+    boot: Boot, uninterrupted: Fingerprint, operations: int, seed: int
+) -> None:
+    lab = boot(name=f"stopped-{seed}")
+    interrupted = Interrupted(lab, Moment.of(seed, operations))
+    interrupted.stop()
     _completed(lab, interrupted, uninterrupted)
 
 
