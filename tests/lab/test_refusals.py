@@ -310,8 +310,9 @@ def test_a_hub_that_sends_wrong_bytes_is_told_and_nothing_is_left(without_model:
 @pytest.mark.parametrize(
     ("daemon", "reason"),
     [
-        # Docker reports an unknown key when it checks the file; a word without meaning, when it starts.
-        ({"log-drivr": "journald"}, "the following directives don't match any configuration option: log-drivr"),
+        # Docker reports a key that is unlike any known one when it checks the file; a word without meaning, when it
+        # starts.
+        ({"gpu-sharing": "on"}, "the following directives don't match any configuration option: gpu-sharing"),
         ({"storage-driver": "ovrelay2"}, "failed to start daemon: error initializing graphdriver"),
     ],
 )
