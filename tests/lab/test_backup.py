@@ -238,7 +238,7 @@ def test_a_backup_that_was_killed_leaves_no_lock_that_stops_the_next(backed: Bac
 def test_cron_makes_up_for_a_backup_that_was_missed_while_the_machine_was_off(backed: Backed) -> None:
     lab = backed.lab
     backed.is_due()
-    # Cron's own line, with a test's timeouts. Synced, as all of this has long been on the disk of a machine that is off.
+    # Cron's own line, with a test's timeouts. Synced: on a machine that was off for weeks, all of this is on the disk.
     lab.sudo(f"sed -i 's/^[0-9,]* [*]/* */' {CRON}; sync")
     lab.power_cut()
     lab.start()
