@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rigd.base.files import replace
+from rigd.base.files import replace, sync_directory
 from rigd.models.manifest import File, Manifest, Model
 
 
@@ -110,7 +110,7 @@ class Records:
         with self._lock:
             if path is None:
                 self._verified(name).unlink(missing_ok=True)
-                self._failed(name).unlink(missing_ok=True)
+                self.clear(name)
                 return
             record = asdict(self.read(name))
             if record["files"].pop(path, None) is not None:
@@ -149,8 +149,9 @@ class Records:
         replace(self._failed(name), reason + "\n")
 
     def clear(self, name: str) -> None:
-        """Delete the mark."""
+        """Delete the mark, also beyond a power cut: with it, no engine starts at the next boot."""
         self._failed(name).unlink(missing_ok=True)
+        sync_directory(self.directory)
 
     def _verified(self, name: str) -> Path:
         return self.directory / f"{name}.verified"

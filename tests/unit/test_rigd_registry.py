@@ -86,6 +86,21 @@ def test_a_marked_model_is_fetched_anew_and_loses_its_mark(place: Place) -> None
     assert not (place.records.directory / "tiny.failed").exists()
 
 
+def test_a_mark_that_was_deleted_stays_so_after_a_power_cut(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = place.records.directory / "tiny.failed"
+    place.records.fail("tiny", "why")
+    synced: list[bool] = []
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda descriptor: synced.append(
+            Path(f"/proc/self/fd/{descriptor}").readlink() == marker.parent and not marker.exists()
+        ),
+    )
+    place.records.clear("tiny")
+    assert synced == [True]
+
+
 def test_a_file_put_right_by_hand_loses_its_mark_at_the_next_look(place: Place) -> None:
     _rot(place.final())
     place.run("verify")
