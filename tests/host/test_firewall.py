@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from rig.firewall import exposures
 from rig.settings import Settings
 from tests.host.machine import Machine
 
 Rule = dict[str, Any]
-Opening = tuple[str, int, frozenset[str]]
-"""Protocol, port, and the networks that may reach it, merged."""
+Door = tuple[str, int, str | None]
+"""Protocol, port, and the one interface by which it is open; None for any."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,12 +70,15 @@ def _merged(networks: list[str]) -> frozenset[str]:
     return frozenset(map(str, merged))
 
 
-def _wanted(settings: Settings) -> set[Opening]:
+def _wanted(settings: Settings) -> dict[Door, frozenset[str]]:
+    """Networks that may come in by each door."""
     firewall = settings.firewall
-    found: dict[tuple[str, int], list[str]] = {("tcp", firewall.ssh.port): list(firewall.ssh.networks)}
+    found: dict[Door, list[str]] = {("tcp", firewall.ssh.port, None): list(firewall.ssh.networks)}
     for allowed in firewall.allow.values():
-        found.setdefault((allowed.protocol, allowed.port), []).extend(allowed.networks)
-    return {(protocol, port, _merged(networks)) for (protocol, port), networks in found.items()}
+        found.setdefault((allowed.protocol, allowed.port, None), []).extend(allowed.networks)
+    for exposure in exposures(settings):
+        found.setdefault((exposure.protocol, exposure.port, exposure.interface), []).extend(exposure.networks)
+    return {door: _merged(networks) for door, networks in found.items()}
 
 
 def test_what_is_not_opened_is_dropped(table: list[dict[str, Any]], filtering: bool) -> None:
@@ -86,7 +90,7 @@ def test_what_is_not_opened_is_dropped(table: list[dict[str, Any]], filtering: b
 def test_exactly_the_ports_of_the_settings_are_open(
     table: list[dict[str, Any]], settings: Settings, filtering: bool
 ) -> None:
-    found: dict[tuple[str, int], list[str]] = {}
+    found: dict[Door, list[str]] = {}
     for rule in _rules(table, "input"):
         asked = _matches(rule)
         for protocol in ("tcp", "udp"):
@@ -94,9 +98,9 @@ def test_exactly_the_ports_of_the_settings_are_open(
             if _accepts(rule) and port is not None and f"{protocol} sport" not in asked:
                 sources = asked.get("ip saddr") or asked.get("ip6 saddr")
                 assert sources is not None, f"port {port} is open to everyone"
-                found.setdefault((protocol, port), []).extend(_networks(sources))
-    opened = {(protocol, port, _merged(networks)) for (protocol, port), networks in found.items()}
-    assert opened == (_wanted(settings) if filtering else set())
+                found.setdefault((protocol, port, asked.get("meta iifname")), []).extend(_networks(sources))
+    opened = {door: _merged(networks) for door, networks in found.items()}
+    assert opened == (_wanted(settings) if filtering else {})
 
 
 def test_nothing_else_is_let_in_but_answers_and_what_networks_need(table: list[dict[str, Any]]) -> None:

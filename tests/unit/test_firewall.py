@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.firewall import BRIDGES, Opening, openings
+from rig.firewall import BRIDGES, Exposure, Opening, exposures, openings
 from rig.render import render
 from rig.settings.firewall import Firewall
 from tests.unit.sample import examples, needs, needs_root, settings
@@ -55,6 +55,19 @@ def test_every_allowed_port_is_opened_to_its_own_networks() -> None:
     ]
 
 
+def test_a_port_of_another_concern_is_opened_for_both_families_and_by_its_interface_alone() -> None:
+    vpn = Exposure("gateway", 8443, ("100.64.0.0/10", "fd7a::/16"), interface="tailscale0")
+    made = openings(_firewall(["10.0.0.0/8"]), [vpn])[1:]
+    assert [opening.conditions for opening in made] == [
+        'iifname "tailscale0" ip saddr { 100.64.0.0/10 } tcp dport 8443',
+        'iifname "tailscale0" ip6 saddr { fd7a::/16 } tcp dport 8443',
+    ]
+
+
+def test_no_other_concern_opens_a_port_by_default() -> None:
+    assert exposures(settings()) == []
+
+
 @examples
 @given(networks=st.lists(NETWORK, min_size=1, max_size=6))
 def test_an_address_gets_in_exactly_when_a_network_of_the_settings_holds_it(networks: list[str]) -> None:
@@ -73,10 +86,10 @@ def test_no_two_networks_of_a_rule_overlap_as_nft_refuses_those(networks: list[s
         assert not [(a, b) for a in made for b in made if a is not b and a.overlaps(b)]
 
 
-def _loaded(path: Path, firewall: Firewall) -> list[dict[str, Any]]:
+def _loaded(path: Path, made: list[Opening]) -> list[dict[str, Any]]:
     """The kernel's rules after the file was loaded twice into a network namespace of its own: nothing outside
     changes."""
-    path.write_text(render("/etc/rig/firewall.nft", openings=openings(firewall), bridges=BRIDGES), encoding="utf-8")
+    path.write_text(render("/etc/rig/firewall.nft", openings=made, bridges=BRIDGES), encoding="utf-8")
     script = f"nft add table inet other && nft -f {path} && nft -f {path} && nft -j list ruleset"
     done = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -93,19 +106,20 @@ WIDE = {
 @needs_root
 @needs("nft", "unshare")
 @pytest.mark.parametrize(
-    "firewall",
+    "made",
     [
-        _firewall(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fe80::/10", "fd00::/8"]),
-        _firewall(["10.77.0.3"]),
-        _firewall(["10.0.0.0/8", "10.1.0.0/16", "10.0.0.0/9"], WIDE),
+        openings(_firewall(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fe80::/10", "fd00::/8"])),
+        openings(_firewall(["10.77.0.3"])),
+        openings(_firewall(["10.0.0.0/8", "10.1.0.0/16", "10.0.0.0/9"], WIDE)),
+        openings(_firewall(["10.0.0.0/8"]), [Exposure("vpn", 8443, ("10.0.0.0/8", "fd00::/8"), interface="a b'c")]),
     ],
-    ids=["as shipped", "a single address", "overlapping networks and more ports"],
+    ids=["as shipped", "a single address", "overlapping networks and more ports", "a port on one interface"],
 )
-def test_the_kernel_takes_the_file_twice_and_leaves_other_tables_alone(tmp_path: Path, firewall: Firewall) -> None:
-    listed = _loaded(tmp_path / "rules.nft", firewall)
+def test_the_kernel_takes_the_file_twice_and_leaves_other_tables_alone(tmp_path: Path, made: list[Opening]) -> None:
+    listed = _loaded(tmp_path / "rules.nft", made)
     tables = {(entry["table"]["family"], entry["table"]["name"]) for entry in listed if "table" in entry}
     assert tables == {("inet", "rig"), ("inet", "other")}
     chains = {entry["chain"]["name"]: entry["chain"] for entry in listed if "chain" in entry}
     assert chains["input"]["policy"] == "drop"
     named = [entry["rule"]["comment"] for entry in listed if "comment" in entry.get("rule", {})]
-    assert named == [opening.name for opening in openings(firewall)]
+    assert named == [opening.name for opening in made]
