@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rig.engines.compose import BRIDGE
 from rig.settings import Settings
-from rig.settings.firewall import Firewall
+from rig.settings.firewall import Allowed, Firewall
 
 BRIDGES = ("docker0", BRIDGE)
 """Interfaces of the networks that containers are on."""
@@ -43,26 +43,53 @@ class Opening:
 
     @property
     def conditions(self) -> str:
-        """The packets that are accepted, in nft's language."""
+        """The packets to the machine itself that are accepted, in nft's language."""
         way = "" if self.interface is None else f"iifname {json.dumps(self.interface)} "
         return f"{way}{self.family} saddr {{ {', '.join(self.networks)} }} {self.protocol} dport {self.port}"
+
+    @property
+    def forwarded(self) -> str:
+        """The packets to a container that are accepted, in nft's language.
+
+        They have the container's address and port by then; the port that they were sent to is the connection's. Without
+        the translation, a neighbour that routes to a container's own address would get in, too.
+        """
+        sent = f"meta l4proto {self.protocol} ct original proto-dst {self.port}"
+        return f"ct status dnat {self.family} saddr {{ {', '.join(self.networks)} }} {sent}"
 
 
 def openings(firewall: Firewall, exposures: Iterable[Exposure] = ()) -> list[Opening]:
     """Every opening, SSH first, split by address family as nft requires."""
     asked = [Exposure("ssh", firewall.ssh.port, firewall.ssh.networks)]
-    asked += [Exposure(name, rule.port, rule.networks, rule.protocol) for name, rule in firewall.allow.items()]
-    return [
-        Opening(one.name, family, chosen, one.protocol, one.port, one.interface)
-        for one in (*asked, *exposures)
-        for family, version in (("ip", 4), ("ip6", 6))
-        if (chosen := _of_version(one.networks, version))
-    ]
+    asked += [_exposure(name, rule) for name, rule in firewall.allow.items()]
+    return [*_by_family([*asked, *exposures]), *published(firewall)]
+
+
+def published(firewall: Firewall) -> list[Opening]:
+    """Ports that containers of the owner's publish.
+
+    They are open in both chains: Docker translates the address of most packets and forwards them, and what it does not
+    translate (IPv6 to a network without it) goes to a program of Docker's on the machine itself.
+    """
+    return _by_family([_exposure(name, rule) for name, rule in firewall.containers.items()])
 
 
 def exposures(settings: Settings) -> list[Exposure]:
     """Ports that other concerns open to the network, each computed by the concern itself; none by default."""
     return []
+
+
+def _exposure(name: str, rule: Allowed) -> Exposure:
+    return Exposure(name, rule.port, rule.networks, rule.protocol)
+
+
+def _by_family(exposures: Iterable[Exposure]) -> list[Opening]:
+    return [
+        Opening(one.name, family, chosen, one.protocol, one.port, one.interface)
+        for one in exposures
+        for family, version in (("ip", 4), ("ip6", 6))
+        if (chosen := _of_version(one.networks, version))
+    ]
 
 
 def _of_version(networks: tuple[str, ...], version: int) -> tuple[str, ...]:

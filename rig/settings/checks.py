@@ -329,11 +329,11 @@ def _unpinned_models(engines: Mapping[str, Engine], models: Mapping[str, Model])
 def _opened_engines(engines: Mapping[str, Engine], firewall: Firewall) -> Iterator[Finding]:
     """Firewall rules that would open an engine's port."""
     holders = {engine.port: name for name, engine in engines.items()}
-    for rule, allowed in firewall.allow.items():
+    for place, allowed in firewall.opened.items():
         if allowed.protocol == "tcp" and allowed.port in holders:
             owner = holders[allowed.port]
             sentence = f"{allowed.port} is the port of engine '{owner}', which must not be opened; remove it"
-            yield ("firewall", "allow", rule, "port"), sentence
+            yield ("firewall", *place, "port"), sentence
 
 
 def _impossible_receivers(receivers: Mapping[str, Receiver]) -> Iterator[Finding]:
@@ -355,10 +355,10 @@ def _impossible_receivers(receivers: Mapping[str, Receiver]) -> Iterator[Finding
 def _opened_in_vain(listeners: Mapping[str, int], firewall: Firewall) -> Iterator[Finding]:
     """Firewall rules for ports that answer only the machine itself."""
     holders = {port: key for key, port in listeners.items()}
-    for rule, allowed in firewall.allow.items():
+    for place, allowed in firewall.opened.items():
         if allowed.protocol == "tcp" and allowed.port in holders:
             sentence = (
                 f"{allowed.port} is the port of {holders[allowed.port]}, which answers this machine only; "
                 "remove it, and reach it through SSH"
             )
-            yield ("firewall", "allow", rule, "port"), sentence
+            yield ("firewall", *place, "port"), sentence

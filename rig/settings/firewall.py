@@ -26,9 +26,29 @@ class Allowed(Section):
     networks: SomeNetworks = Field(description="Networks that may reach it, such as 192.168.0.0/16; at least one.")
 
 
+class Published(Allowed):
+    """One port that a container of the owner's publishes to the network."""
+
+    port: Port = Field(description="Port of the machine at which the container is published, 1 to 65535.")
+
+
 class Firewall(Section):
     """The packet filter; what is not allowed here is dropped."""
 
     enabled: bool = Field(description="Whether the packet filter is in force, true or false.")
     ssh: Ssh = Field(description="Access by SSH.")
-    allow: dict[Name, Allowed] = Field(description="Further open ports, by a name of your choice.")
+    allow: dict[Name, Allowed] = Field(
+        description="Further open ports of programs on the machine itself, by a name of your choice."
+    )
+    containers: dict[Name, Published] = Field(
+        description="Open ports that your own containers publish, by a name of your choice."
+    )
+
+    @property
+    def opened(self) -> dict[tuple[str, str], Allowed]:
+        """Every open port but SSH's, by section and name."""
+        return {
+            (section, name): allowed
+            for section, ports in (("allow", self.allow), ("containers", self.containers))
+            for name, allowed in ports.items()
+        }

@@ -74,7 +74,7 @@ def _wanted(settings: Settings) -> dict[Door, frozenset[str]]:
     """Networks that may come in by each door."""
     firewall = settings.firewall
     found: dict[Door, list[str]] = {("tcp", firewall.ssh.port, None): list(firewall.ssh.networks)}
-    for allowed in firewall.allow.values():
+    for allowed in firewall.opened.values():
         found.setdefault((allowed.protocol, allowed.port, None), []).extend(allowed.networks)
     for exposure in exposures(settings):
         found.setdefault((exposure.protocol, exposure.port, exposure.interface), []).extend(exposure.networks)
@@ -147,7 +147,28 @@ def test_every_network_of_containers_is_closed_to_neighbours(
 
 def test_only_answers_are_forwarded_to_containers_before_they_are_closed(table: list[dict[str, Any]]) -> None:
     accepting = [_matches(rule) for rule in _rules(table, "forward") if _accepts(rule)]
-    assert [asked for asked in accepting if asked != {"ct state": ["established", "related"]}] == []
+    others = [asked for asked in accepting if asked != {"ct state": ["established", "related"]}]
+    assert [asked for asked in others if "ct original proto-dst" not in asked] == []
+
+
+def test_exactly_the_published_ports_of_the_settings_are_forwarded(
+    table: list[dict[str, Any]], settings: Settings, filtering: bool
+) -> None:
+    found: dict[tuple[str, int], list[str]] = {}
+    for rule in _rules(table, "forward"):
+        asked = _matches(rule)
+        if _accepts(rule) and "ct original proto-dst" in asked:
+            assert asked["ct status"] == "dnat", "a neighbour with a route gets in, too"
+            sources = asked.get("ip saddr") or asked.get("ip6 saddr")
+            assert sources is not None, f"port {asked['ct original proto-dst']} is open to everyone"
+            door = (str(asked["meta l4proto"]), asked["ct original proto-dst"])
+            found.setdefault(door, []).extend(_networks(sources))
+    wanted: dict[tuple[str, int], list[str]] = {}
+    for allowed in settings.firewall.containers.values() if filtering else ():
+        wanted.setdefault((allowed.protocol, allowed.port), []).extend(allowed.networks)
+    assert {door: _merged(each) for door, each in found.items()} == {
+        door: _merged(each) for door, each in wanted.items()
+    }
 
 
 def test_rules_come_back_after_a_boot(machine: Machine, filtering: bool) -> None:
@@ -180,8 +201,9 @@ def test_other_tables_are_left_to_their_owners(machine: Machine) -> None:
 
 def test_nothing_but_what_the_settings_open_listens_to_the_network(machine: Machine, settings: Settings) -> None:
     opened = {settings.firewall.ssh.port} | {
-        allowed.port for allowed in settings.firewall.allow.values() if allowed.protocol == "tcp"
+        allowed.port for allowed in settings.firewall.opened.values() if allowed.protocol == "tcp"
     }
+    opened |= {exposure.port for exposure in exposures(settings)}
     strangers = {
         f"{address}:{port} {process}"
         for (address, port), process in machine.listeners.items()

@@ -290,6 +290,25 @@ def test_it_is_the_packet_filter_that_keeps_neighbours_from_every_guest(guests: 
     }
 
 
+def test_a_published_port_of_the_settings_lets_its_networks_in_by_that_port_alone(
+    guests: Lab, link_local: str, tmp_path: Path
+) -> None:
+    """Over IPv4, and over IPv6 with and without a translation of addresses; never by a container's own address."""
+    neighbour = [f"{guests.network.neighbour}/32", "fd00::3/128", "fe80::/10"]
+    containers = {name: {"port": port, "networks": neighbour} for name, port in (("plain", 7001), ("named", 7002))}
+    deploy(guests, environment=altered(guests, tmp_path / "lab", {"firewall": {"containers": containers}}))
+    try:
+        assert _reachable(guests) == {f"{name}, published" for name in list(GUESTS)[:2]}
+        assert open_ports(guests, "fd00::2", [7001, 7002, GUEST]) == {7001, 7002}
+        assert open_ports(guests, link_local, [7001, 7002, GUEST]) == {7001, 7002}
+        assert open_ports(guests, guests.address, PORTS) == set()
+        assert not _answers_the_operator(guests, 7001), "the opening is for the neighbour"
+    finally:
+        deploy(guests)
+    assert _reachable(guests) == set()
+    assert open_ports(guests, "fd00::2", [7001, 7002]) == set()
+
+
 def test_guests_of_a_bridge_reach_each_other_and_the_world(guests: Lab) -> None:
     image = guests.sudo("docker inspect --format '{{.Image}}' guest-plain").stdout.strip()
     for network, other in (("plain", "10.98.0.2"), ("named", "10.99.0.2")):

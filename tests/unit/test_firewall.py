@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.firewall import BRIDGES, Exposure, Opening, exposures, openings
+from rig.firewall import BRIDGES, Exposure, Opening, exposures, openings, published
 from rig.render import render
 from rig.settings.firewall import Firewall
 from tests.unit.sample import examples, needs, needs_root, settings
@@ -28,8 +28,11 @@ NETWORK = st.builds(
 )
 
 
-def _firewall(ssh: list[str], allow: dict[str, Any] | None = None) -> Firewall:
-    return settings({"firewall/ssh/networks": ssh, "firewall/allow": allow or {}}).firewall
+def _firewall(
+    ssh: list[str], allow: dict[str, Any] | None = None, containers: dict[str, Any] | None = None
+) -> Firewall:
+    changes = {"firewall/ssh/networks": ssh, "firewall/allow": allow or {}, "firewall/containers": containers or {}}
+    return settings(changes).firewall
 
 
 def test_networks_are_sorted_by_family_as_one_rule_can_hold_only_one() -> None:
@@ -64,6 +67,24 @@ def test_a_port_of_another_concern_is_opened_for_both_families_and_by_its_interf
     ]
 
 
+def test_a_published_port_is_open_as_sent_to_the_machine_and_only_where_its_address_was_translated() -> None:
+    web = {"port": 3001, "networks": ["192.168.1.0/24", "fd00::/8"]}
+    made = published(_firewall(["10.0.0.0/8"], containers={"web-ui": web}))
+    assert [opening.forwarded for opening in made] == [
+        "ct status dnat ip saddr { 192.168.1.0/24 } meta l4proto tcp ct original proto-dst 3001",
+        "ct status dnat ip6 saddr { fd00::/8 } meta l4proto tcp ct original proto-dst 3001",
+    ]
+
+
+def test_a_published_port_is_open_to_the_machine_itself_too_where_a_program_of_dockers_answers() -> None:
+    firewall = _firewall(["10.0.0.0/8"], containers={"web-ui": {"port": 3001, "networks": ["fd00::/8"]}})
+    assert openings(firewall)[1:] == published(firewall) == [Opening("web-ui", "ip6", ("fd00::/8",), "tcp", 3001)]
+
+
+def test_an_allowed_port_is_none_of_a_container() -> None:
+    assert published(_firewall(["10.0.0.0/8"], {"metrics": {"port": 9100, "networks": ["10.0.0.0/8"]}})) == []
+
+
 def test_no_other_concern_opens_a_port_by_default() -> None:
     assert exposures(settings()) == []
 
@@ -86,10 +107,11 @@ def test_no_two_networks_of_a_rule_overlap_as_nft_refuses_those(networks: list[s
         assert not [(a, b) for a in made for b in made if a is not b and a.overlaps(b)]
 
 
-def _loaded(path: Path, made: list[Opening]) -> list[dict[str, Any]]:
+def _loaded(path: Path, firewall: Firewall, others: list[Exposure]) -> list[dict[str, Any]]:
     """The kernel's rules after the file was loaded twice into a network namespace of its own: nothing outside
     changes."""
-    path.write_text(render("/etc/rig/firewall.nft", openings=made, bridges=BRIDGES), encoding="utf-8")
+    values = {"openings": openings(firewall, others), "published": published(firewall), "bridges": BRIDGES}
+    path.write_text(render("/etc/rig/firewall.nft", **values), encoding="utf-8")
     script = f"nft add table inet other && nft -f {path} && nft -f {path} && nft -j list ruleset"
     done = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -103,23 +125,47 @@ WIDE = {
 }
 
 
+VPN = Exposure("vpn", 8443, ("10.0.0.0/8", "fd00::/8"), interface="a b'c")
+CONTAINERS = {
+    "web-ui": {"port": 3001, "networks": ["192.168.1.0/24", "192.168.0.0/16", "fd00::/8"]},
+    "game": {"port": 3001, "protocol": "udp", "networks": ["10.0.0.1"]},
+}
+
+
 @needs_root
 @needs("nft", "unshare")
 @pytest.mark.parametrize(
-    "made",
+    ("firewall", "others"),
     [
-        openings(_firewall(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fe80::/10", "fd00::/8"])),
-        openings(_firewall(["10.77.0.3"])),
-        openings(_firewall(["10.0.0.0/8", "10.1.0.0/16", "10.0.0.0/9"], WIDE)),
-        openings(_firewall(["10.0.0.0/8"]), [Exposure("vpn", 8443, ("10.0.0.0/8", "fd00::/8"), interface="a b'c")]),
+        (_firewall(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fe80::/10", "fd00::/8"]), []),
+        (_firewall(["10.77.0.3"]), []),
+        (_firewall(["10.0.0.0/8", "10.1.0.0/16", "10.0.0.0/9"], WIDE), []),
+        (_firewall(["10.0.0.0/8"], WIDE, CONTAINERS), []),
+        (_firewall(["10.0.0.0/8"]), [VPN]),
     ],
-    ids=["as shipped", "a single address", "overlapping networks and more ports", "a port on one interface"],
+    ids=["as shipped", "a single address", "overlapping networks and more ports", "containers", "one interface"],
 )
-def test_the_kernel_takes_the_file_twice_and_leaves_other_tables_alone(tmp_path: Path, made: list[Opening]) -> None:
-    listed = _loaded(tmp_path / "rules.nft", made)
+def test_the_kernel_takes_the_file_twice_and_leaves_other_tables_alone(
+    tmp_path: Path, firewall: Firewall, others: list[Exposure]
+) -> None:
+    listed = _loaded(tmp_path / "rules.nft", firewall, others)
     tables = {(entry["table"]["family"], entry["table"]["name"]) for entry in listed if "table" in entry}
     assert tables == {("inet", "rig"), ("inet", "other")}
     chains = {entry["chain"]["name"]: entry["chain"] for entry in listed if "chain" in entry}
     assert chains["input"]["policy"] == "drop"
-    named = [entry["rule"]["comment"] for entry in listed if "comment" in entry.get("rule", {})]
-    assert named == [opening.name for opening in made]
+    named = [
+        (entry["rule"]["chain"], entry["rule"]["comment"]) for entry in listed if "comment" in entry.get("rule", {})
+    ]
+    assert named == [
+        *(("input", opening.name) for opening in openings(firewall, others)),
+        *(("forward", opening.name) for opening in published(firewall)),
+    ]
+
+
+@needs_root
+@needs("nft", "unshare")
+def test_a_published_port_is_accepted_before_its_bridge_is_closed(tmp_path: Path) -> None:
+    listed = _loaded(tmp_path / "rules.nft", _firewall(["10.0.0.0/8"], containers=CONTAINERS), [])
+    forward = [entry["rule"] for entry in listed if entry.get("rule", {}).get("chain") == "forward"]
+    verdicts = ["accept" if any("accept" in part for part in rule["expr"]) else "drop" for rule in forward]
+    assert verdicts == sorted(verdicts)

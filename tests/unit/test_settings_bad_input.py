@@ -319,6 +319,19 @@ MISTAKES = {
         "firewall.allow.llm.port",
         "8002 is the port of engine 'llama-70b', which must not be opened; remove it",
     ),
+    "engine opened to the network as a container of the owner's": (
+        "  containers: {}",
+        "  containers: {llm: {port: 8002, networks: [10.0.0.0/8]}}",
+        "firewall.containers.llm.port",
+        "8002 is the port of engine 'llama-70b', which must not be opened; remove it",
+    ),
+    "monitoring opened to the network as a container of the owner's": (
+        "  containers: {}",
+        "  containers: {graphs: {port: 9090, networks: [10.0.0.0/8]}}",
+        "firewall.containers.graphs.port",
+        "9090 is the port of monitoring.prometheus, which answers this machine only; remove it, "
+        "and reach it through SSH",
+    ),
     "argument that is decided elsewhere": (
         "    arguments: []",
         "    arguments: [--port=1]",
