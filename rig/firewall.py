@@ -6,6 +6,7 @@ import ipaddress
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from rig.engines.compose import BRIDGE
 from rig.settings import Settings
@@ -72,6 +73,15 @@ def published(firewall: Firewall) -> list[Opening]:
     translate (IPv6 to a network without it) goes to a program of Docker's on the machine itself.
     """
     return _by_family([_exposure(name, rule) for name, rule in firewall.containers.items()])
+
+
+def values(firewall: Firewall, exposures: Iterable[Exposure] = ()) -> dict[str, Any]:
+    """The values of the rules' template."""
+    return {
+        "openings": openings(firewall, exposures),
+        "published": published(firewall),
+        "bridges": BRIDGES,
+    }
 
 
 def exposures(settings: Settings) -> list[Exposure]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api.deploy import deploy as concern
 
 from rig.facts.firewall import DROP_IN, RULES
-from rig.firewall import BRIDGES, exposures, openings, published
+from rig.firewall import exposures, values
 from rig.operations import firewall
 from rig.operations.files import written
 from rig.render import own_file, render
@@ -21,13 +21,7 @@ def deploy(settings: Settings) -> None:
     if not settings.firewall.enabled:
         firewall.unloaded(name="Remove the packet filter", unit=SERVICE)
         return
-    text = render(
-        RULES,
-        openings=openings(settings.firewall, exposures(settings)),
-        published=published(settings.firewall),
-        bridges=BRIDGES,
-    )
-    written(name=f"Write {RULES}", path=RULES, text=text)
+    text = render(RULES, **values(settings.firewall, exposures(settings)))
     written(name=f"Write {UNIT}", path=UNIT, text=own_file(UNIT))
     written(name=f"Write {DROP_IN}", path=DROP_IN, text=own_file(DROP_IN))
-    firewall.loaded(name="Load the packet filter", unit=SERVICE)
+    firewall.loaded(name="Load the packet filter", unit=SERVICE, text=text)

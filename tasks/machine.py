@@ -7,12 +7,14 @@ from pyinfra.api.deploy import deploy as concern
 
 from rig import backup
 from rig.facts.machine import Homes
+from rig.facts.preflight import LoginFact
 from rig.gpu.driver import KEPT
 from rig.monitoring import prometheus
-from rig.operations import machine, packages, units
+from rig.operations import machine, packages, ssh, units
 from rig.operations.files import written
 from rig.render import own_file, render
 from rig.settings import Settings
+from rig.ssh import CONFIG
 
 OWN_PACKAGES = [
     "ca-certificates",
@@ -53,6 +55,14 @@ def deploy(settings: Settings) -> None:
             machine.authorized_keys(
                 name=f"Authorize the keys of {user}", user=user, folder=f"{home}/.ssh", keys=person.authorized_keys
             )
+
+    login = host.get_fact(LoginFact, _sudo=False)
+    ssh.key_logins(
+        name="Let only keys log in over SSH",
+        wanted=wanted.ssh.keys_only,
+        login_keys=sorted(login.keys) if login.source is not None else (),
+        text=own_file(CONFIG),
+    )
 
     parameters = {key: str(value) for key, value in wanted.sysctl.items() if value is not None}
     written(name=f"Write {SYSCTL}", path=SYSCTL, text=render(SYSCTL, values=parameters))

@@ -27,8 +27,10 @@ def written(path: str, text: str, first: Sequence[str] = ()) -> Commands:
     ``first``: commands that check PATH.rig-new; unless they succeed it is not renamed. pyinfra's own ``files.put``
     takes three round trips instead of one, and overwrites the file while others read it.
     """
-    if host.get_fact(Written, path=path) != _wanted(text):
-        yield from _write(path, text, first)
+    if not holds(path, text):
+        yield from prepared(path, text)
+        yield from first
+        yield replace(path)
 
 
 @operation()
@@ -36,7 +38,14 @@ def written_together(texts: Mapping[str, str]) -> Commands:
     """Every file holds its text, by path. One round trip reads all of them."""
     there: dict[str, FileState] = host.get_fact(WrittenTogether, paths=tuple(texts))
     for path in differing(there, texts):
-        yield from _write(path, texts[path])
+        yield from prepared(path, texts[path])
+        yield replace(path)
+
+
+def holds(path: str, text: str) -> bool:
+    """Whether the file at ``path`` is as an operation would write it."""
+    there: FileState | None = host.get_fact(Written, path=path)
+    return there == _wanted(text)
 
 
 def differing(there: Mapping[str, FileState], texts: Mapping[str, str]) -> list[str]:
@@ -48,19 +57,28 @@ def _wanted(text: str) -> FileState:
     return FileState(ACCESS, hashlib.sha256(text.encode()).hexdigest())
 
 
-def _write(path: str, text: str, first: Sequence[str] = ()) -> Commands:
+def beside(path: str) -> str:
+    """Path of the new file until it is renamed. A fixed name: the next run removes whatever a killed run left."""
+    return f"{path}.rig-new"
+
+
+def prepared(path: str, text: str) -> Commands:
+    """The new file lies beside its place."""
     _show_difference(path, text)
-    # A fixed name, so that the next run removes whatever a killed run left.
-    new = f"{path}.rig-new"
+    new = beside(path)
     folder = shlex.quote(str(PurePosixPath(path).parent))
     yield f"mkdir -p {folder}"
     yield _replaceable(path)
     yield FileUploadCommand(upload(text), new)
-    beside = shlex.quote(new)
-    yield f"chown root:root {beside} && chmod 0644 {beside} && sync {beside}"
-    yield from first
+    quoted = shlex.quote(new)
+    yield f"chown root:root {quoted} && chmod 0644 {quoted} && sync {quoted}"
+
+
+def replace(path: str) -> str:
+    """A command that puts the new file in its place."""
     # The folder, too: if a power cut undoes the rename, the name is still the old file's.
-    yield f"mv --no-target-directory {beside} {shlex.quote(path)} && sync {folder}"
+    folder = shlex.quote(str(PurePosixPath(path).parent))
+    return f"mv --no-target-directory {shlex.quote(beside(path))} {shlex.quote(path)} && sync {folder}"
 
 
 def _replaceable(path: str) -> str:

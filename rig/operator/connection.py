@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import shlex
 import socket
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import click
-from pyinfra.api import Host, StringCommand
+import gevent
+from paramiko import SSHException
+from pyinfra.api import Host, State, StringCommand
+from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import CommandOutput
 
@@ -38,6 +42,38 @@ def tune(host: Host) -> None:
         transport = connector.client.get_transport()
         if transport is not None and isinstance(transport.sock, socket.socket):
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def refused(state: State, host: Host, seconds: float) -> str | None:
+    """Why a new connection to the machine fails for so many seconds; None if it gets in and runs a command.
+
+    It has nothing of the run's own connection, which a packet filter admitted earlier. Without SSH there is nothing to
+    be locked out of.
+    """
+    if not isinstance(host.connector, SSHConnector):
+        return None
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        problem: str | None = gevent.with_timeout(max(left, 1), _attempt, state, host, timeout_value="no answer")
+        if problem is None or left <= 1:
+            return problem
+        # A server that has just been restarted may not listen yet.
+        gevent.sleep(1)
+
+
+def _attempt(state: State, host: Host) -> str | None:
+    connector = SSHConnector(state, host)
+    try:
+        connector.connect()
+        assert connector.client is not None
+        _, output, _ = connector.client.exec_command("true")
+        return None if output.channel.recv_exit_status() == 0 else "its shell runs no command"
+    except (ConnectError, SSHException, OSError, EOFError) as error:
+        return str(error)
+    finally:
+        if connector.client is not None:
+            connector.client.close()
 
 
 def known_as(host: settings.Host) -> str:

@@ -94,6 +94,14 @@ class User(Section):
     )
 
 
+class Ssh(Section):
+    """How people log in over SSH."""
+
+    keys_only: bool | None = Field(
+        description="Whether only keys log in, true or false; null: where a key logs in as the user of the deploy."
+    )
+
+
 class Journald(Section):
     """The journal's limits of size and age."""
 
@@ -141,6 +149,7 @@ class Machine(Section):
     timezone: TimeZone = Field(description="Time zone, a name of the tz database such as Europe/Berlin.")
     packages: tuple[PackageName, ...] = Field(description="Debian packages beyond those the deploy itself needs.")
     users: dict[Person, User] = Field(description="People who log in, by user name.")
+    ssh: Ssh = Field(description="Logins over SSH.")
     sysctl: dict[SysctlName, SysctlValue] = Field(
         description="Kernel parameters by name; number or text, null leaves one as the kernel has it."
     )

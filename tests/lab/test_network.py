@@ -295,7 +295,7 @@ def test_a_published_port_of_the_settings_lets_its_networks_in_by_that_port_alon
 ) -> None:
     """Over IPv4, and over IPv6 with and without a translation of addresses; never by a container's own address."""
     neighbour = [f"{guests.network.neighbour}/32", "fd00::3/128", "fe80::/10"]
-    containers = {name: {"port": port, "networks": neighbour} for name, port in (("plain", 7001), ("named", 7002))}
+    containers = {name: {"port": port, "networks": [*neighbour]} for name, port in (("plain", 7001), ("named", 7002))}
     deploy(guests, environment=altered(guests, tmp_path / "lab", {"firewall": {"containers": containers}}))
     try:
         assert _reachable(guests) == {f"{name}, published" for name in list(GUESTS)[:2]}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rig.facts.firewall import RULES
-from rig.firewall import BRIDGES, openings
+from rig.firewall import values
 from rig.monitoring.thermal import TARGET
 from rig.operations import backup, containers, files, machine, monitoring, packages, secrets, thermal
 from rig.render import render
@@ -83,7 +83,7 @@ CASES = {
         operation=files.written,
         arguments={
             "path": RULES,
-            "text": render(RULES, openings=openings(settings({}).firewall), bridges=BRIDGES),
+            "text": render(RULES, **values(settings({}).firewall)),
         },
         look=f"unshare --net sh -c 'nft -f {RULES} && nft list table inet rig' | grep -c 'policy drop\\|dport 22 '",
         expected="3\n",

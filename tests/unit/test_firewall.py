@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.firewall import BRIDGES, Exposure, Opening, exposures, openings, published
+from rig.firewall import Exposure, Opening, exposures, openings, published, values
 from rig.render import render
 from rig.settings.firewall import Firewall
 from tests.unit.sample import examples, needs, needs_root, settings
@@ -110,8 +110,7 @@ def test_no_two_networks_of_a_rule_overlap_as_nft_refuses_those(networks: list[s
 def _loaded(path: Path, firewall: Firewall, others: list[Exposure]) -> list[dict[str, Any]]:
     """The kernel's rules after the file was loaded twice into a network namespace of its own: nothing outside
     changes."""
-    values = {"openings": openings(firewall, others), "published": published(firewall), "bridges": BRIDGES}
-    path.write_text(render("/etc/rig/firewall.nft", **values), encoding="utf-8")
+    path.write_text(render("/etc/rig/firewall.nft", **values(firewall, others)), encoding="utf-8")
     script = f"nft add table inet other && nft -f {path} && nft -f {path} && nft -j list ruleset"
     done = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from rig import containers
 from rig.engines import compose, modes, native
-from rig.firewall import BRIDGES, openings
+from rig.firewall import values
 from rig.gpu.driver import KEPT
 from rig.models.fetch import markers
 from rig.monitoring import alertmanager, alerts, prometheus
@@ -95,7 +95,7 @@ def _text(value: Any) -> str:
 @given(hostile({"firewall/ssh/networks": ["fe80::/10"]}))
 def test_nft_takes_the_firewall_and_has_one_table(tmp_path: Path, accepted: Settings) -> None:
     file = tmp_path / "rules.nft"
-    file.write_text(render("/etc/rig/firewall.nft", openings=openings(accepted.firewall), bridges=BRIDGES))
+    file.write_text(render("/etc/rig/firewall.nft", **values(accepted.firewall)))
     listed = run("unshare", "--net", "sh", "-c", f"nft -c -f {file} && nft -f {file} && nft list tables")
     assert listed.split("\n") == ["table inet rig", ""]
 
