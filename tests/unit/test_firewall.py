@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rig.firewall import Exposure, Opening, exposures, openings, published, values
-from rig.render import render
+from rig.render import own_file, render
 from rig.settings.firewall import Firewall
 from tests.unit.sample import examples, needs, needs_root, settings
 
@@ -168,3 +169,28 @@ def test_a_published_port_is_accepted_before_its_bridge_is_closed(tmp_path: Path
     forward = [entry["rule"] for entry in listed if entry.get("rule", {}).get("chain") == "forward"]
     verdicts = ["accept" if any("accept" in part for part in rule["expr"]) else "drop" for rule in forward]
     assert verdicts == sorted(verdicts)
+
+
+CLOSED = re.compile(r"^Environment='CLOSED=(.*?)'$", re.MULTILINE | re.DOTALL)
+
+
+@needs_root
+@needs("nft", "unshare")
+def test_the_rules_in_place_of_broken_ones_let_nobody_in() -> None:
+    found = CLOSED.search(own_file("/etc/systemd/system/rig-firewall.service"))
+    assert found, "the unit has no such rules"
+    closed = re.sub(r"\\\n *", " ", found[1])
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", 'nft "$1" && nft -j list ruleset', "sh", closed],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    listed: list[dict[str, Any]] = json.loads(done.stdout)["nftables"]
+    chains = {entry["chain"]["name"]: entry["chain"] for entry in listed if "chain" in entry}
+    assert chains["input"]["policy"] == "drop"
+    rules = [entry["rule"] for entry in listed if "rule" in entry]
+    assert not [rule for rule in rules if "tcp" in json.dumps(rule["expr"])]
+    last = [rule for rule in rules if rule["chain"] == "forward"][-1]
+    assert "bridge" in json.dumps(last["expr"]) and "drop" in json.dumps(last["expr"])

@@ -10,7 +10,7 @@ import click
 from rig import __version__
 from rig.settings.active import ROOT
 
-COMMANDS = ("check", "doctor", "lock", "plan", "schema")
+COMMANDS = ("check", "doctor", "downloads", "lock", "plan", "schema")
 """Modules of this package; each defines a click command called `command`."""
 
 
