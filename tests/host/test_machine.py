@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 from rig.settings import Settings, size_bytes
 from tests.host.machine import Machine
 
@@ -139,11 +141,45 @@ def test_user_logs_in_with_the_keys_of_the_settings_and_no_other(
     home = machine.run(f"getent passwd {user}").split(":")[5]
     shown = machine.run(f"sshd -T -C user={user},host=none.invalid,addr=192.0.2.1 | grep ^authorizedkeysfile")
     files = [name.replace("%h", home).replace("%u", user) for name in shown.split()[1:]]
+    # What sshd reads by default: a configuration that is gone tomorrow does not open a file that was closed today.
+    files = sorted({*files, ".ssh/authorized_keys", ".ssh/authorized_keys2"})
     # A path without a leading slash is relative to the home.
     there_are = " ".join(name if name.startswith("/") else f"{home}/{name}" for name in files)
     found = machine.lines(f"cat {there_are} 2>/dev/null || true")
     there = {tuple(line.split()[:2]) for line in found if line.strip() and not line.startswith("#")}
     assert there == {tuple(key.split()[:2]) for key in wanted}
+
+
+SSHD = "/etc/ssh/sshd_config.d/00-rig.conf"
+
+
+def _there(machine: Machine) -> bool:
+    return machine.attempt(f"test -f {SSHD}")[0] == 0
+
+
+@pytest.fixture
+def keys_only(machine: Machine, settings: Settings) -> bool:
+    """Whether only keys log in; null in the settings is decided by the machine."""
+    wanted = settings.machine.ssh.keys_only
+    return _there(machine) if wanted is None else wanted
+
+
+def test_only_keys_log_in_where_the_settings_say_so(machine: Machine, keys_only: bool) -> None:
+    assert _there(machine) is keys_only
+    if keys_only:
+        shown = set(machine.lines("sshd -T"))
+        assert shown >= {"passwordauthentication no", "kbdinteractiveauthentication no"}
+        assert "authorizedkeysfile .ssh/authorized_keys" in shown
+        assert machine.stat(SSHD) == "644 root root"
+
+
+def test_the_ssh_server_runs_with_its_current_file(machine: Machine, keys_only: bool) -> None:
+    if keys_only:
+        started = machine.unit("ssh.service", "ActiveEnterTimestampMonotonic")["ActiveEnterTimestampMonotonic"]
+        # Times of files are on the wall clock, starts of units on that which begins with the boot.
+        age = f"$(date +%s.%N) - $(stat -c %.Z {SSHD})"
+        since_boot = machine.run(f"awk -v age=$(awk \"BEGIN {{print {age}}}\") '{{print $1 - age}}' /proc/uptime")
+        assert float(since_boot) <= int(started) / 1e6, "the file is younger"
 
 
 def test_users_keys_are_nobody_elses_to_change(machine: Machine, settings: Settings, user: str) -> None:

@@ -15,6 +15,7 @@ DROP_IN = f"/etc/systemd/system/{NATIVE}.d/engine.conf"
 UPDATES = "test_security_updates_are_installed_when_the_settings_say_so"
 KEYS_OF_USERS = "test_user_logs_in_with_the_keys_of_the_settings_and_no_other"
 KEYS_GUARDED = "test_users_keys_are_nobody_elses_to_change"
+KEY_LOGINS = "machine | Let only keys log in over SSH"
 PROGRAM = "test_program_runs_now_and_after_a_boot_from_its_current_file"
 UNITS_OF_RIG = "test_nobody_else_changes_a_unit_of_rigs"
 COPIES = "test_prometheus_reads_the_key_of_an_engine_and_others_do_not"
@@ -227,8 +228,20 @@ DRIFTS = {
     "the packet filter's file edited": Drift(
         command="sed -i 's/tcp dport 22/tcp dport 1-65535/' /etc/rig/firewall.nft",
         seen_by={"firewall": ("test_rules_of_the_next_boot_are_those_of_now",)},
-        told={"firewall | Write /etc/rig/firewall.nft", "firewall | Load the packet filter"},
-        needless={"firewall | Load the packet filter"},
+        told={"firewall | Load the packet filter"},
+        restarted={"rig-firewall.service"},
+    ),
+    "passwords let in": Drift(
+        command="sed -i 's/^PasswordAuthentication no/PasswordAuthentication yes/' /etc/ssh/sshd_config.d/00-rig.conf",
+        seen_by={"machine": ("test_only_keys_log_in_where_the_settings_say_so",)},
+        told={KEY_LOGINS},
+        restarted={"ssh.service"},
+    ),
+    "the SSH server's file not loaded": Drift(
+        command="touch /etc/ssh/sshd_config.d/00-rig.conf",
+        seen_by={"machine": ("test_the_ssh_server_runs_with_its_current_file",)},
+        told={KEY_LOGINS},
+        restarted={"ssh.service"},
     ),
     "a rule added": Drift(
         command="nft insert rule inet rig input tcp dport 9999 accept",
@@ -642,7 +655,8 @@ DRIFTS = {
     "the packet filter's file open to everybody": Drift(
         command="chmod 0666 /etc/rig/firewall.nft",
         seen_by={"firewall": ("test_rules_come_back_after_a_boot",)},
-        told={"firewall | Write /etc/rig/firewall.nft"},
+        told={"firewall | Load the packet filter"},
+        restarted={"rig-firewall.service"},
     ),
     "the packet filter loaded until the next boot": Drift(
         command="systemctl disable rig-firewall.service && systemctl enable --runtime rig-firewall.service",

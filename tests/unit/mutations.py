@@ -468,6 +468,8 @@ MESSAGES: list[Mutation] = [
     ("monitoring scrape_interval", 15, "'15' is not a duration; write a whole number"),
     ("backup schedule time", 3, "'3' is not a time of day"),
     ("firewall ssh networks 0", 10, "'10' is not a network"),
+    ("machine ssh keys_only", "yes", "must be true or false"),
+    ("machine ssh keys_only", 1, "must be true or false"),
     ("firewall ssh port", "99999", "must be at most 65535, not 99999"),
     ("firewall containers web", {"port": 0, "networks": ["10.0.0.0/8"]}, "must be at least 1, not 0"),
     ("firewall containers web", {"port": 3001, "networks": []}, "at least 1"),
