@@ -16,6 +16,8 @@ from rigd.base.files import CHUNK, sync_directory
 
 AHEAD = 16
 """Pieces, of 1 MiB at most, that may wait for hashing."""
+BLOCK = 64 << 10
+"""Bytes in the largest block of ext4."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,10 @@ def opened(final: Path, most: int, advance: Callable[[int], None]) -> Iterator[P
     try:
         with ThreadPoolExecutor(max_workers=1) as hasher:
             part = Part(path, descriptor, hasher)
-            if os.fstat(descriptor).st_size > most:
+            if (size := os.fstat(descriptor).st_size) > most:
                 part.restart()
+            elif size < most:
+                _drop_zeros(descriptor, size)
             part.read_in(advance)
             yield part
     finally:
@@ -118,3 +122,15 @@ def opened(final: Path, most: int, advance: Callable[[int], None]) -> Iterator[P
         if os.fstat(descriptor).st_size == 0:
             path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _drop_zeros(descriptor: int, size: int) -> None:
+    """Shorten a file by the zeros at its end.
+
+    After a power cut, ext4's last block can hold zeros in place of the newest bytes (seen): the file's size waits for
+    the bytes of new blocks, and not for those that a later write adds to a block. The whole file would be fetched again
+    for them, as its hash would be wrong.
+    """
+    begin = max(0, size - BLOCK)
+    tail = os.pread(descriptor, BLOCK, begin)
+    os.ftruncate(descriptor, begin + len(tail.rstrip(b"\0")))

@@ -40,6 +40,8 @@ device=$(losetup --find --show {WHOLE}/image)
 mount $device {WHOLE}/disk
 losetup --detach $device
 """
+BLOCK = 4096
+"""Bytes in a block of the machine's disk."""
 SLOW = 20_000
 """Bytes a second: the lab's model of half a megabyte takes longer than the rest of a run on a finished machine."""
 
@@ -179,7 +181,9 @@ def test_a_fetch_cut_by_the_power_goes_on_where_it_was(machine: Lab, hub: Hub) -
     assert there >= 100_000
     hub.reset()
     assert run(machine).changes
-    assert hub.sent == _status(machine)["fetch"]["files"][0]["total"] - there
+    # The newest bytes of the last block may be lost though the size includes them.
+    missing = _status(machine)["fetch"]["files"][0]["total"] - there
+    assert missing <= hub.sent < missing + BLOCK
 
 
 # A whole repository

@@ -537,6 +537,22 @@ def test_a_spoilt_unfinished_download_is_overcome(place: Place, left: bytes) -> 
     assert place.final().read_bytes() == CONTENT
 
 
+def test_zeros_that_a_power_cut_left_at_the_end_cost_no_byte_before_them(place: Place) -> None:
+    place.put(place.part(), CONTENT[: HALF - 100] + bytes(100))
+    place.fetch()
+    assert place.hub.begun_at == [HALF - 100]
+    assert place.final().read_bytes() == CONTENT
+
+
+def test_a_finished_download_that_ends_with_zeros_is_not_shortened(place: Place) -> None:
+    content = CONTENT + bytes(100)
+    place.publish("padded", file=content)
+    place.put(place.part("padded", "file.gguf"), content)
+    place.put(place.final(), CONTENT)
+    place.fetch()
+    assert place.hub.asked == []
+
+
 def test_a_file_that_an_owner_copied_there_is_hashed_and_believed_without_the_network(place: Place) -> None:
     place.put(place.final(), CONTENT)
     place.fetch()
