@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import requests
@@ -87,6 +88,8 @@ def test_a_second_run_beside_the_first_is_refused_with_who_has_the_machine(used:
     first = used.deploying("-y")
     try:
         eventually(lambda: _is_free(used), seconds=60)
+        # Stopped, it has the lock until it is killed: a run without changes may end before the second one asks.
+        first.send_signal(signal.SIGSTOP)
         second = used.deploy("-y")
         assert second.returncode == 1
         assert "is being deployed to, and nothing was changed" in second.stderr
@@ -102,20 +105,24 @@ def _is_free(lab: Lab) -> bool:
     return lab.sudo(f"flock -n {LOCK} true", check=False).returncode == 0
 
 
-def test_one_machine_that_is_refused_ends_the_run_for_no_other(used: Lab) -> None:
-    """One machine under two names: one of the two has the lock, and the other is refused."""
+def test_one_machine_that_is_refused_ends_the_run_for_no_other(used: Lab, tmp_path: Path) -> None:
+    """One machine under two names, each with an address: one of the two has the lock, and the other is refused."""
+    address = f"{used.address.rpartition('.')[0]}.9"
+    known = tmp_path / "known_hosts"
+    known.write_text((used.directory / "known_hosts").read_text().replace(used.address, address))
     document = yaml.safe_load((used.directory / "hosts.yml").read_text())
     ((name, entry),) = document["hosts"].items()
     # Each written out: the settings have no references.
-    document["hosts"] = {name: entry, "other": deepcopy(entry)}
-    (used.directory / "hosts.yml").write_text(yaml.safe_dump(document))
+    other = deepcopy(entry) | {"address": address, "known_hosts_file": str(known)}
+    (used.directory / "hosts.yml").write_text(yaml.safe_dump({"hosts": {name: entry, "other": other}}))
+    used.sudo(f"ip address add {address}/24 dev host0")
     try:
         done = used.deploy("-y")
     finally:
-        del document["hosts"]["other"]
+        used.sudo(f"ip address delete {address}/24 dev host0")
         (used.directory / "hosts.yml").write_text(yaml.safe_dump(document))
     assert done.returncode == 1
-    assert done.stderr.count("is being deployed to, and nothing was changed") == 1
+    assert done.stderr.count("is being deployed to, and nothing was changed") == 1, done.stderr[-3000:]
     assert re.search(r"Grand total +\d+ ", done.stderr), done.stderr[-3000:]
 
 
