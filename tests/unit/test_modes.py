@@ -303,7 +303,7 @@ def test_an_engine_on_the_card_is_started_after_the_card_is_there_and_not_withou
     text = render(path, card="nvidia.com/gpu=all", cache=PurePosixPath("/var/lib/rig/caches/one"), **values)
     assert "After=nvidia-persistenced.service nvidia-cdi-refresh.service\n" in text
     assert "exit 1'\n" in text
-    assert "ExecStartPre=/usr/bin/install -d -m 0700 -o 2000 -g 0 /var/lib/rig/caches/one\n" in text
+    assert "ExecStartPre=+/usr/bin/install -d -m 0700 -o 2000 -g 0 /var/lib/rig/caches/one\n" in text
     assert "ExecStartPre" not in render(path, card=None, cache=None, **values)
 
 
