@@ -148,8 +148,8 @@ def test_a_card_that_is_described_after_docker_has_started_is_the_engines(machin
     machine.sudo(f"mv {SPECIFICATION} /run/kept.yaml; systemctl restart docker.service")
     try:
         machine.sudo(f"systemctl start --no-block {UNIT}")
-        waits = f"systemctl show --property=ActiveState,ControlPID --value {UNIT}"
-        eventually(lambda: machine.sudo(waits).stdout.split()[0] != "activating", seconds=30)
+        waits = f"systemctl is-active {UNIT}"
+        eventually(lambda: machine.sudo(waits, check=False).stdout != "activating\n", seconds=30)
     finally:
         machine.sudo(f"mv /run/kept.yaml {SPECIFICATION}; systemctl unmask --runtime {refresh}")
     eventually(lambda: machine.sudo(f"systemctl is-active {UNIT}", check=False).stdout != "active\n", seconds=120)
