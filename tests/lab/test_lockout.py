@@ -44,11 +44,12 @@ def lockout(lab: Lab, tmp_path: Path) -> Iterator[dict[str, str]]:
     translation of addresses in front of the machine.
     """
     shown = f"export SSH_CONNECTION='{ELSEWHERE} 1 {lab.address} 22'"
+    # Kept through a power cut.
     lab.ssh(
-        f"touch ~/.bashrc && cp ~/.bashrc /tmp/bashrc && {{ echo {shlex.quote(shown)}; cat /tmp/bashrc; }} >~/.bashrc"
+        f"touch ~/.bashrc && mv ~/.bashrc ~/bashrc && {{ echo {shlex.quote(shown)}; cat ~/bashrc; }} >~/.bashrc; sync"
     )
     yield altered(lab, tmp_path / "lab", {"firewall": {"ssh": {"networks": [f"{ELSEWHERE}/32"]}}})
-    lab.console("cp /tmp/bashrc ~rig/.bashrc")
+    lab.console("mv ~rig/bashrc ~rig/.bashrc && sync")
 
 
 def logs_in(lab: Lab) -> bool:
