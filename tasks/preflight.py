@@ -34,7 +34,11 @@ def check(host: Host, config: Config) -> tuple[Settings, Machine]:
     login = host.get_fact(LoginFact, _sudo=False)
     ssh = settings.firewall.ssh if settings.firewall.enabled else None
     asks = bool(config.SUDO_PASSWORD) or sys.stdin.isatty()
-    _refuse(host, problems.login_problems(login, sudo_password=asks, ssh=ssh, users=settings.machine.users))
+    wanted = settings.machine
+    reasons = problems.login_problems(
+        login, sudo_password=asks, ssh=ssh, users=wanted.users, keys_only=wanted.ssh.keys_only
+    )
+    _refuse(host, reasons)
     config.SUDO = login.uid != 0
 
     found = _look(host, settings, sudo=config.SUDO)

@@ -45,6 +45,7 @@ def key_logins(wanted: bool | None, login_keys: Collection[str], text: str) -> C
         raise OperationError(choice.refusal)
     if not choice.keys_only:
         if host.get_fact(Written, path=CONFIG) is not None:
+            # Not on trial: without it, sshd lets more in than with it.
             yield f"rm {CONFIG} && /usr/sbin/sshd -t && {RESTART}"
         return
     if not files.holds(CONFIG, text):

@@ -55,12 +55,17 @@ def human(size: int) -> str:
 
 
 def login_problems(
-    login: Login, *, sudo_password: bool, ssh: Ssh | None, users: Mapping[str, User] = NOBODY
+    login: Login,
+    *,
+    sudo_password: bool,
+    ssh: Ssh | None,
+    users: Mapping[str, User] = NOBODY,
+    keys_only: bool | None = None,
 ) -> list[str]:
     """Why this login cannot carry a deploy.
 
     ``sudo_password``: pyinfra has one, or can prompt for it. ``ssh``: the firewall's SSH settings, None if the firewall
-    is left alone. ``users``: the people in the settings.
+    is left alone. ``users``: the people in the settings. ``keys_only``: the setting of machine.ssh.
     """
     found: list[str] = []
     if not login.user:
@@ -77,6 +82,11 @@ def login_problems(
         found.append(
             f"{key} has none of the keys that log in as '{login.user}' now, so you would be locked out; add yours to "
             "it, or leave it out to keep those that are there"
+        )
+    if login.source is not None and keys_only and not login.keys:
+        found.append(
+            f"machine.ssh.keys_only is true, and no key logs in as '{login.user}', so you would be locked out; "
+            "let yours in (ssh-copy-id), or write 'keys_only: null'"
         )
     if login.uid != 0 and not login.sudo and not sudo_password:
         found.append(

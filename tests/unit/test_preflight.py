@@ -294,6 +294,22 @@ def test_nobody_locks_themselves_out(source: str | None, networks: list[str] | N
     assert fine or ("lock you out" in said[0] and "add '" in said[0])
 
 
+@pytest.mark.parametrize(
+    ("keys_only", "login", "fine"),
+    [
+        (True, OWNER, False),
+        (True, replace(OWNER, keys=frozenset({"AAAA"})), True),
+        (True, replace(OWNER, source=None, port=None), True),
+        (None, OWNER, True),
+        (False, OWNER, True),
+    ],
+    ids=["a password", "a key", "on the machine itself", "the machine decides", "passwords are wanted"],
+)
+def test_nobody_who_logs_in_with_a_password_is_locked_out(keys_only: bool | None, login: Login, fine: bool) -> None:
+    said = login_problems(login, sudo_password=False, ssh=None, keys_only=keys_only)
+    assert said == [] if fine else "ssh-copy-id" in said[0] and "keys_only: null" in said[0]
+
+
 def test_nobody_is_locked_out_by_another_port() -> None:
     ssh = Ssh(port=2222, networks=("192.168.0.0/16",))
     (said,) = login_problems(OWNER, sudo_password=False, ssh=ssh)
