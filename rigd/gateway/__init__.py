@@ -1,0 +1,1 @@
+"""The gateway's machine side: keys of clients, and the metrics of what they use."""
