@@ -14,6 +14,7 @@ import pytest
 from rigd.backup import config as backup
 from rigd.base import configuration
 from rigd.base.errors import BadInput
+from rigd.gateway import config as gateway
 from rigd.metrics import config as metrics
 from rigd.models import manifest
 from rigd.modes import config as modes
@@ -25,12 +26,14 @@ ALTERNATIVE = modes.Engine(
 )
 MODEL = manifest.Model("one", "a/b", "c" * 40, (manifest.File("x.gguf", 1, "d" * 64),), ("engine",))
 BACKUP = backup.Config("/mnt/backup", True, "Etc/UTC", "/m", paths=("/home",))
+GATEWAY = gateway.Config(("one",), gateway.Limits(60, 5, 2))
 METRICS = metrics.Config("/m", "/r", (ENGINE,), ("one",), ("/etc/a.pem",), 9093)
 MODELS = manifest.Manifest("http://h", "/m", "/r", (MODEL,), backup="/b")
 MODES = modes.Modes("/etc/rig/keys.env", {"gpu": (ALTERNATIVE,)})
 THERMAL = thermal.Config(interval=7)
 FILES: dict[str, tuple[Callable[[str], object], str, object]] = {
     "backup": (backup.parse, backup.dump(BACKUP), BACKUP),
+    "gateway": (gateway.parse, gateway.dump(GATEWAY), GATEWAY),
     "metrics": (metrics.parse, metrics.dump(METRICS), METRICS),
     "models": (manifest.parse, manifest.dump(MODELS), MODELS),
     "modes": (modes.parse, modes.dump(MODES), MODES),
@@ -40,6 +43,7 @@ FILES: dict[str, tuple[Callable[[str], object], str, object]] = {
 
 REQUIRED = {
     "backup": {"target", "must_be_mount", "timezone", "metrics"},
+    "gateway": {"engines"},
     "metrics": {"output", "records", "engines", "models", "certificates", "alertmanager"}
     | {f"engines.{key}" for key in ("name", "unit", "address", "port")},
     "models": {"hub", "directory", "records", "models"}
