@@ -5,12 +5,26 @@ from os import environ
 from pyinfra import config, host, state
 
 from rig.operator import arguments, connection, interrupt, isolation, progress, reads
-from tasks import backup, containers, engines, firewall, gpu, machine, models, monitoring, preflight, secrets, storage
+from tasks import (
+    backup,
+    containers,
+    engines,
+    firewall,
+    gateway,
+    gpu,
+    machine,
+    models,
+    monitoring,
+    preflight,
+    secrets,
+    storage,
+)
 
 
 def close() -> None:
     """Close the machine first: packages start programs, and a started program must not be reachable."""
     monitoring.close(settings=settings)
+    gateway.close(settings=settings)
     machine.deploy(settings=settings)
     firewall.deploy(settings=settings)
 
@@ -32,9 +46,10 @@ def build() -> None:
 
 
 def serve() -> None:
-    """Wait for the models, start the engines, then monitor and back up."""
+    """Wait for the models, start the engines and the gateway to them, then monitor and back up."""
     models.finish(settings=settings)
     engines.deploy(settings=settings)
+    gateway.deploy(settings=settings)
     monitoring.deploy(settings=settings)
     backup.deploy(settings=settings)
 

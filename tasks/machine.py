@@ -8,6 +8,7 @@ from pyinfra.api.deploy import deploy as concern
 from rig import backup
 from rig.facts.machine import Homes
 from rig.facts.preflight import LoginFact
+from rig.gateway import haproxy
 from rig.gpu.driver import KEPT
 from rig.monitoring import prometheus
 from rig.operations import machine, packages, ssh, units
@@ -43,8 +44,8 @@ def deploy(settings: Settings) -> None:
     """Set up the operating system, before any service uses it."""
     wanted = settings.machine
     packages.repaired(name="Finish interrupted package installations")
-    wanted_packages = {*OWN_PACKAGES, *wanted.packages, *prometheus.packages(settings), *backup.packages(settings)}
-    packages.present(name="Install packages", packages=sorted(wanted_packages))
+    others = {*prometheus.packages(settings), *backup.packages(settings), *haproxy.packages(settings)}
+    packages.present(name="Install packages", packages=sorted({*OWN_PACKAGES, *wanted.packages, *others}))
     machine.time_zone(name=f"Set the time zone to {wanted.timezone}", zone=wanted.timezone)
 
     homes = host.get_fact(Homes, users=tuple(wanted.users)) if wanted.users else {}

@@ -25,7 +25,11 @@ SERIES = 50_000_000 // 16
 """Most samples in one query: 16 bytes each (promql), so at most 50 MB."""
 
 _OF_THEMSELVES = "process|alertmanager_(alerts|config|notification)|prometheus_(build|config|notifications|rule|tsdb)"
-KEPT = f"(node|rig|{_OF_THEMSELVES}).*"
+_OF_THE_GATEWAY = (
+    "haproxy_(process_(current|max)_connections|frontend_(current_sessions|http_responses_total)|"
+    "backend_(current_sessions|http_responses_total|status|client_aborts_total)|server_(status|check_failures_total))"
+)
+KEPT = f"((node|rig|{_OF_THEMSELVES}).*|{_OF_THE_GATEWAY})"
 """Names of the metrics to keep: most of the programs' metrics of themselves help only their authors."""
 
 NODE_EXPORTER = "prometheus-node-exporter.service"
@@ -134,6 +138,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "node": monitoring.node_exporter.port,
         "alertmanager": monitoring.alertmanager.port,
     }
+    if settings.gateway_wanted:
+        own["gateway"] = settings.gateway.metrics.port
     return {
         "global": {
             "scrape_interval": monitoring.scrape_interval,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from pyinfra import host, logger
-from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operation
+from pyinfra import host
+from pyinfra.api import FileUploadCommand, FunctionCommand, Host, operation
 
 from rig.facts.files import FileState, WrittenTogether
 from rig.facts.monitoring import (
@@ -25,16 +24,12 @@ from rig.facts.monitoring import (
 from rig.facts.secrets import KEYS as STORE
 from rig.facts.units import Unit
 from rig.monitoring.prometheus import CONFIGURATION, KEYS
-from rig.operations import Commands, packages, shell
+from rig.operations import Commands, packages
 from rig.operations.files import differing
+from rig.operations.waiting import wait
 from rig.render import upload
 from rig.systemd import units
 from rigd.modes.switch import CRASHES
-
-POLL = 0.5
-"""Seconds between two polls of a program that starts, or loads its settings."""
-PATIENCE = 180
-"""Seconds until a program must be ready. Prometheus first replays its log: a minute for some gigabytes."""
 
 
 @operation()
@@ -102,7 +97,7 @@ def prometheus(unit: str, drop_in: str, files: list[str], port: int, fingerprint
         def loaded(host: Host) -> bool:
             return bool(host.get_fact(Loaded, **question).fingerprint == fingerprint)
 
-        yield FunctionCommand(_wait, (unit, loaded), {})
+        yield FunctionCommand(wait, (unit, loaded), {})
 
 
 @operation()
@@ -121,7 +116,7 @@ def alertmanager(unit: str, drop_in: str, secrets: list[str], port: int, loaded_
         def loaded(host: Host) -> bool:
             return bool(host.get_fact(Telling, port=port, secrets=()).loaded == loaded_as)
 
-        yield FunctionCommand(_wait, (unit, loaded), {})
+        yield FunctionCommand(wait, (unit, loaded), {})
 
 
 @operation()
@@ -144,30 +139,7 @@ def grafana(unit: str, files: list[str], port: int) -> Commands:
             lost = now.active in ("inactive", "failed") or now.crashes - crashed >= CRASHES
             return now.well or (None if lost else False)
 
-        yield FunctionCommand(_wait, (unit, well, "is not well"), {})
-
-
-def _wait(
-    state: State,
-    host: Host,
-    unit: str,
-    ready: Callable[[Host], bool | None],
-    otherwise: str = "did not load its settings",
-) -> bool:
-    """Poll until the program is ready, or never will be (None); show its last log lines if it does not get there."""
-    begin = time.monotonic()
-    found: bool | None = False
-    while found is False and time.monotonic() - begin < PATIENCE:
-        found = ready(host)
-        if found:
-            return True
-        time.sleep(POLL)
-    elapsed = time.monotonic() - begin
-    logger.error(f"{host.print_prefix}{unit} {otherwise} after {elapsed:.0f} s; its last lines:")
-    lines = f"journalctl --no-pager --output=cat --lines=20 --unit={unit}"
-    for line in shell.run(state, host, lines)[1]:
-        logger.error(f"{host.print_prefix}  {line}")
-    return False
+        yield FunctionCommand(wait, (unit, well, "is not well"), {})
 
 
 @operation()

@@ -19,6 +19,7 @@ from rig.settings import Settings, size_bytes
 from rig.settings.firewall import Ssh
 from rig.settings.machine import User
 from rig.systemd import mounts
+from rigd.gateway.config import UNIT as GATEWAY
 
 SUPPORTED: dict[tuple[str, str], str] = {
     ("debian", "12"): "Debian 12",
@@ -265,7 +266,8 @@ def _ports(settings: Settings, machine: Machine) -> list[str]:
                 f"port {engine.port} of engine {name} is held by {_who(listener)}; "
                 f"stop it, or give engines.{name}.port another number"
             )
-    for key, port in settings.monitoring.listeners.items():
+    gateway = settings.gateway.listeners if settings.gateway_wanted else {}
+    for key, port in (settings.monitoring.listeners | gateway).items():
         found += [
             f"port {port} of {key} is held by {_who(listener)}; stop it, or give {key}.port another number"
             for listener in machine.listeners
@@ -275,7 +277,9 @@ def _ports(settings: Settings, machine: Machine) -> list[str]:
 
 
 def _is_own(key: str, listener: Listener) -> bool:
-    """Whether the listener is the monitoring program of this key of the settings."""
+    """Whether the listener is the program of this key of the settings."""
+    if key.startswith("gateway"):
+        return listener.unit == GATEWAY
     if key == "monitoring.grafana":
         return listener.container == grafana.CONTAINER
     return listener.unit == prometheus.UNIT_OF[key]

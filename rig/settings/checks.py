@@ -17,6 +17,8 @@ from rig.settings.engines import Containerised, Engine, LlamaEngine, NativeEngin
 from rig.settings.firewall import Firewall
 from rig.settings.fitting import Finding, misfits
 from rig.settings.folders import KERNEL
+from rig.settings.gateway import Gateway
+from rig.settings.gateway import contradictions as gateway_contradictions
 from rig.settings.machine import Hardware
 from rig.settings.models import Model, Models, contradictions
 from rig.settings.monitoring import NOBODY, Email, Monitoring, Receiver
@@ -32,6 +34,7 @@ UNPINNED = "is missing although the engine is enabled"
 BACKUP = TypeAdapter(Backup)
 ENGINE: TypeAdapter[Engine] = TypeAdapter(Engine)
 FIREWALL = TypeAdapter(Firewall)
+GATEWAY = TypeAdapter(Gateway)
 HARDWARE = TypeAdapter(Hardware)
 CONTAINERS = TypeAdapter(Containers)
 MODEL = TypeAdapter(Model)
@@ -50,6 +53,7 @@ class _Sound:
     containers: Containers | None
     engines: dict[str, Engine]
     firewall: Firewall | None
+    gateway: Gateway | None
     hardware: Hardware | None
     catalogue: dict[str, Model]
     names: frozenset[str]
@@ -67,6 +71,7 @@ def findings(tree: Node) -> Iterator[Finding]:
     enabled = {name: engine for name, engine in sound.engines.items() if engine.enabled}
     yield from _unpinned(enabled)
     listeners = {} if sound.monitoring is None else sound.monitoring.listeners
+    listeners |= {} if sound.gateway is None else sound.gateway.listeners
     yield from _port_clashes(enabled, sound.firewall, listeners)
     yield from _name_clashes(enabled, listeners)
     yield from _unknown_models(sound.engines, sound.names)
@@ -78,6 +83,10 @@ def findings(tree: Node) -> Iterator[Finding]:
         yield from _opened_in_vain(listeners, sound.firewall)
     if sound.monitoring is not None:
         yield from _thermal(sound.monitoring.thermal, enabled)
+    if sound.gateway is not None:
+        firewall = sound.firewall is None or sound.firewall.enabled
+        for path, sentence in gateway_contradictions(sound.gateway, enabled, firewall=firewall):
+            yield ("gateway", *path), sentence
     yield from _impossible_receivers(sound.receivers)
     if sound.hardware is not None:
         yield from misfits(enabled, Models.model_construct(catalogue=sound.catalogue), sound.hardware)
@@ -104,6 +113,7 @@ def _sound_parts(tree: Node) -> _Sound:
         containers=_sound(CONTAINERS, tree.child("containers")),
         engines=_sound_members(ENGINE, tree.child("engines")),
         firewall=_sound(FIREWALL, tree.child("firewall")),
+        gateway=_sound(GATEWAY, tree.child("gateway")),
         hardware=_sound(HARDWARE, tree.at(("machine", "hardware"))),
         catalogue=_sound_members(MODEL, tree.at(("models", "catalogue"))),
         names=frozenset(_members(tree.at(("models", "catalogue")))),
@@ -252,7 +262,7 @@ def _unpinned(engines: Mapping[str, Engine]) -> Iterator[Finding]:
 def _port_clashes(
     engines: Mapping[str, Engine], firewall: Firewall | None, listeners: Mapping[str, int]
 ) -> Iterator[Finding]:
-    """Ports with two listeners: SSH, the monitoring programs (`listeners`), and enabled engines."""
+    """Ports with two listeners: SSH, the monitoring programs and the gateway (`listeners`), and enabled engines."""
     wanted = {} if firewall is None else {"firewall.ssh": firewall.ssh.port}
     wanted |= {**listeners, **{f"engines.{name}": engine.port for name, engine in engines.items()}}
     holders: dict[int, str] = {}
@@ -354,7 +364,7 @@ def _impossible_receivers(receivers: Mapping[str, Receiver]) -> Iterator[Finding
 
 def _opened_in_vain(listeners: Mapping[str, int], firewall: Firewall) -> Iterator[Finding]:
     """Firewall rules for ports that answer only the machine itself."""
-    holders = {port: key for key, port in listeners.items()}
+    holders = {port: key for key, port in listeners.items() if key != "gateway.remote"}
     for place, allowed in firewall.opened.items():
         if allowed.protocol == "tcp" and allowed.port in holders:
             sentence = (

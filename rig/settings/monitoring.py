@@ -9,10 +9,20 @@ from pydantic import AfterValidator, Field
 from rig.settings.engines import Image
 from rig.settings.problems import show
 from rig.settings.thermal import Thermal
-from rig.settings.types import HOST, AbsolutePath, Duration, Name, Section, Shape, Size, Url, lasting, seconds_of, sized
-
-LocalPort = Annotated[int, Field(ge=1024, le=65535)]
-"""A port on 127.0.0.1: no part of the monitoring faces a network."""
+from rig.settings.types import (
+    HOST,
+    AbsolutePath,
+    Duration,
+    LocalPort,
+    Name,
+    Section,
+    Shape,
+    Size,
+    Url,
+    lasting,
+    seconds_of,
+    sized,
+)
 
 
 def _port_exists(value: str) -> str:

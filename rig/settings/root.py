@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pydantic import Field
@@ -10,6 +12,7 @@ from rig.settings.backup import Backup
 from rig.settings.containers import Containers
 from rig.settings.engines import Engine, NativeEngine, alternatives
 from rig.settings.firewall import Firewall
+from rig.settings.gateway import Gateway
 from rig.settings.gpu import Gpu
 from rig.settings.machine import Machine
 from rig.settings.models import Model, ModelFile, Models
@@ -18,6 +21,17 @@ from rig.settings.secrets import Secrets
 from rig.settings.storage import Storage
 from rig.settings.types import Name, Section
 from rigd.models.manifest import version
+
+
+@dataclass(frozen=True)
+class ServedName:
+    """The engines behind a name that clients ask for as a model, each with its weight.
+
+    ``split``: requests are divided among them by weight; otherwise the first one that runs takes all.
+    """
+
+    engines: Mapping[str, int]
+    split: bool
 
 
 class Settings(Section):
@@ -30,6 +44,7 @@ class Settings(Section):
     secrets: Secrets = Field(description="Who gets a key of their own.")
     models: Models = Field(description="Model files, pinned.")
     engines: dict[Name, Engine] = Field(description="The llama.cpp servers, by name.")
+    gateway: Gateway = Field(description="The one door to the engines.")
     firewall: Firewall = Field(description="The packet filter.")
     monitoring: Monitoring = Field(description="What is measured on the machine, kept and told.")
     backup: Backup = Field(description="What is copied to another disk, and when.")
@@ -63,6 +78,20 @@ class Settings(Section):
     def consumers(self) -> tuple[str, ...]:
         """Everyone with a key: the enabled engines and those in secrets.consumers, each once."""
         return tuple(dict.fromkeys((*self.enabled_engines, *self.secrets.consumers)))
+
+    @property
+    def gateway_wanted(self) -> bool:
+        """Whether there is a gateway: it is set on, and there are engines for it."""
+        return self.gateway.enabled and bool(self.enabled_engines)
+
+    @property
+    def served_names(self) -> dict[str, ServedName]:
+        """Names that clients ask for as a model: the models of enabled engines, and the gateway's routes."""
+        found: dict[str, dict[str, int]] = {}
+        for name, engine in self.enabled_engines.items():
+            found.setdefault(engine.model, {})[name] = 1
+        routes = {name: ServedName(engines, split=True) for name, engines in self.gateway.routes.items()}
+        return {model: ServedName(engines, split=False) for model, engines in found.items()} | routes
 
     def model_path(self, name: str) -> PurePosixPath:
         """An engine's path to a model of the catalogue: its one file, or the folder of its repository."""

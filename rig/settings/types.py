@@ -187,3 +187,5 @@ CatalogueName = Annotated[
 Network = Annotated[Text, AfterValidator(_network)]
 LoopbackAddress = Annotated[Text, AfterValidator(_loopback)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+LocalPort = Annotated[int, Field(ge=1024, le=65535)]
+"""A port that needs no privilege."""

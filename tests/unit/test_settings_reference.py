@@ -14,6 +14,7 @@ from rig.operator.commands.schema import text as schema_text
 from rig.settings import Settings
 from rig.settings.engines import Archive, ContainerEngine, NativeEngine
 from rig.settings.firewall import Allowed
+from rig.settings.gateway import Certificate, Input, Pattern, Remote
 from rig.settings.hosts import HostEntry
 from rig.settings.machine import Gpu, User
 from rig.settings.models import Model, ModelFile, ModelShape
@@ -28,6 +29,7 @@ ENTRIES: list[type[BaseModel]] = [
     *(User, Gpu, Mount, Model, ModelFile, ModelShape),
     *(ContainerEngine, NativeEngine, Archive, Allowed),
     *(Webhook, Ntfy, Email),
+    *(Input, Pattern, Remote, Certificate),
 ]
 
 

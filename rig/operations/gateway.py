@@ -1,0 +1,116 @@
+"""The gateway: its account, the engines' keys, and a configuration that HAProxy accepted before it is in force."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from pyinfra import host
+from pyinfra.api import FileUploadCommand, FunctionCommand, Host, operation
+
+from rig.facts.files import FileState, WrittenTogether
+from rig.facts.gateway import FOLDER, Ground, GroundState, InForce, InForceState, listing
+from rig.facts.units import Unit
+from rig.gateway.haproxy import CONFIGURATION, ENGINE_KEYS
+from rig.operations import Commands
+from rig.operations.files import differing
+from rig.operations.waiting import wait
+from rig.render import upload
+from rig.systemd import units
+from rigd.gateway.config import GROUP, HOME
+
+DISTRIBUTION = "haproxy.service"
+"""The unit of the distribution's package."""
+
+
+@operation()
+def unstarted() -> Commands:
+    """The distribution's haproxy.service is masked where its package is still to come, which would start it.
+
+    One that is there is its owner's: it has a configuration and a unit of its own, and both run beside each other.
+    """
+    if host.get_fact(Unit, unit=DISTRIBUTION).load == "not-found":
+        yield f"systemctl mask {DISTRIBUTION}"
+
+
+@operation()
+def ground(engines: Mapping[str, str]) -> Commands:
+    """The gateway's account and folder; it, root, and nobody else can read the keys of ``engines``.
+
+    ``engines``: engine name to variable of the store.
+    """
+    state: GroundState = host.get_fact(Ground, engines=dict(engines))
+    if not state.account:
+        yield f"useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin {GROUP}"
+    if state.folder != FOLDER:
+        yield f"install -d -m 0750 -o root -g {GROUP} {HOME}"
+    if state.stale:
+        script = f"""set -eu
+umask 077
+{listing(dict(engines))}
+new={ENGINE_KEYS}.new
+rm -f "$new"
+listing >"$new"
+chgrp {GROUP} "$new"
+chmod 0640 "$new"
+sync "$new"
+mv "$new" {ENGINE_KEYS}
+sync {CONFIGURATION}
+"""
+        yield f"install -d -m 0755 {CONFIGURATION}"
+        yield f"flock /etc/rig sh -c {shlex.quote(script)}"
+
+
+@operation()
+def configured(texts: Mapping[str, str]) -> Commands:
+    """The files of /etc/rig/gateway hold ``texts``, by name; HAProxy accepted them before, as the gateway's account.
+
+    If it refuses them, nothing changes, and the running gateway goes on.
+    """
+    wanted = {f"{CONFIGURATION}/{name}": text for name, text in texts.items()}
+    there: dict[str, FileState] = host.get_fact(WrittenTogether, paths=tuple(wanted))
+    if not differing(there, wanted):
+        return
+    new = f"{CONFIGURATION}.new"
+    yield f"rm -rf {new} && install -d -m 0755 {new}"
+    for name, text in texts.items():
+        yield FileUploadCommand(upload(text), f"{new}/{name}")
+    # The same files, named where they lie now.
+    checked = f"sed 's|{CONFIGURATION}/\\(.*[.]lua\\|patterns[.]map\\)|{new}/\\1|' haproxy.cfg >checked.cfg"
+    check = f"runuser -u {GROUP} -- /usr/sbin/haproxy -c -q -f {new}/checked.cfg"
+    yield f"cd {new} && chown root:root * && chmod 0644 * && {checked} && chmod 0644 checked.cfg && {check}"
+    moves = [f"mv --no-target-directory {name} {CONFIGURATION}/{name}" for name in texts]
+    yield f"cd {new} && sync * && {' && '.join(moves)} && sync {CONFIGURATION} && rm -r {new}"
+
+
+@operation()
+def running(unit: str, files: Sequence[str], port: int, fingerprint: str) -> Commands:
+    """The gateway runs by its ``unit``'s file, and the configuration with this ``fingerprint`` is in force.
+
+    ``files``: whatever it reads at its start and at a reload. ``port``: of its metrics.
+    """
+    seen = host.get_fact(Unit, unit=unit, files=(f"/etc/systemd/system/{unit}",))
+    steps = units.steps(seen)
+    for step in steps:
+        yield "systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {unit}"
+    question = {"unit": unit, "port": port, "files": tuple(files)}
+    state: InForceState = host.get_fact(InForce, **question)
+    if state == InForceState(fingerprint, fresh=True) and not {"start", "restart"} & set(steps):
+        return
+    if not {"start", "restart"} & set(steps):
+        yield f"systemctl reload-or-restart {unit}"
+
+    def loaded(host: Host) -> bool:
+        return bool(host.get_fact(InForce, **question).fingerprint == fingerprint)
+
+    yield FunctionCommand(wait, (unit, loaded), {})
+
+
+@operation()
+def retired(unit: str, files: Sequence[str]) -> Commands:
+    """The gateway does not run, and its configuration is removed; the clients' keys stay."""
+    path = f"/etc/systemd/system/{unit}"
+    if host.get_fact(Unit, unit=unit, files=()).load != "not-found":
+        yield f"systemctl disable --now {unit}"
+        yield f"rm -rf {CONFIGURATION} && rm -f {shlex.join([path, *files])} && systemctl daemon-reload"
+        yield f"systemctl reset-failed {unit} 2>/dev/null || true"
