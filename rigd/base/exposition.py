@@ -9,7 +9,7 @@ from typing import Literal
 from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import generate_latest
 
-Kind = Literal["gauge", "counter"]
+Kind = Literal["gauge", "counter", "summary"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Sample:
 
     value: float
     labels: Mapping[str, object]
+    suffix: str = ""
+    """Behind the metric's name: _count and _sum of a summary."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class _Collector:
             family = Family(metric.name.removesuffix("_total"), metric.help, metric.kind)
             for sample in metric.samples:
                 labels = {name: str(value) for name, value in sample.labels.items()}
-                family.add_sample(metric.name, labels, float(sample.value))
+                family.add_sample(metric.name + sample.suffix, labels, float(sample.value))
             yield family
 
 

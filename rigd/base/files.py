@@ -19,21 +19,25 @@ FICLONE = 0x40049409
 """_IOW(0x94, 9, int) of linux/fs.h: share the blocks of another file."""
 
 
-def replace(path: Path, text: str, *, lasting: bool = True, mode: int = 0o644) -> None:
-    """Write a small file, which everybody may read by default; a reader sees the old file or the new one.
+def replace(path: Path, text: str, *, lasting: bool = True, mode: int = 0o644, group: int | None = None) -> None:
+    """Write a small file; a reader sees the old file or the new one.
 
-    If `lasting`, also after a power cut. One writer at a time. Raises OSError; the file is then unchanged.
+    If `lasting`, also after a power cut. `mode` and the number of a `group` hold from the first byte on; by default,
+    everybody may read it. One writer at a time. Raises OSError; the file is then unchanged.
     """
     # One fixed name: the next writer overwrites the leftover of a killed one.
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     try:
-        with new.open("x", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), mode)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if group is not None:
+                os.fchown(descriptor, -1, group)
+            os.fchmod(descriptor, mode)
             file.write(text)
             file.flush()
             if lasting:
-                os.fsync(file.fileno())
+                os.fsync(descriptor)
         new.rename(path)
     except OSError:
         new.unlink(missing_ok=True)
