@@ -10,10 +10,13 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from rigd.gateway import cli
 from rigd.gateway import config as configs
 from rigd.gateway.config import Config, Limits
 from tests.unit.project import ROOT
@@ -68,11 +71,17 @@ class Gateway:
         command = [sys.executable, "-m", module, *arguments]
         return [*command, "--config", str(path)]
 
-    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run rig-keys to its end."""
-        words = self.prepared("rigd.gateway", *arguments)
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        return subprocess.run(words, cwd=ROOT, text=True, check=False, timeout=60, **streams)
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run rig-keys to its end, in this process: a hundred times faster than one of its own."""
+        words = self.prepared("rigd.gateway", *arguments)[3:]
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = cli.main(words)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+    def begin(self, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
+        """Start rig-keys as a process."""
+        return subprocess.Popen(self.prepared("rigd.gateway", *arguments), cwd=ROOT, text=True, **streams)
 
     def add(self, name: str, *options: str) -> str:
         """A new key."""

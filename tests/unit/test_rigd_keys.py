@@ -21,7 +21,7 @@ import pytest
 
 from rigd.base import files
 from rigd.base.errors import BadInput, Failed
-from rigd.gateway import admin, cli, keymap, keys, records
+from rigd.gateway import admin, keymap, keys, records
 from rigd.gateway.config import Limits
 from rigd.gateway.records import Key
 from tests.unit.gating import Gateway
@@ -168,19 +168,19 @@ def test_without_a_running_gateway_a_key_is_made_and_holds_from_its_start(gatewa
 
 
 def test_a_gateway_that_does_not_answer_is_reported_and_the_key_is_shown_all_the_same(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admin, "TIMEOUT", 0.05)
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.bind(gateway.config.socket)
         deaf.listen()
-        assert cli.main(gateway.prepared("", "add", "anna")[3:]) == 1
-    shown = capsys.readouterr()
-    assert "no answer within 0.05 s" in shown.err and f"restart {gateway.config.unit}" in shown.err
+        done = gateway.run("add", "anna")
+    assert done.returncode == 1
+    assert "no answer within 0.05 s" in done.stderr and f"restart {gateway.config.unit}" in done.stderr
     # The message is right: the next start knows the key.
     Path(gateway.config.socket).unlink()
     gateway.start()
-    assert gateway.ask(shown.out.strip())[0] == 200
+    assert gateway.ask(done.stdout.strip())[0] == 200
 
 
 def test_a_gateway_that_refuses_the_map_is_reported_in_its_own_words(running: Gateway) -> None:
@@ -205,12 +205,7 @@ def test_a_run_that_is_killed_at_any_moment_leaves_whole_files_that_apply_brings
     chance = random.Random(7)
     kept = running.add("kept")
     for number in range(12):
-        process = subprocess.Popen(
-            running.prepared("rigd.gateway", "add", f"client-{number}"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=Path(__file__).parents[2],
-        )
+        process = running.begin("add", f"client-{number}", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(chance.uniform(0.05, 0.25))
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -223,16 +218,7 @@ def test_a_run_that_is_killed_at_any_moment_leaves_whole_files_that_apply_brings
 
 def test_of_many_writers_at_once_none_undoes_the_work_of_another(running: Gateway) -> None:
     names = [f"client-{number}" for number in range(6)]
-    processes = [
-        subprocess.Popen(
-            running.prepared("rigd.gateway", "add", name),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-        for name in names
-    ]
+    processes = [running.begin("add", name, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for name in names]
     made = [process.communicate(timeout=60)[0].strip() for process in processes]
     assert [running.ask(key)[1].partition("|")[0] for key in made] == names
 
@@ -333,7 +319,6 @@ def test_records_that_are_gone_are_not_taken_for_none(running: Gateway) -> None:
 def test_a_full_disk_is_reported_and_changes_either_nothing_or_only_the_records(
     gateway: Gateway,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     file: str,
     recorded: bool,
 ) -> None:
@@ -342,21 +327,21 @@ def test_a_full_disk_is_reported_and_changes_either_nothing_or_only_the_records(
     real = os.fsync
 
     def fsync(descriptor: int) -> None:
-        if f".{file}.new" in os.readlink(f"/proc/self/fd/{descriptor}"):
+        if f".{file}.new" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
             raise OSError(28, "No space left on device")
         real(descriptor)
 
     monkeypatch.setattr(files.os, "fsync", fsync)
-    assert cli.main(gateway.prepared("", "add", "ben")[3:]) == 1
-    shown = capsys.readouterr()
-    assert "No space left on device; " in shown.err and "make room" in shown.err
+    done = gateway.run("add", "ben")
+    assert done.returncode == 1
+    assert "No space left on device; " in done.stderr and "make room" in done.stderr
     assert [path.name for path in gateway.records.parent.iterdir() if path.name.startswith(".")] == []
     if recorded:
         monkeypatch.undo()
         gateway.start()
-        assert gateway.ask(shown.out.strip())[1].startswith("ben|")
+        assert gateway.ask(done.stdout.strip())[1].startswith("ben|")
     else:
-        assert shown.out == ""
+        assert done.stdout == ""
         assert content(gateway.records.parent) == before
 
 
@@ -374,9 +359,10 @@ def test_a_full_disk_does_not_keep_an_unchanged_gateway_from_starting(
 
 def test_a_key_that_could_not_be_shown_says_how_to_get_another(gateway: Gateway) -> None:
     with Path("/dev/full").open("w") as full:
-        done = gateway.run("add", "anna", stdout=full)
-    assert done.returncode == 1
-    assert "could not be shown (No space left on device); make another one: rig-keys rotate anna" in done.stderr
+        process = gateway.begin("add", "anna", stdout=full, stderr=subprocess.PIPE)
+        told = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "could not be shown (No space left on device); make another one: rig-keys rotate anna" in told
 
 
 def test_a_machine_without_the_gateways_group_is_one_sentence(gateway: Gateway) -> None:
