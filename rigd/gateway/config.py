@@ -55,6 +55,8 @@ class Config:
     """The unit whose log the reader follows."""
     reader: str = READER
     metrics: str = METRICS
+    interval: Annotated[float, AtLeast(0.01)] = 10
+    """Seconds between two writings of the reader."""
 
 
 def dump(config: Config) -> str:

@@ -15,8 +15,8 @@ from rigd.base.errors import Failed
 
 MOST = 1 << 20
 """Most bytes of an entry; journald cuts a unit's lines at 48 KiB."""
-STOPS = 5.0
-"""Seconds until a stopped journalctl must be gone."""
+PATIENCE = 60.0
+"""Seconds within which journalctl must have found a place, or be gone."""
 
 
 @dataclass(frozen=True)
@@ -40,48 +40,58 @@ class Follower:
     """Reads entries as they come, by a journalctl that keeps running."""
 
     def __init__(self, unit: str, place: Place | None) -> None:
-        """`place`: the last entry that was read already; None to begin with the oldest."""
-        self._unit, self._place = unit, place
+        """`place`: the last entry that was read already; None to begin with the oldest. Raises Failed."""
+        # The unit's own lines alone: what others say about it has other fields.
+        self._match = f"_SYSTEMD_UNIT={unit}"
         self._rest, self._skip = b"", False
-        self.gap = False
-        """The journal no longer has the place, and what follows it in time was read instead."""
-        self._process = self._start([] if place is None else [f"--cursor={place.cursor}"])
-        self._verified = place is None
+        self.gap = place is not None and not self._has(place)
+        """The journal no longer has the place, by age or by a power cut; what is younger is read instead."""
+        # Without its own entry, a cursor leads to any neighbour.
+        self._after = place.time if place is not None and self.gap else None
+        if place is None:
+            where = []
+        elif self.gap:
+            where = [f"--since=@{place.time // 1_000_000}"]
+        else:
+            where = [f"--after-cursor={place.cursor}"]
+        self._process = self._start("--follow", "--no-tail", *where)
 
     def entries(self, seconds: float) -> Iterator[Entry]:
         """The entries that come within a time. Raises Failed when journalctl ends."""
         end = time.monotonic() + seconds
+        assert self._process.stdout is not None
         while (left := end - time.monotonic()) > 0:
-            process = self._process
-            assert process.stdout is not None
-            ready, _, _ = select.select([process.stdout], [], [], left)
+            ready, _, _ = select.select([self._process.stdout], [], [], left)
             if not ready:
                 return
-            data = os.read(process.stdout.fileno(), 1 << 16)
+            data = os.read(self._process.stdout.fileno(), 1 << 16)
             if not data:
-                raise Failed(f"journalctl ended with {process.wait(STOPS)}")
+                raise Failed(f"journalctl ended with {self._process.wait(PATIENCE)}")
             for line in self._lines(data):
                 entry = parse(line)
                 if entry is not None and self._is_new(entry):
                     yield entry
-                if self._process is not process:
-                    # Begun again: the new one will read the rest.
-                    break
 
     def close(self) -> None:
         """Stop journalctl."""
         self._process.kill()
-        self._process.wait(STOPS)
+        self._process.wait(PATIENCE)
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def _start(self, where: list[str]) -> subprocess.Popen[bytes]:
-        words = ["journalctl", "--quiet", "--follow", "--no-tail", "--all", "--output=json", "--output-fields=MESSAGE"]
+    def _has(self, place: Place) -> bool:
+        process = self._start(f"--cursor={place.cursor}", "--lines=1")
         try:
-            # The unit's own lines alone: what others say about it has other fields.
-            return subprocess.Popen(
-                [*words, *where, f"_SYSTEMD_UNIT={self._unit}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-            )
+            found = parse(process.communicate(timeout=PATIENCE)[0])
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise Failed(f"journalctl did not answer within {PATIENCE:g} s") from None
+        return found is not None and found.place == place
+
+    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+        words = ["journalctl", "--quiet", "--all", "--output=json", "--output-fields=MESSAGE", *options, self._match]
+        try:
+            return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         except OSError as error:
             raise Failed(f"journalctl cannot be run: {error.strerror}") from None
 
@@ -96,27 +106,11 @@ class Follower:
             self._rest, self._skip = b"", True
 
     def _is_new(self, entry: Entry) -> bool:
-        """False for the entry that was read already, with which journalctl begins."""
-        place = self._place
-        if place is None or self._verified:
-            self._place = entry.place
-            return True
-        if self.gap:
-            # Read by time. A clock that was set back makes the rest look old, until it is past the place.
-            self._verified = entry.place.time > place.time
-            return self._verified
-        if entry.place.cursor == place.cursor:
-            self._verified = True
+        """False for what was read already, where that is known by its time alone."""
+        if self._after is not None and entry.place.time <= self._after:
             return False
-        self._begin_after(place)
-        return False
-
-    def _begin_after(self, place: Place) -> None:
-        """The place was deleted from the journal, or lost in a power cut: its neighbours by number may be anything."""
-        self.gap = True
-        self.close()
-        self._rest, self._skip = b"", False
-        self._process = self._start([f"--since=@{place.time // 1_000_000}"])
+        self._after = None
+        return True
 
 
 def parse(line: bytes) -> Entry | None:

@@ -15,10 +15,7 @@ from rigd.gateway.config import Config
 from rigd.gateway.counters import Counters
 from rigd.gateway.journal import Follower, Place
 
-OK, FAILED, BAD_INPUT = 0, 1, 2
-
-INTERVAL = 10.0
-"""Seconds between two writings."""
+FAILED, BAD_INPUT = 1, 2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +51,7 @@ def _run(config: Config) -> NoReturn:
     try:
         service.round(0)
         while True:
-            service.round(INTERVAL)
+            service.round(config.interval)
     finally:
         service.close()
 
