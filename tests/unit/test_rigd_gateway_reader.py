@@ -448,7 +448,12 @@ def test_lines_that_are_too_long_are_left_out_and_no_memory_is_kept_for_them(
     follower = Follower("x.service", None)
     try:
         found: list[str] = []
-        until(lambda: bool(found.extend(entry.message for entry in follower.entries(0.2)) or "three" in found))
+
+        def read() -> bool:
+            found.extend(entry.message for entry in follower.entries(0.2))
+            return "three" in found
+
+        until(read)
         assert found == ["one", "three"]
     finally:
         follower.close()

@@ -331,7 +331,7 @@ def test_a_full_disk_is_reported_and_changes_either_nothing_or_only_the_records(
             raise OSError(28, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     done = gateway.run("add", "ben")
     assert done.returncode == 1
     assert "No space left on device; " in done.stderr and "make room" in done.stderr
