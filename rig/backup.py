@@ -7,6 +7,7 @@ from rigd.backup.config import PATH, Config, Keep
 from rigd.backup.metrics import NAME
 from rigd.backup.schedule import Schedule, crontab_minutes
 from rigd.backup.target import REPOSITORY
+from rigd.gateway.config import RECORDS
 from rigd.metrics.config import TEXTFILES
 
 CRON = "/etc/cron.d/rig-backup"
@@ -31,7 +32,8 @@ def config(settings: Settings) -> Config:
         metrics=TEXTFILES,
         schedule=_schedule(settings),
         models=wanted.models,
-        paths=wanted.paths,
+        # The records of the clients' keys are nowhere else, and stay where the gateway is disabled.
+        paths=tuple(dict.fromkeys((RECORDS, *wanted.paths))),
         keep=Keep(**wanted.keep.model_dump()),
         check_parts=wanted.check_parts,
     )

@@ -11,6 +11,7 @@ from rig.render import render
 from rig.settings import Settings
 from rig.settings.secrets import key_variable
 from rigd.gateway.config import GROUP, PATH, UNIT, dump
+from tasks import gateway_reader
 
 FILE = f"/etc/systemd/system/{UNIT}"
 
@@ -26,6 +27,7 @@ def close(settings: Settings) -> None:
 def deploy(settings: Settings) -> None:
     """The gateway runs with its settings; or, with the gateway disabled, there is none, and the clients' keys stay."""
     if not settings.gateway_wanted:
+        gateway_reader.deploy(settings)
         gateway.retired(name="Remove the gateway", unit=UNIT, files=[PATH])
         return
     variables = {engine: key_variable(engine) for engine in settings.enabled_engines}
@@ -42,3 +44,4 @@ def deploy(settings: Settings) -> None:
         port=settings.gateway.metrics.port,
         fingerprint=wanted.fingerprint(configuration),
     )
+    gateway_reader.deploy(settings)

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rig.gateway import reader
 from rig.monitoring import thermal
 from rig.settings import Settings
 from rig.settings.monitoring import seconds
 from rigd.backup.schedule import EVERY
+from rigd.gateway.config import Config
 from rigd.metrics.config import FILE, TEXTFILES
 
 Severity = Literal["critical", "warning", "info"]
@@ -51,6 +53,8 @@ QUEUE = Figure(
 HELD_DOWN = "hw_slowdown|hw_thermal_slowdown|hw_power_brake_slowdown|sw_thermal_slowdown"
 """Unwanted reasons for lower clocks; a power limit and an idle card are wanted ones."""
 DISKS = 'fstype!~"tmpfs|ramfs"'
+FEW_ERRORS, MANY_ERRORS = 4, 0.1
+"""Failed requests of a quarter of an hour that are not worth an alert: their number, and their part of all."""
 
 
 def figures() -> tuple[Figure, ...]:
@@ -60,7 +64,13 @@ def figures() -> tuple[Figure, ...]:
 
 def alerts(settings: Settings) -> tuple[Alert, ...]:
     """Every alert that the settings enable."""
-    return (*_graphics_card(settings), *_engines(settings), *_machine(settings), *_monitoring(settings))
+    return (
+        *_graphics_card(settings),
+        *_engines(settings),
+        *(_gateway(settings) if settings.gateway_wanted else ()),
+        *_machine(settings),
+        *_monitoring(settings),
+    )
 
 
 def document(settings: Settings, fingerprint: str) -> dict[str, Any]:
@@ -155,6 +165,47 @@ def _engines(settings: Settings) -> Iterator[Alert]:
         "warning",
         "Requests to {{ $labels.engine }} come faster than they are answered; {{ $value }} wait.",
         "More sequences, a smaller model or fewer clients shorten the queue.",
+    )
+
+
+def _gateway(settings: Settings) -> Iterator[Alert]:
+    wanted = settings.monitoring.alerts
+    yield Alert(
+        "GatewayDown",
+        'up{job="gateway"} == 0',
+        seconds(wanted.engine_down),
+        "critical",
+        "The gateway does not run.",
+        "systemctl status rig-gateway shows why; engines go on, and nobody reaches them.",
+    )
+    yield Alert(
+        "GatewayWithoutEngines",
+        # One that loads, or that is off on purpose, is waited for.
+        'max(haproxy_backend_status{proxy=~"engine_.+",state="UP"}) == 0 '
+        "and on () max(rig_engine_wanted) == 1 unless on () max(rig_engine_loading) == 1",
+        seconds(wanted.engine_down),
+        "critical",
+        "The gateway reaches no engine.",
+        "Clients get 503 with a Retry-After. systemctl status 'rig-container@*' 'rig-native@*' shows the engines.",
+    )
+    failed, every = (
+        f"sum by (engine) (increase(rig_gateway_requests_total{{{labels}}}[15m]))" for labels in ('status="5xx"', "")
+    )
+    yield Alert(
+        "GatewayErrors",
+        f"{failed} / {every} > {MANY_ERRORS} and {failed} > {FEW_ERRORS}",
+        0,
+        "warning",
+        "{{ $value | humanizePercentage }} of the requests to {{ $labels.engine }} failed.",
+        "These are of the last 15 minutes. journalctl -u rig-gateway shows which, and the engine's own log shows why.",
+    )
+    yield Alert(
+        "ClientLimited",
+        'sum by (client) (increase(rig_gateway_limited_requests_total{client!="unknown"}[1h])) > 0',
+        DAY,
+        "info",
+        "Client {{ $labels.client }} has met its limits in every hour of a day.",
+        "It asks for more than its key allows, or does not wait as the answer says: sudo rig-keys list.",
     )
 
 
@@ -264,7 +315,7 @@ def _monitoring(settings: Settings) -> Iterator[Alert]:
     pending = seconds(settings.monitoring.alerts.pending)
     yield Alert(
         "NotMeasured",
-        'up{job!="engine"} == 0',
+        'up{job!~"engine|gateway"} == 0',
         pending,
         "warning",
         "{{ $labels.job }} does not answer Prometheus.",
@@ -295,4 +346,8 @@ def _monitoring(settings: Settings) -> Iterator[Alert]:
 def _written(settings: Settings) -> dict[str, int]:
     """Files that are written periodically, by path: the interval in seconds."""
     files = {f"{TEXTFILES}/{FILE}": seconds(settings.monitoring.state_interval)}
-    return files | ({thermal.LINK: settings.monitoring.thermal.interval} if thermal.linked(settings) else {})
+    if thermal.linked(settings):
+        files[thermal.LINK] = settings.monitoring.thermal.interval
+    if reader.linked(settings):
+        files[reader.LINK] = round(Config.interval)
+    return files

@@ -173,7 +173,56 @@ GPU = Dashboard(
     ),
 )
 
-ALL = (MACHINE, ENGINES, GPU)
+USAGE, TIME = "gen_ai_client_token_usage", "gen_ai_server_request_duration_seconds"
+
+GATEWAY = Dashboard(
+    "gateway",
+    "Gateway",
+    (
+        _panel(
+            "Requests, by client",
+            "reqps",
+            (f"sum by (client) (rate(rig_gateway_requests_total[{RATE}]))", "{{client}}"),
+        ),
+        _panel(
+            "Answers, by status",
+            "reqps",
+            (f"sum by (status) (rate(rig_gateway_requests_total[{RATE}]))", "{{status}}"),
+        ),
+        _panel(
+            "Tokens made, by client",
+            "short",
+            (f'sum by (client) (rate({USAGE}_sum{{gen_ai_token_type="output"}}[{RATE}]))', "{{client}} tokens/s"),
+        ),
+        _panel(
+            "Tokens read, by client",
+            "short",
+            (f'sum by (client) (rate({USAGE}_sum{{gen_ai_token_type="input"}}[{RATE}]))', "{{client}} tokens/s"),
+        ),
+        _panel(
+            "Mean time of an answer",
+            "s",
+            (
+                f"sum by (engine) (rate({TIME}_sum[{RATE}])) / sum by (engine) (rate({TIME}_count[{RATE}]))",
+                "{{engine}} whole",
+            ),
+            (
+                f"sum by (engine) (rate(rig_gateway_first_byte_seconds_sum[{RATE}])) "
+                f"/ sum by (engine) (rate(rig_gateway_first_byte_seconds_count[{RATE}]))",
+                "{{engine}} to the first byte",
+            ),
+        ),
+        _panel(
+            "Refused by a limit",
+            "reqps",
+            (f"sum by (client, limit) (rate(rig_gateway_limited_requests_total[{RATE}]))", "{{client}} {{limit}}"),
+        ),
+        _panel("Requests in progress", "short", ("haproxy_backend_current_sessions", "{{proxy}}")),
+        _panel("Engines reached", "short", ('haproxy_backend_status{state="UP"}', "{{proxy}}"), at_most=1),
+    ),
+)
+
+ALL = (MACHINE, ENGINES, GATEWAY, GPU)
 
 
 def document(dashboard: Dashboard) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _OF_THE_GATEWAY = (
     "haproxy_(process_(current|max)_connections|frontend_(current_sessions|http_responses_total)|"
     "backend_(current_sessions|http_responses_total|status|client_aborts_total)|server_(status|check_failures_total))"
 )
-KEPT = f"((node|rig|{_OF_THEMSELVES}).*|{_OF_THE_GATEWAY})"
+KEPT = f"((node|rig|gen_ai|{_OF_THEMSELVES}).*|{_OF_THE_GATEWAY})"
 """Names of the metrics to keep: most of the programs' metrics of themselves help only their authors."""
 
 NODE_EXPORTER = "prometheus-node-exporter.service"

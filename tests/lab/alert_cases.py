@@ -12,7 +12,9 @@ from typing import Any
 
 from rig.monitoring.alerts import Alert
 
-MACHINE_FILE, GPU_FILE = (f"/var/lib/prometheus/node-exporter/rig_{name}.prom" for name in ("machine", "gpu"))
+MACHINE_FILE, GPU_FILE, GATEWAY_FILE = (
+    f"/var/lib/prometheus/node-exporter/rig_{name}.prom" for name in ("machine", "gpu", "gateway")
+)
 SUCCESS = "rig_backup_last_success_timestamp_seconds"
 GIB = 1 << 30
 
@@ -60,12 +62,43 @@ def mtime(file: str) -> str:
 
 
 def figures(machine: str, gpu: str, at: str, *fires: str, settings: Changes = ()) -> Case:
-    """FiguresTooOld for two files' times of writing; `fires` are the files that it must report."""
+    """FiguresTooOld for two files' times of writing, and a third that is new; `fires`: the files that it reports."""
     told = tuple(({"file": file}, f"{file} is not there, or is not written any more.") for file in fires)
-    written = {mtime(MACHINE_FILE): machine, mtime(GPU_FILE): gpu, "up": "1x400"}
+    written = {mtime(MACHINE_FILE): machine, mtime(GPU_FILE): gpu, mtime(GATEWAY_FILE): "0+60x400", "up": "1x400"}
     return Case("FiguresTooOld", written, at, told, settings)
 
 
+def reached(one: str, two: str, wanted: str, loading: str, at: str, fires: str = "") -> Case:
+    """GatewayWithoutEngines for two engines, of which the second is wanted and loads as given."""
+    figures = {
+        'haproxy_backend_status{proxy="engine_one",state="UP"}': one,
+        'haproxy_backend_status{proxy="engine_two",state="UP"}': two,
+        'haproxy_backend_status{proxy="engine_two",state="DOWN"}': "1x30",
+        'haproxy_backend_status{proxy="batch",state="UP"}': "1x30",
+        'rig_engine_wanted{engine="one"}': "0x30",
+        'rig_engine_wanted{engine="two"}': wanted,
+        'rig_engine_loading{engine="two"}': loading,
+    }
+    return Case("GatewayWithoutEngines", figures, at, (({}, fires),) if fires else ())
+
+
+def answers(failed: str, good: str, at: str, fires: str = "") -> Case:
+    """GatewayErrors for the requests of two clients to an engine."""
+    figures = {
+        'rig_gateway_requests_total{client="anna",engine="one",status="5xx"}': failed,
+        'rig_gateway_requests_total{client="ben",engine="one",status="2xx"}': good,
+        'rig_gateway_requests_total{client="ben",engine="two",status="2xx"}': "0+60x100",
+    }
+    return Case("GatewayErrors", figures, at, (({"engine": "one"}, fires),) if fires else ())
+
+
+def limited(count: str, at: str, fires: str = "", client: str = "anna") -> Case:
+    """ClientLimited for the number of refused requests."""
+    figures = {f'rig_gateway_limited_requests_total{{client="{client}",limit="rate"}}': count}
+    return Case("ClientLimited", figures, at, (({"client": client}, fires),) if fires else ())
+
+
+UNREACHED = "The gateway reaches no engine."
 DOWN = "Engine two does not run."
 UNREADY = "Engine two did not become ready in time."
 
@@ -248,6 +281,30 @@ CASES = (
     Case("NotMeasured", {'up{job="node"}': "1 0x10"}, "6m", (({"job": "node"}, "node does not answer Prometheus."),)),
     Case("NotMeasured", {'up{job="node"}': "0 0 1 0 0 0"}, "5m"),
     Case("NotMeasured", {'up{job="engine",engine="two"}': "0x10"}, "9m"),
+    # Reported by an alert of its own.
+    Case("NotMeasured", {'up{job="gateway"}': "0x10"}, "9m"),
+    Case("GatewayDown", {'up{job="gateway"}': "1 0x10"}, "3m", (({"job": "gateway"}, "The gateway does not run."),)),
+    Case("GatewayDown", {'up{job="gateway"}': "1 0x10"}, "2m"),
+    Case("GatewayDown", {'up{job="gateway"}': "1x10"}, "9m"),
+    reached(one="0x20", two="1x5 0x20", wanted="1x30", loading="0x30", at="8m", fires=UNREACHED),
+    reached(one="0x20", two="1x5 0x20", wanted="1x30", loading="0x30", at="7m"),
+    # The other one answers.
+    reached(one="0x20", two="1x20", wanted="1x20", loading="0x20", at="15m"),
+    # All are off on purpose.
+    reached(one="0x20", two="0x20", wanted="0x20", loading="0x20", at="15m"),
+    reached(one="0x20", two="0x20", wanted="1x20", loading="1x20", at="15m"),
+    answers("0+6x30", "0+30x30", "20m", "16.67% of the requests to one failed."),
+    # Few of many, and few at all.
+    answers("0+1x30", "0+30x30", "20m"),
+    answers("0x10 4x20", "0x10 1x20", "20m"),
+    # Not any more.
+    answers("0+6x20 120x60", "0+30x90", "50m"),
+    limited("0+1x1600", "1443m", "Client anna has met its limits in every hour of a day."),
+    limited("0+1x1400", "23h"),
+    # It had some hours of peace.
+    limited("0+1x700 700x200 700+1x900", "24h"),
+    # Strangers are limited by their addresses.
+    limited("0+1x1600", "24h", client="unknown"),
     # With the shipped settings: once a minute each, and scraped every quarter of a minute.
     figures("0+60x3 180x30", "0+60x30", "10m"),
     figures("0+60x3 180x30", "0+60x30", "11m", MACHINE_FILE),
@@ -264,7 +321,8 @@ CASES = (
     # Written once a week: nobody waits for it.
     Case(
         "FiguresTooOld",
-        {mtime("/x/rig_backup.prom"): "0x30", mtime(MACHINE_FILE): "0+60x30", mtime(GPU_FILE): "0+60x30"},
+        {mtime("/x/rig_backup.prom"): "0x30"}
+        | {mtime(file): "0+60x30" for file in (MACHINE_FILE, GPU_FILE, GATEWAY_FILE)},
         "29m",
     ),
     Case(

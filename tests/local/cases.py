@@ -9,8 +9,9 @@ from typing import Any
 from rig.facts.firewall import RULES
 from rig.firewall import values
 from rig.monitoring.thermal import TARGET
-from rig.operations import backup, containers, files, machine, monitoring, packages, secrets, thermal
+from rig.operations import backup, containers, files, gateway_reader, machine, monitoring, packages, secrets, thermal
 from rig.render import render
+from rigd.gateway.config import METRICS
 from tests.unit.sample import settings
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0F2Tym2W1zEq0bbnKzdRNHW3IbpbF0RMGpCZ5OvXnf one"
@@ -199,6 +200,25 @@ CASES = {
             "it leads elsewhere": "ln -sfn /etc/passwd /var/lib/prometheus/node-exporter/rig_gpu.prom",
             "it is gone": "rm /var/lib/prometheus/node-exporter/rig_gpu.prom",
         },
+    ),
+    "the way to the metrics of the gateway's clients": Case(
+        operation=gateway_reader.settled,
+        arguments={"wanted": True, "linked": True},
+        given="mkdir -p /var/lib/prometheus/node-exporter",
+        look="readlink /var/lib/prometheus/node-exporter/rig_gateway.prom",
+        expected=f"{METRICS}\n",
+        drifts={
+            "it leads elsewhere": "ln -sfn /etc/passwd /var/lib/prometheus/node-exporter/rig_gateway.prom",
+            "it is gone": "rm /var/lib/prometheus/node-exporter/rig_gateway.prom",
+        },
+    ),
+    "no way to the metrics of a gateway that is gone": Case(
+        operation=gateway_reader.settled,
+        arguments={"wanted": False, "linked": False},
+        given="mkdir -p /var/lib/prometheus/node-exporter",
+        look="ls -A /var/lib/prometheus/node-exporter",
+        expected="",
+        drifts={"it is left": f"ln -sfn {METRICS} /var/lib/prometheus/node-exporter/rig_gateway.prom"},
     ),
     "Docker's configuration": Case(
         operation=containers.daemon,

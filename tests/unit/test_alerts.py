@@ -55,12 +55,21 @@ def test_figures_are_too_old_when_one_writing_was_missed_and_never_before(every:
     for scraped in ("1s", "15s", "4m"):
         made = alerts(settings({**changes, "monitoring/scrape_interval": scraped}))
         found = [re.search(r"> (\d+)", alert.expression) for alert in made if alert.name == "FiguresTooOld"]
-        assert [int(limit[1]) for limit in found if limit] == [2 * (every + seconds(scraped))] * 2
+        # Those of the gateway's clients are written every 10 seconds, whatever the settings say.
+        expected = [2 * (interval + seconds(scraped)) for interval in (every, every, 10)]
+        assert [int(limit[1]) for limit in found if limit] == expected
 
 
 def test_figures_of_a_card_are_missed_only_where_it_is_watched() -> None:
     made = alerts(settings({"monitoring/thermal/enabled": False}))
     assert [alert.expression for alert in made if "rig_gpu.prom" in alert.expression] == []
+
+
+def test_a_gateway_is_watched_only_where_there_is_one() -> None:
+    made = alerts(settings({"gateway/enabled": False}))
+    watched = {"GatewayDown", "GatewayWithoutEngines", "GatewayErrors", "ClientLimited"}
+    assert {alert.name for alert in made} == NAMES - watched
+    assert [alert.expression for alert in made if "rig_gateway" in alert.expression] == []
 
 
 def test_rules_stand_after_what_they_are_computed_from() -> None:

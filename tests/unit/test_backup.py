@@ -54,7 +54,7 @@ def test_every_setting_reaches_the_program() -> None:
         metrics=TEXTFILES,
         schedule=Schedule((0, 5), 23, 7),
         models=False,
-        paths=("/srv/own",),
+        paths=("/var/lib/rig/gateway/keys.json", "/srv/own"),
         keep=Keep(1, 2, 3, 0),
         check_parts=5,
     )
@@ -80,6 +80,11 @@ def test_cron_asks_in_the_minute_of_the_settings_and_every_quarter_of_an_hour() 
     # Cron reads neither a last line without an end nor a file with a dot in its name.
     assert text.endswith("\n")
     assert "." not in Path(backup.CRON).name
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_records_of_the_clients_keys_are_backed_up_whether_there_is_a_gateway_or_not(enabled: bool) -> None:
+    assert "/var/lib/rig/gateway/keys.json" in backup.config(settings({"gateway/enabled": enabled})).sources
 
 
 def test_packages_are_asked_for_only_with_backups() -> None:

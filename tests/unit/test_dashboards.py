@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import combinations
 from typing import Any
 
@@ -11,6 +12,8 @@ import yaml
 
 from rig.monitoring import dashboards, grafana
 from rig.monitoring.dashboards import ALL, Dashboard
+from rig.monitoring.prometheus import KEPT
+from rigd.gateway.metrics import METRICS as CLIENTS
 from rigd.thermal.metrics import METRICS
 from tests.lab.promql import names
 from tests.unit.project import WORKSTATION, Project
@@ -57,6 +60,15 @@ def test_every_dashboard_has_a_name_of_its_own() -> None:
 def test_what_is_asked_of_the_graphics_card_is_what_its_monitor_writes() -> None:
     assert asked(dashboards.GPU) <= METRICS.keys()
     assert len(asked(dashboards.GPU)) > 10
+
+
+def test_what_is_asked_of_the_gateways_clients_is_what_its_reader_writes() -> None:
+    # A summary's names end in its two parts.
+    parts = {f"{name}{part}" for name, (kind, _) in CLIENTS.items() if kind == "summary" for part in ("_sum", "_count")}
+    own = {name for name in asked(dashboards.GATEWAY) if not name.startswith("haproxy_")}
+    assert own <= CLIENTS.keys() | parts
+    assert len(own) > 5
+    assert [name for name in asked(dashboards.GATEWAY) if not re.fullmatch(KEPT, name)] == []
 
 
 def _compose(**changes: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rigd.base.errors import BadInput, Failed
 from rigd.gateway import admin, keymap, keys, records
 from rigd.gateway.config import Limits
 from rigd.gateway.records import Key
+from tests.unit.backing import Machine, needs_programs
 from tests.unit.gating import Gateway
 from tests.unit.sample import needs, needs_root
 
@@ -300,6 +301,26 @@ def test_damaged_records_are_reported_with_the_remedy_and_nobody_is_locked_out(r
         assert "cannot be used" in done.stderr and "sudo rig-backup restore brings it back" in done.stderr
     assert content(running.records.parent) == before
     assert running.ask(key)[0] == 200
+
+
+@needs_programs
+def test_records_that_are_gone_come_back_from_the_backup_and_the_old_keys_open_again(
+    running: Gateway, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    key = running.add("anna", "--rate", "120")
+    value = running.ask(key)[1]
+    machine = Machine(tmp_path_factory.mktemp("machine"))
+    machine.change(paths=(str(running.records),))
+    machine.back_up()
+    # A machine that is gone: neither records nor map.
+    running.stop()
+    running.records.unlink()
+    running.map.unlink()
+    done = machine.run("restore", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(running.records.stat().st_mode) == 0o600
+    running.start()
+    assert running.ask(key) == (200, value)
 
 
 def test_records_that_are_gone_are_not_taken_for_none(running: Gateway) -> None:
