@@ -30,8 +30,8 @@ SEEN = 256 * 1024
 """Bytes of a request that are seen: a prompt of some 60,000 tokens."""
 CONNECTIONS = 512
 """Connections at the same time: each may hold some buffers of `SEEN` bytes, and all have to fit in its memory."""
-REMOTE = 256
-"""Connections from other machines: they leave room for this one's own programs."""
+REMOTE = 128
+"""Connections from other machines, each of up to 20 streams of HTTP/2: they leave room for this one's own programs."""
 EPOCH = 1_790_000_000_000
 """Milliseconds of a day in September 2026, from which tenths of a second are counted in 32 bits: until 2040."""
 

@@ -25,7 +25,7 @@ FIELDS = {
     "completion_tokens": "%[var(txn.log.completion_tokens,null)]",
     "tokens": "%[var(txn.log.tokens,null)]",
     "limit": '"%[var(txn.limit,none)]"',
-    "flag": '"%[var(txn.flag,)]"',
+    "flag": "%[var(txn.log.flag,null)]",
     "termination": '"%ts"',
 }
 """HAProxy's expression for each key; null where it is unknown. Most texts are quoted by the rules that set them."""
@@ -35,7 +35,7 @@ UNPARSED = (
     "{"
     + ",".join(
         f'"{key}":{known}'
-        for key, known in (dict.fromkeys(FIELDS, "null") | {"time": TIME, "limit": '"none"', "flag": '""'}).items()
+        for key, known in (dict.fromkeys(FIELDS, "null") | {"time": TIME, "limit": '"none"'}).items()
     )
     + "}"
 )

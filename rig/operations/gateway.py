@@ -17,7 +17,7 @@ from rig.operations.files import differing
 from rig.operations.waiting import wait
 from rig.render import upload
 from rig.systemd import units
-from rigd.gateway.config import GROUP, HOME
+from rigd.gateway.config import GROUP, HOME, MAP
 
 DISTRIBUTION = "haproxy.service"
 """The unit of the distribution's package."""
@@ -29,7 +29,7 @@ def unstarted() -> Commands:
 
     One that is there is its owner's: it has a configuration and a unit of its own, and both run beside each other.
     """
-    if host.get_fact(Unit, unit=DISTRIBUTION).load == "not-found":
+    if host.get_fact(Unit, unit=DISTRIBUTION, files=()).load == "not-found":
         yield f"systemctl mask {DISTRIBUTION}"
 
 
@@ -75,10 +75,12 @@ def configured(texts: Mapping[str, str]) -> Commands:
     yield f"rm -rf {new} && install -d -m 0755 {new}"
     for name, text in texts.items():
         yield FileUploadCommand(upload(text), f"{new}/{name}")
-    # The same files, named where they lie now.
-    checked = f"sed 's|{CONFIGURATION}/\\(.*[.]lua\\|patterns[.]map\\)|{new}/\\1|' haproxy.cfg >checked.cfg"
-    check = f"runuser -u {GROUP} -- /usr/sbin/haproxy -c -q -f {new}/checked.cfg"
-    yield f"cd {new} && chown root:root * && chmod 0644 * && {checked} && chmod 0644 checked.cfg && {check}"
+    # The same files, named where they lie now; and a first map of keys, which the configuration names, too.
+    there_now = f"sed -e 's,{CONFIGURATION}/\\(.*[.]lua\\),{new}/\\1,' -e 's,{CONFIGURATION}/patterns,{new}/patterns,'"
+    yield f"cd {new} && {there_now} haproxy.cfg >checked.cfg && chown root:root * && chmod 0644 *"
+    yield f"[ -e {MAP} ] || /usr/local/bin/rig-keys apply"
+    # HAProxy needs a working directory into which its account may look.
+    yield f"cd {new} && runuser -u {GROUP} -- /usr/sbin/haproxy -c -q -f {new}/checked.cfg"
     moves = [f"mv --no-target-directory {name} {CONFIGURATION}/{name}" for name in texts]
     yield f"cd {new} && sync * && {' && '.join(moves)} && sync {CONFIGURATION} && rm -r {new}"
 

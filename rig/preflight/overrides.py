@@ -11,6 +11,7 @@ from rig.backup import CRON_UNIT
 from rig.monitoring import grafana, prometheus
 from rig.preflight.machine import Overrides
 from rig.settings import Settings
+from rigd.gateway.config import UNIT as GATEWAY
 
 OURS = {"sysctl": "60-rig.conf", "journald": "60-rig.conf", "periodic": "20auto-upgrades"}
 UNATTENDED = "52rig-unattended-upgrades"
@@ -151,3 +152,5 @@ def _units(settings: Settings) -> Iterator[str]:
         yield CRON_UNIT
     if settings.monitoring.enabled:
         yield from (*prometheus.UNITS, grafana.UNIT)
+    if settings.gateway_wanted:
+        yield GATEWAY

@@ -43,9 +43,10 @@ def opened(engines: dict[str, Engine]) -> Iterator[Open]:
     def start(changes: dict[str, Any] | None = None, batch: bool = False) -> Door:
         # Sockets' paths have 108 bytes at most: not pytest's own folder.
         folder = Path(tempfile.mkdtemp(prefix="rig-gw-"))
+        port, metrics = door.free_ports(2)
         ports = {
-            "gateway/port": door.free_port(),
-            "gateway/metrics/port": door.free_port(),
+            "gateway/port": port,
+            "gateway/metrics/port": metrics,
             "engines/one/port": engines["one"].port,
             "engines/two/port": engines["two"].port,
         }

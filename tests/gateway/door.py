@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,13 @@ HAPROXY = os.environ.get("RIG_TEST_HAPROXY", "/usr/sbin/haproxy").split()
 """The program, with words before it: another version is tried through chroot."""
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody has now, each another one."""
+    with ExitStack() as held:
+        listeners = [held.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 def until(what: Callable[[], Any], seconds: float = 20) -> Any:
@@ -99,14 +101,20 @@ class Door:
         self.write()
         checked = self.check()
         assert checked.returncode == 0, checked.stderr
-        self._process = subprocess.Popen(
-            [*HAPROXY, "-Ws", "-f", str(self.folder / "haproxy.cfg")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
-        )
-        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        # As systemd does: before HAProxy says that it is ready, a signal to reload may be lost.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.bind(str(self.folder / "notify.sock"))
+            notified.settimeout(30)
+            self._process = subprocess.Popen(
+                [*HAPROXY, "-Ws", "-f", str(self.folder / "haproxy.cfg")],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=os.environ | {"NOTIFY_SOCKET": str(self.folder / "notify.sock")},
+            )
+            threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+            while b"READY=1" not in notified.recv(4096):
+                pass
         until(self.fingerprint)
 
     def _read(self, process: subprocess.Popen[str]) -> None:

@@ -27,6 +27,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 512
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that is gone, such as a health check at a reload, is no error."""
+
 
 @dataclass
 class Engine:

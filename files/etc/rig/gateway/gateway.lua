@@ -123,16 +123,17 @@ function Usage:http_end(txn, message)
   local prompt, completion = number(self.tail, "prompt_tokens"), number(self.tail, "completion_tokens")
   -- OpenAI's Responses API has other names.
   prompt, completion = prompt or number(self.tail, "input_tokens"), completion or number(self.tail, "output_tokens")
-  if not completion then
+  if not (prompt or completion) then
     -- The last event of llama.cpp has its own figures where the client did not ask for usage; cached tokens are apart.
     local read = number(self.tail, "prompt_n")
     prompt, completion = read and read + (number(self.tail, "cache_n") or 0), number(self.tail, "predicted_n")
   end
-  local model = '"model"%s*:%s*"([%w%._:/-]+)"'
-  txn:set_var("txn.served", self.head:match(model) or self.tail:match(model) or "")
-  txn:set_var("txn.counted", (prompt or completion) and "counted" or "not reported")
-  if prompt then txn:set_var("txn.prompt_tokens", prompt) end
-  if completion then txn:set_var("txn.completion_tokens", completion) end
+  local model = '"model"%s*:%s*("[%w%._:/-]+")'
+  local served = self.head:match(model) or self.tail:match(model)
+  if served then txn:set_var("txn.log.served", served) end
+  if prompt then txn:set_var("txn.log.prompt_tokens", prompt) end
+  if completion then txn:set_var("txn.log.completion_tokens", completion) end
+  txn:set_var("txn.log.tokens", (prompt or completion) and '"counted"' or '"not reported"')
 end
 
 core.register_filter("usage", Usage, function(instance, arguments) return instance end)
