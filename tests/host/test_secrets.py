@@ -53,7 +53,7 @@ PLACES = {
     "command lines": "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'",
     "the journal": "journalctl --quiet --no-pager --all --output=cat --lines=200000",
     "files under /etc": f"find /etc -xdev -type f ! -path {KEYS} ! -path '/etc/rig/keys/*' "
-    "! -path '/etc/rig/prometheus-keys/*' -exec cat {} +",
+    "! -path '/etc/rig/prometheus-keys/*' ! -path /etc/rig/gateway/engines.map -exec cat {} +",
     "logs": "find /var/log -xdev -type f ! -path '/var/log/journal/*' -exec cat {} +",
     # Without runc's input at the start of a health check: it contains a container's environment for a moment.
     "temporary files": "find /tmp /var/tmp -xdev -type f ! '(' -name 'runc-process*' -user root -perm 0600 ')' "

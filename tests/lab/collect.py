@@ -39,7 +39,7 @@ BY_NATURE = {
 }
 BACKUPS = re.compile(r"/mnt/backup/.+|/var/lib/rig/backup(/.*)?")
 """Time at which cron last found a backup due."""
-KEYS = re.compile(r"/etc/rig/(backup-password|keys\.env|keys/.*|prometheus-keys/.*)")
+KEYS = re.compile(r"/etc/rig/(backup-password|keys\.env|keys/.*|prometheus-keys/.*|gateway/engines\.map)")
 COMPILED = re.compile(r"/opt/rig/rigd/.*\.pyc")
 """Python writes the source's time into them."""
 RECORD = re.compile(r"/var/lib/rig/models/.*\.verified")

@@ -32,6 +32,7 @@ RIGHTFUL = (
     r"/etc/rig/backup-password",
     r"/etc/rig/keys/llama-8b",
     r"/etc/rig/prometheus-keys/llama-(70b|8b)",
+    r"/etc/rig/gateway/engines\.map",
     r"/var/lib/docker/containers/[0-9a-f]{64}/config\.v2\.json",
     r"/var/lib/containerd/io\.containerd\.metadata\.v1\.bolt/meta\.db",
     r"/run/containerd/io\.containerd\.runtime\.v2\.task/moby/[0-9a-f]{64}/config\.json",
