@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api.deploy import deploy as concern
 
 from rig.gateway import haproxy as wanted
-from rig.operations import gateway
+from rig.operations import gateway, gateway_keys
 from rig.operations.files import written_together
 from rig.render import render
 from rig.settings import Settings
@@ -44,4 +44,5 @@ def deploy(settings: Settings) -> None:
         port=settings.gateway.metrics.port,
         fingerprint=wanted.fingerprint(configuration),
     )
+    gateway_keys.in_force(name="Bring the recorded keys of clients into force")
     gateway_reader.deploy(settings)

@@ -9,7 +9,18 @@ from typing import Any
 from rig.facts.firewall import RULES
 from rig.firewall import values
 from rig.monitoring.thermal import TARGET
-from rig.operations import backup, containers, files, gateway_reader, machine, monitoring, packages, secrets, thermal
+from rig.operations import (
+    backup,
+    containers,
+    files,
+    gateway_keys,
+    gateway_reader,
+    machine,
+    monitoring,
+    packages,
+    secrets,
+    thermal,
+)
 from rig.render import render
 from rigd.gateway.config import METRICS
 from tests.unit.sample import settings
@@ -201,6 +212,17 @@ CASES = {
             "it is gone": "rm /var/lib/prometheus/node-exporter/rig_gpu.prom",
         },
     ),
+    "the clients' keys": Case(
+        operation=gateway_keys.in_force,
+        arguments={},
+        # A stand-in that knows whether its file is there.
+        given="mount -t tmpfs none /usr/local/bin && cat >/usr/local/bin/rig-keys <<'END' && "
+        "chmod 0755 /usr/local/bin/rig-keys\n"
+        '#!/bin/sh\ncase $1 in list) [ -e /etc/rig/applied ] ;; apply) touch /etc/rig/applied ;; esac\nEND\n',
+        look="ls /etc/rig",
+        expected="applied\n",
+        drifts={"others are in force": "rm /etc/rig/applied"},
+    ),
     "the way to the metrics of the gateway's clients": Case(
         operation=gateway_reader.settled,
         arguments={"wanted": True, "linked": True},
@@ -215,7 +237,8 @@ CASES = {
     "no way to the metrics of a gateway that is gone": Case(
         operation=gateway_reader.settled,
         arguments={"wanted": False, "linked": False},
-        given="mkdir -p /var/lib/prometheus/node-exporter",
+        given="mkdir -p /var/lib/prometheus/node-exporter && "
+        f"ln -s {METRICS} /var/lib/prometheus/node-exporter/rig_gateway.prom",
         look="ls -A /var/lib/prometheus/node-exporter",
         expected="",
         drifts={"it is left": f"ln -sfn {METRICS} /var/lib/prometheus/node-exporter/rig_gateway.prom"},
