@@ -19,7 +19,7 @@ Boot = Callable[..., Lab]
 
 LONGEST = (
     *("test_interrupted.py", "test_gpu.py", "test_converge.py", "test_drift.py", "test_backup.py", "test_thermal.py"),
-    *("test_upgrades.py", "test_monitoring.py", "test_card.py", "test_models.py", "test_lab.py"),
+    *("test_lockout.py", "test_upgrades.py", "test_monitoring.py", "test_card.py", "test_models.py", "test_lab.py"),
     *("test_alternatives.py", "test_refusals.py", "test_secrecy.py", "test_demo.py", "test_network.py"),
 )
 """Files in order of their start, so that no worker is left with a long one: `script/test` lists them."""

@@ -20,7 +20,6 @@ import pytest
 from lab.machine import CHECKOUT, NAME, Lab, program
 from lab.spec import HUB_PORT
 from rig.confirmation import FOLDER, SECONDS
-from tests.lab.conftest import Machines
 from tests.lab.overrides import altered
 from tests.lab.traces import eventually
 
@@ -31,9 +30,9 @@ ELSEWHERE = "203.0.113.9"
 LOCKED_OUT = "you would be locked out"
 
 
-@pytest.fixture(scope="module", params=["trixie", "bookworm"])
-def lab(request: pytest.FixtureRequest, machines: Machines) -> Lab:
-    return machines.boot(request.param, converged=True)
+@pytest.fixture(scope="module")
+def lab(deployed_release: Lab) -> Lab:
+    return deployed_release
 
 
 @pytest.fixture
