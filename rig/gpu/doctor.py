@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
 from rig.capacity.units import MIB, in_words, size_bytes
+from rig.doctor import Check
 from rig.gpu.cards import CannotDrive, Card, modules
 from rig.gpu.driver import DEVICE, SPECIFICATION, matches
 from rig.gpu.state import Driver, reboot, waits
 from rig.settings import Settings
 from rigd.base.card import ANSWERED
 from rigd.thermal import xid
-
-Result = Literal["good", "bad", "unknown"]
 
 OPEN_LICENCE = "Dual MIT/GPL"
 """Licence of the open modules; that of the proprietary ones is NVIDIA."""
@@ -49,20 +47,6 @@ class Look:
     """nvidia-smi's output in a container."""
     kernel_log: tuple[str, ...] = ()
     """The driver's lines in the kernel log since the boot."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check and its result."""
-
-    name: str
-    result: Result
-    evidence: str
-    remedy: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """The check as JSON."""
-        return asdict(self)
 
 
 def diagnose(settings: Settings, look: Look) -> list[Check]:

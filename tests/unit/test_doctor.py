@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from rig.doctor import Check
 from rig.facts.doctor import look
 from rig.gpu.cards import Card
-from rig.gpu.doctor import CHECKS, Check, Look, diagnose
+from rig.gpu.doctor import CHECKS, Look, diagnose
 from rig.gpu.state import Module, SecureBoot
 from tests.unit.sample import settings
 from tests.unit.test_gpu import FINE as DRIVER

@@ -58,7 +58,7 @@ def _version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> No
     help="Show the version and the commit of this checkout.",
 )
 def main() -> None:
-    """Check the settings in group_data/, compute what follows from them, and examine a machine's GPU.
+    """Check the settings in group_data/, compute what follows from them, and examine a machine.
 
     Only `doctor` connects to a machine, and only `lock` connects to a model hub.
     """

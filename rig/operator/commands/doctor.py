@@ -1,4 +1,4 @@
-"""`rig doctor`: what is wrong with the GPU of a machine, and how to fix it."""
+"""`rig doctor`: what is wrong with the GPU and the gateway of a machine, and how to fix it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 
 import click
 
+from rig.doctor import Check
 from rig.facts import doctor as facts
-from rig.gpu.doctor import Check, diagnose
+from rig.facts import gateway_doctor
+from rig.gateway import doctor as gateway
+from rig.gpu.doctor import diagnose
 from rig.operator import remote
 from rig.operator.commands import report
 from rig.settings import Host, SettingsError, load_local, select
@@ -24,7 +27,7 @@ COLOURS = {"good": "green", "bad": "red", "unknown": "yellow"}
 @click.argument("host", required=False, metavar="[HOST]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(host: str | None, as_json: bool) -> None:
-    """Examine the GPU of a machine: what is wrong, and how to fix it.
+    """Examine the GPU and the gateway of a machine: what is wrong, and how to fix it.
 
     HOST: a machine of group_data/hosts.yml, or @local for this one; without it, all of them, or the lab that
     RIG_LAB names or that is running. Changes nothing. Exits with 0 when all is good, with 1 when something is wrong,
@@ -66,10 +69,11 @@ class _Diagnosis:
 
 def _examine(host: Host) -> _Diagnosis:
     try:
-        found = facts.look(remote.run(host, facts.SCRIPT, facts.SECONDS))
+        output = remote.run(host, facts.SCRIPT + gateway_doctor.script(host.settings), facts.SECONDS)
     except remote.CannotLook as error:
         return _Diagnosis(error=str(error))
-    return _Diagnosis(tuple(diagnose(host.settings, found)))
+    checks = diagnose(host.settings, facts.look(output))
+    return _Diagnosis((*checks, *gateway.diagnose(host.settings, gateway_doctor.look(output))))
 
 
 def _show(name: str, found: _Diagnosis) -> None:
