@@ -85,8 +85,11 @@ def values(firewall: Firewall, exposures: Iterable[Exposure] = ()) -> dict[str, 
 
 
 def exposures(settings: Settings) -> list[Exposure]:
-    """Ports that other concerns open to the network, each computed by the concern itself; none by default."""
-    return []
+    """Ports that other concerns open to the network: the gateway's, where other machines use it."""
+    remote = settings.gateway.remote
+    if not (settings.gateway_wanted and remote.enabled):
+        return []
+    return [Exposure("gateway", remote.port, remote.networks, interface=remote.interface)]
 
 
 def _exposure(name: str, rule: Allowed) -> Exposure:

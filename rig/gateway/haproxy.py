@@ -15,7 +15,7 @@ from rig.gateway.times import longest_answer
 from rig.render import own_file, render
 from rig.settings import Settings
 from rig.settings.gateway import Pattern
-from rigd.gateway.config import MAP, Config, Limits
+from rigd.gateway.config import MAP, TLS, Config, Limits, Remote
 
 CONFIGURATION = "/etc/rig/gateway"
 """A folder of our own: the package's own files stay as they are."""
@@ -23,6 +23,8 @@ RUN = "/run/rig-gateway"
 """Its sockets."""
 ENGINE_KEYS = f"{CONFIGURATION}/engines.map"
 """The engines' own keys, by their names: the one secret in the folder."""
+CERTIFICATE = f"{TLS}/remote.pem"
+"""Certificate, chain and key for other machines."""
 BATCH = "/run/rig-batch/batch.sock"
 """The socket of the batch server."""
 
@@ -39,6 +41,17 @@ EPOCH = 1_790_000_000_000
 def packages(settings: Settings) -> tuple[str, ...]:
     """The distribution's packages that the settings need."""
     return ("haproxy",) if settings.gateway_wanted else ()
+
+
+def made(settings: Settings) -> dict[str, str]:
+    """Files that the configuration names and programs on the machine make, each with its program."""
+    certificate = dict.fromkeys(certificates(settings), "/usr/local/bin/rig-gateway-certificate")
+    return {MAP: "/usr/local/bin/rig-keys apply", **certificate}
+
+
+def certificates(settings: Settings) -> tuple[str, ...]:
+    """Certificates whose end is of interest."""
+    return (CERTIFICATE,) if settings.gateway_wanted and settings.gateway.remote.enabled else ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +153,7 @@ def _values(settings: Settings, batch: bool) -> dict[str, object]:
         "standins": sorted(set(gateway.fallbacks.values())),
         "remote": gateway.remote if gateway.remote.enabled else None,
         "remote_connections": REMOTE,
-        "certificate": f"{CONFIGURATION}/tls/remote.pem",
+        "certificate": CERTIFICATE,
     }
 
 
@@ -164,6 +177,10 @@ def _hash(*parts: str) -> str:
 
 
 def config(settings: Settings) -> Config:
-    """The settings of rig-keys and rig-gateway-reader."""
-    limits = settings.gateway.limits
-    return Config(tuple(settings.enabled_engines), Limits(limits.rate, limits.burst, limits.concurrency))
+    """The settings of the gateway's programs on the machine."""
+    limits, wished = settings.gateway.limits, settings.gateway.remote
+    remote = None
+    if wished.enabled:
+        own = wished.certificate
+        remote = Remote(wished.names, None if own is None else own.chain, None if own is None else own.key)
+    return Config(tuple(settings.enabled_engines), Limits(limits.rate, limits.burst, limits.concurrency), remote)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from rig.gateway import haproxy
 from rig.models.fetch import RECORDS
 from rig.monitoring import alertmanager, alerts
 from rig.settings import Settings, size_bytes
@@ -185,7 +186,7 @@ def watched(settings: Settings) -> Config:
             for name, engine in settings.enabled_engines.items()
         ),
         models=tuple(settings.needed_models),
-        certificates=settings.monitoring.certificates,
+        certificates=(*settings.monitoring.certificates, *haproxy.certificates(settings)),
         alertmanager=settings.monitoring.alertmanager.port,
     )
 

@@ -17,7 +17,7 @@ from rig.operations.files import differing
 from rig.operations.waiting import wait
 from rig.render import upload
 from rig.systemd import units
-from rigd.gateway.config import GROUP, HOME, MAP
+from rigd.gateway.config import GROUP, HOME
 
 DISTRIBUTION = "haproxy.service"
 """The unit of the distribution's package."""
@@ -62,10 +62,11 @@ sync {CONFIGURATION}
 
 
 @operation()
-def configured(texts: Mapping[str, str]) -> Commands:
+def configured(texts: Mapping[str, str], made: Mapping[str, str]) -> Commands:
     """The files of /etc/rig/gateway hold ``texts``, by name; HAProxy accepted them before, as the gateway's account.
 
-    If it refuses them, nothing changes, and the running gateway goes on.
+    If it refuses them, nothing changes, and the running gateway goes on. ``made``: further files that they name, each
+    with the program that makes it.
     """
     wanted = {f"{CONFIGURATION}/{name}": text for name, text in texts.items()}
     there: dict[str, FileState] = host.get_fact(WrittenTogether, paths=tuple(wanted))
@@ -75,10 +76,11 @@ def configured(texts: Mapping[str, str]) -> Commands:
     yield f"rm -rf {new} && install -d -m 0755 {new}"
     for name, text in texts.items():
         yield FileUploadCommand(upload(text), f"{new}/{name}")
-    # The same files, named where they lie now; and a first map of keys, which the configuration names, too.
+    # The same files, named where they lie now.
     there_now = f"sed -e 's,{CONFIGURATION}/\\(.*[.]lua\\),{new}/\\1,' -e 's,{CONFIGURATION}/patterns,{new}/patterns,'"
     yield f"cd {new} && {there_now} haproxy.cfg >checked.cfg && chown root:root * && chmod 0644 *"
-    yield f"[ -e {MAP} ] || /usr/local/bin/rig-keys apply"
+    for path, program in made.items():
+        yield f"[ -e {path} ] || {program}"
     # HAProxy needs a working directory into which its account may look.
     yield f"cd {new} && runuser -u {GROUP} -- /usr/sbin/haproxy -c -q -f {new}/checked.cfg"
     moves = [f"mv --no-target-directory {name} {CONFIGURATION}/{name}" for name in texts]
@@ -116,3 +118,11 @@ def retired(unit: str, files: Sequence[str]) -> Commands:
         yield f"systemctl disable --now {unit}"
         yield f"rm -rf {CONFIGURATION} && rm -f {shlex.join([path, *files])} && systemctl daemon-reload"
         yield f"systemctl reset-failed {unit} 2>/dev/null || true"
+
+
+@operation()
+def unscheduled(timer: str, files: Sequence[str]) -> Commands:
+    """``timer`` is gone, with its ``files``."""
+    if host.get_fact(Unit, unit=timer, files=()).load != "not-found":
+        yield f"systemctl disable --now {timer}"
+        yield f"rm -f {shlex.join(files)} && systemctl daemon-reload"

@@ -1,4 +1,4 @@
-"""The settings of rig-keys and rig-gateway-reader, from the concern `gateway`; the deploy writes the file."""
+"""The settings of the gateway's programs on the machine, from the concern `gateway`; the deploy writes the file."""
 
 from __future__ import annotations
 
@@ -38,6 +38,22 @@ class Limits:
     """Requests under way at a time."""
 
 
+TLS = "/etc/rig/gateway-tls"
+"""Folder of the certificate for other machines, and of the CA that signs it."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The certificate for other machines."""
+
+    names: tuple[str, ...] = ()
+    """Host names and addresses in a certificate that is made here; the first one is its subject."""
+    chain: str | None = None
+    """The owner's own certificate with its intermediates, and its key; None: one is made here."""
+    key: str | None = None
+    folder: str = TLS
+
+
 @dataclass(frozen=True)
 class Config:
     """All settings."""
@@ -45,6 +61,8 @@ class Config:
     engines: tuple[str, ...]
     """Names of the engines behind the gateway."""
     limits: Limits = Limits()
+    remote: Remote | None = None
+    """Access from other machines; None without."""
     socket: str = SOCKET
     map: str = MAP
     """Path of the map, which is also its name inside HAProxy."""

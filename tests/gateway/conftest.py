@@ -40,7 +40,9 @@ def opened(engines: dict[str, Engine]) -> Iterator[Open]:
     """Starts a gateway before the engines, with changes of the settings."""
     running: list[Door] = []
 
-    def start(changes: dict[str, Any] | None = None, batch: bool = False) -> Door:
+    def start(
+        changes: dict[str, Any] | None = None, batch: bool = False, before: Callable[[Door], object] | None = None
+    ) -> Door:
         # Sockets' paths have 108 bytes at most: not pytest's own folder.
         folder = Path(tempfile.mkdtemp(prefix="rig-gw-"))
         port, metrics = door.free_ports(2)
@@ -52,6 +54,8 @@ def opened(engines: dict[str, Engine]) -> Iterator[Open]:
         }
         found = Door(folder, settings(ports | (changes or {})), batch=batch)
         running.append(found)
+        if before is not None:
+            before(found)
         found.start()
         return found
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from rig.gateway import haproxy
 from rig.settings import Settings
+from rigd.gateway.config import TLS
 from rigd.gateway.rates import interval
 from tests.gateway.scripted import Engine
 
@@ -89,7 +90,8 @@ class Door:
         (self.folder / "keys.map").touch()
 
     def _here(self, text: str) -> str:
-        text = text.replace(haproxy.CONFIGURATION, str(self.folder)).replace(haproxy.RUN, str(self.folder))
+        for folder in (TLS, haproxy.CONFIGURATION, haproxy.RUN):
+            text = text.replace(folder, str(self.folder))
         text = text.replace(haproxy.MAP, str(self.folder / "keys.map"))
         return text.replace(haproxy.BATCH, str(self.folder / "batch.sock"))
 
