@@ -48,7 +48,6 @@ SETTINGS = {
             "context": 512,
             "memory": "5G",
             "overhead": "256M",
-            "prompt_cache": 0,
             "cpus": 2,
             "health_timeout": 60,
         },
