@@ -42,13 +42,14 @@ def boot_id(lab: Lab) -> str:
 
 
 def write(lab: Lab, path: str, state: dict[str, Any]) -> None:
-    lab.sudo(f"mkdir -p /var/lib/rig-lab && cat >{path}.new && mv {path}.new {path}", input=json.dumps(state))
+    """Replace a state file. It stands for hardware, which a power cut does not change: so it is synced."""
+    lab.sudo(f"mkdir -p /var/lib/rig-lab && cat >{path}.new && mv {path}.new {path} && sync", input=json.dumps(state))
 
 
 def _state(path: str, **state: Any) -> str:
-    """A command that merges ``state`` into a state file."""
+    """A command that merges ``state`` into a state file, and syncs it."""
     script = f"import json,os; p='{path}'; s=json.load(open(p)) if os.path.exists(p) else {{}}; s.update({state!r}); "
-    return f"python3 -c \"{script}open(p,'w').write(json.dumps(s))\""
+    return f"python3 -c \"{script}open(p,'w').write(json.dumps(s))\" && sync"
 
 
 def again(lab: Lab) -> None:
