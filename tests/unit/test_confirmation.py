@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pyinfra.api import FunctionCommand
 
 from rig import confirmation
 from rig.confirmation import FOLDER, SECONDS, Change
+from rig.operations import shell
+from rig.operations.confirmation import PATIENCE, confirmed
+from rig.operator import connection
 from tests.unit.sample import Here
 
 PROGRAMS = {
@@ -134,3 +140,49 @@ def test_a_change_that_is_taken_back_twice_is_taken_back_once(machine: Machine) 
     machine.live.write_text("somebody's")
     machine.run(confirmation.take_back)
     assert machine.state == ("somebody's", "old")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Stands in for pyinfra's host."""
+
+    print_prefix: str = ""
+
+
+@pytest.mark.parametrize(
+    ("problem", "reached", "sentence"),
+    [
+        (None, True, ""),
+        ("no answer", True, "(no answer); it was taken back; correct it"),
+        ("no answer", False, f"the machine takes it back within {SECONDS} s"),
+    ],
+    ids=["let in", "kept out", "kept out, and the first connection is gone, too"],
+)
+def test_only_a_new_connection_confirms(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    machine: Machine,
+    problem: str | None,
+    reached: bool,
+    sentence: str,
+) -> None:
+    change = machine.change()
+    ran: list[str] = []
+
+    def run(state: object, host: object, script: str) -> tuple[bool, list[str]]:
+        ran.append(script)
+        return reached, []
+
+    monkeypatch.setattr(connection, "refused", lambda state, host, seconds: problem)
+    monkeypatch.setattr(shell, "run", run)
+    begin, proof, confirm = confirmed(change, "correct it")
+    assert (begin, confirm) == (confirmation.begin(change), confirmation.confirm(change))
+    assert isinstance(proof, FunctionCommand)
+    monkeypatch.setattr(logging.getLogger("pyinfra"), "propagate", True)
+    assert proof.function(None, Operator(), *proof.args) is (problem is None)
+    assert ran == ([] if problem is None else [confirmation.take_back(change)])
+    assert sentence in caplog.text
+
+
+def test_a_connection_is_waited_for_no_longer_than_the_machine_waits() -> None:
+    assert PATIENCE < SECONDS / 2
