@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "--engine",
         action="append",
         metavar="NAME",
-        help="an engine that it may use by its path /engines/NAME/v1, and no other; may be repeated (default: all)",
+        help="an engine that it may use, and no other; may be repeated (default: all)",
     )
     add.add_argument("--batches", action="store_true", help="it may use files and batches")
     add.add_argument("--until", metavar="DATE", help="last day on which it is accepted, YYYY-MM-DD, in UTC")

@@ -13,7 +13,7 @@ from rigd.gateway import rates
 PATH = "/etc/rig/gateway.json"
 HOME = "/var/lib/rig/gateway"
 """Folder of the records and the map; the gateway's group may read in it."""
-RECORDS = f"{HOME}/keys.json"
+RECORDS = "/var/lib/rig/gateway/keys.json"
 """One record per key, for root alone: all that is known of a key but the key itself."""
 MAP = f"{HOME}/keys.map"
 """The records as HAProxy reads them."""

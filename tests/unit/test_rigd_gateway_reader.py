@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -457,3 +458,10 @@ def test_lines_that_are_too_long_are_left_out_and_no_memory_is_kept_for_them(
         assert found == ["one", "three"]
     finally:
         follower.close()
+
+
+def test_every_metric_is_described_to_its_reader() -> None:
+    page = (ROOT / "docs/gateway.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:rig_gateway|gen_ai)_\w+)`", page))
+    found = {re.sub("_(sum|count)$", "", name) for name in named} - {"gen_ai_token_type"}
+    assert found == metrics.METRICS.keys()
