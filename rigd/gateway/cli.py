@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from typing import Any
 from rigd.base import configuration
 from rigd.base.errors import BadInput, Failed
 from rigd.gateway import config as configs
-from rigd.gateway import counters, keys, records
+from rigd.gateway import counters, keymap, keys, records
 from rigd.gateway.config import Config
 from rigd.gateway.records import Key
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
 CODES = "Exits with 0 when all is well, 1 when something failed, 2 on a usage error."
+HEAD = ("CLIENT", "MADE", "UNTIL", "A MINUTE", "BURST", "AT A TIME", "ENGINES", "BATCHES", "LAST USE")
 ONCE = "This is the only time that it is shown. Hand it over by a way that nobody else reads."
 
 
@@ -154,16 +155,13 @@ def _list(options: argparse.Namespace, config: Config) -> int:
 def _table(listed: tuple[Key, ...], config: Config, used: dict[str, float]) -> str:
     if not listed:
         return "nobody has a key; make one: sudo rig-keys add NAME"
-    rows = [("CLIENT", "MADE", "UNTIL", "A MINUTE", "BURST", "AT A TIME", "ENGINES", "BATCHES", "LAST USE")]
-    limits = config.limits
+    rows: list[tuple[str, ...]] = [HEAD]
     rows += [
         (
             key.name,
             key.made[:10],
             _until(key),
-            str(limits.rate if key.rate is None else key.rate),
-            str(limits.burst if key.burst is None else key.burst),
-            str(limits.concurrency if key.concurrency is None else key.concurrency),
+            *map(str, astuple(keymap.effective(key, config.limits))),
             "all" if key.engines is None else ", ".join(key.engines),
             "yes" if key.batches else "no",
             f"{datetime.fromtimestamp(used[key.name], UTC):%Y-%m-%d %H:%M}" if key.name in used else "",

@@ -25,17 +25,22 @@ def entries(keys: Iterable[Key], limits: Limits) -> Entries:
     return {key.sha256: value(key, limits) for key in keys}
 
 
+def effective(key: Key, limits: Limits) -> Limits:
+    """The limits of a key: its own, and those of the settings. Raises ValueError for a rate that is not possible."""
+    rate = limits.rate if key.rate is None else key.rate
+    # The settings' burst may be more than a key's own low rate allows: it then gets what an hour gives.
+    burst = min(limits.burst if key.burst is None else key.burst, rates.HOUR // rates.interval(rate))
+    return Limits(rate, burst, limits.concurrency if key.concurrency is None else key.concurrency)
+
+
 def value(key: Key, limits: Limits) -> str:
     """All that the gateway has to know of a key. Raises ValueError for a rate that is not possible."""
-    rate = limits.rate if key.rate is None else key.rate
-    interval = rates.interval(rate)
-    # The settings' burst may be more than a key's own low rate allows: it then gets what an hour gives.
-    burst = min(limits.burst if key.burst is None else key.burst, rates.HOUR // interval)
+    own = effective(key, limits)
     parts = (
         key.name,
-        interval,
-        rates.window(rate, burst),
-        limits.concurrency if key.concurrency is None else key.concurrency,
+        rates.interval(own.rate),
+        rates.window(own.rate, own.burst),
+        own.concurrency,
         0 if key.ends is None else seconds(key.ends),
         int(key.batches),
         "*" if key.engines is None else f",{','.join(key.engines)},",

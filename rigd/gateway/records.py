@@ -51,7 +51,7 @@ class _Document:
 
 
 def parse(text: str) -> tuple[Key, ...]:
-    """The records in a text. Raises Unusable."""
+    """The records in a text. Raises ValueError."""
     keys = configuration.parse(_Document, text).keys
     for what, values in (("name", [key.name for key in keys]), ("sha256", [key.sha256 for key in keys])):
         if len(set(values)) < len(values):
@@ -60,6 +60,8 @@ def parse(text: str) -> tuple[Key, ...]:
         for moment in (key.made, key.ends):
             if moment is not None:
                 seconds(moment)
+        if key.rate is not None:
+            rates.interval(key.rate)
     return keys
 
 

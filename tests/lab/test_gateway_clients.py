@@ -1,4 +1,4 @@
-"""Clients of the gateway on a machine: what each used is counted once and seen in Prometheus, whatever dies meanwhile."""
+"""Clients of the gateway on a machine: what each used is counted once and is in Prometheus, whatever dies meanwhile."""
 
 from __future__ import annotations
 

@@ -284,6 +284,7 @@ RECORD = {"name": "anna", "sha256": SHA, "made": MADE}
         json.dumps({"keys": [RECORD | {"name": "an|na"}]}),
         json.dumps({"keys": [RECORD | {"sha256": "x"}]}),
         json.dumps({"keys": [RECORD | {"rate": -1}]}),
+        json.dumps({"keys": [RECORD | {"rate": 7}]}),
         json.dumps({"keys": [RECORD | {"ends": "2026-02-31T00:00:00Z"}]}),
         json.dumps({"keys": [RECORD, RECORD | {"sha256": "1" * 64}]}),
         json.dumps({"keys": [RECORD, RECORD | {"name": "ben"}]}),
