@@ -21,7 +21,7 @@ from typing import Any
 
 from rig.gateway import haproxy
 from rig.settings import Settings
-from rigd.gateway.config import TLS
+from rigd.gateway.config import MAP, TLS
 from rigd.gateway.rates import interval
 from tests.gateway.scripted import Engine
 
@@ -92,7 +92,7 @@ class Door:
     def _here(self, text: str) -> str:
         for folder in (TLS, haproxy.CONFIGURATION, haproxy.RUN):
             text = text.replace(folder, str(self.folder))
-        text = text.replace(haproxy.MAP, str(self.folder / "keys.map"))
+        text = text.replace(MAP, str(self.folder / "keys.map"))
         return text.replace(haproxy.BATCH, str(self.folder / "batch.sock"))
 
     def check(self) -> subprocess.CompletedProcess[str]:

@@ -51,6 +51,10 @@ TEXTS = [
     "engines llama-8b archive binary",
     "engines vllm-8b arguments 0",
     "firewall ssh networks 0",
+    "gateway body request",
+    "gateway remote networks 0",
+    "gateway remote names 0",
+    "gateway remote interface",
     "monitoring scrape_interval",
     "monitoring certificates 0",
     "monitoring grafana image",
@@ -483,8 +487,54 @@ MESSAGES: list[Mutation] = [
     ("engines other", {"port": 8009}, "is missing; write 'container', 'native' or 'vllm'"),
 ]
 
+REMOTE = {"enabled": True, "networks": ["10.8.0.0/24"], "names": ["rig.example.org"]}
+GATEWAY: list[Mutation] = [
+    *(("gateway limits rate", rate, "the nearest possible: ") for rate in (7, 90, 599)),
+    ("gateway limits rate", 0, "must be at least 1"),
+    ("gateway limits rate", 601, "must be at most 600"),
+    ("gateway limits burst", 0, "must be at least 1"),
+    ("gateway limits", {"rate": 1, "burst": 61}, "which are the requests of an hour"),
+    ("gateway limits concurrency", 0, "must be at least 1"),
+    ("gateway limits wrong_keys", 0, "must be at least 1"),
+    ("gateway body request", "1K", "write 1M or more"),
+    ("gateway body request", "2G", "write 1G or less"),
+    ("gateway body upload", "101G", "write 100G or less"),
+    ("gateway memory", "64M", "write 256M or more"),
+    ("gateway port", 80, "must be at least 1024"),
+    ("gateway metrics port", 9090, "is already the port of"),
+    ("gateway metrics port", 8080, "is already the port of gateway"),
+    *(
+        ("gateway input patterns 0", {"name": "x", "regex": regex}, sentence)
+        for regex, sentence in {
+            "(": "is not a regular expression",
+            "[z-a]": "is not a regular expression",
+            ".*": "matches every request",
+            "a|": "matches every request",
+            "a\nb": "holds a line break",
+            "x" * 501: "write 500 at most",
+        }.items()
+    ),
+    ("gateway input patterns 0", {"name": "A B", "regex": "x"}, "is not a usable name"),
+    ("gateway fallbacks", {"llama-8b": "llama-8b"}, "is the engine itself"),
+    ("gateway fallbacks", {"llama-8b": "llama-71b"}, "is no enabled engine; write 'llama-70b'"),
+    ("gateway fallbacks", {"nobody": "llama-8b"}, "is no enabled engine"),
+    ("gateway routes", {"chat": {}}, "has no engine"),
+    ("gateway routes", {"chat": {"llama-80b": 1}}, "is no enabled engine"),
+    ("gateway routes", {"chat": {"llama-8b": 0}}, "must be at least 1"),
+    ("gateway routes", {"Chat GPT": {"llama-8b": 1}}, "is not a usable name"),
+    ("gateway remote", REMOTE | {"networks": []}, "nobody reaches it"),
+    ("gateway remote", REMOTE | {"names": []}, "needs a name"),
+    ("gateway remote", REMOTE | {"port": 8080}, "is already the port of gateway"),
+    ("gateway remote names 0", "rig.example.org,DNS:other", "is not a host name"),
+    ("gateway remote names 0", "https://rig.example.org", "is not a host name"),
+    ("gateway remote interface", "wg0; accept", "is not a network interface"),
+    ("gateway remote interface", "x" * 16, "is not a network interface"),
+    ("gateway remote certificate", {"chain": "chain.pem", "key": "/key.pem"}, "is not an absolute path"),
+    ("gateway remote certificate", {"chain": "/chain.pem"}, "is missing"),
+]
+
 
 def table() -> list[Mutation]:
     """All rows."""
-    fixed = (INJECTED, STORAGE, PEOPLE, KERNEL, COUNTED, ARGUMENTS, DOCKER, MESSAGES)
+    fixed = (INJECTED, STORAGE, PEOPLE, KERNEL, COUNTED, ARGUMENTS, DOCKER, GATEWAY, MESSAGES)
     return [*invisible(), *folders(), *(mutation for group in fixed for mutation in group)]
