@@ -135,7 +135,9 @@ def _vllm(settings: Settings, name: str, engine: VllmEngine) -> dict[str, Any]:
     """vLLM's own keys of the service."""
     return {
         "entrypoint": vllm.ENTRYPOINT,
-        "command": vllm.arguments(engine, _inside(settings, engine.model), host="0.0.0.0"),
+        "command": vllm.arguments(
+            engine, _inside(settings, engine.model), host="0.0.0.0", aliases=settings.aliases(name)
+        ),
         "environment": {"TZ": settings.machine.timezone, **vllm.ENVIRONMENT, vllm.KEY: _key(name)},
         "user": vllm.USER,
         # Docker's default is 64 MB and noexec, and vLLM compiles there and loads the result.

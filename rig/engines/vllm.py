@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rig.settings.engines import VllmEngine
 
 USER = "2000:0"
@@ -25,8 +27,10 @@ KEY = "VLLM_API_KEY"
 """The variable with its key. An argument would show in `ps`."""
 
 
-def arguments(engine: VllmEngine, path: str, *, host: str) -> list[str]:
+def arguments(engine: VllmEngine, path: str, *, host: str, aliases: Sequence[str] = ()) -> list[str]:
     """The arguments of `vllm serve`; ``path``: the folder of the checkpoint; ``host``: listening address.
+
+    ``aliases``: further names that requests may have for the model, as vLLM refuses any other.
 
     No --quantization: the checkpoint declares its quantization. vLLM itself chooses the attention backend.
     """
@@ -34,6 +38,7 @@ def arguments(engine: VllmEngine, path: str, *, host: str) -> list[str]:
         path,
         "--served-model-name",
         engine.model,
+        *aliases,
         "--host",
         host,
         "--port",

@@ -93,6 +93,15 @@ class Settings(Section):
         routes = {name: ServedName(engines, split=True) for name, engines in self.gateway.routes.items()}
         return {model: ServedName(engines, split=False) for model, engines in found.items()} | routes
 
+    def aliases(self, name: str) -> tuple[str, ...]:
+        """Names besides its model's that requests for an enabled engine hold: of routes, and where it stands in."""
+        if not self.gateway_wanted:
+            return ()
+        covered = [other for other, fallback in self.gateway.fallbacks.items() if fallback == name]
+        found = [route for route, weights in self.gateway.routes.items() if {name, *covered} & set(weights)]
+        found += [self.engines[other].model for other in covered]
+        return tuple(alias for alias in dict.fromkeys(found) if alias != self.engines[name].model)
+
     def model_path(self, name: str) -> PurePosixPath:
         """An engine's path to a model of the catalogue: its one file, or the folder of its repository."""
         file = self.models.catalogue[name].chosen.file

@@ -39,7 +39,9 @@ LIE = '"prompt_tokens": 999, "completion_tokens": 999, "predicted_n": 999'
         (stream(None), (None, None, "not reported")),
     ],
 )
-def test_tokens_are_counted_or_it_is_said_why_not(gate: Door, body: dict[str, object], tokens: tuple[object, ...]) -> None:
+def test_tokens_are_counted_or_it_is_said_why_not(
+    gate: Door, body: dict[str, object], tokens: tuple[object, ...]
+) -> None:
     line = gate.logged(gate.ask(gate.key("alice"), body=body))
     assert (line["prompt_tokens"], line["completion_tokens"], line["tokens"]) == tokens
 

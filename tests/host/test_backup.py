@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rig.settings import Settings
+from rigd.gateway.config import RECORDS
 from tests.host.machine import Machine
 
 CRON = "/etc/cron.d/rig-backup"
@@ -77,7 +78,8 @@ def test_program_is_told_what_the_settings_say(machine: Machine, settings: Setti
     assert told["must_be_mount"] is (folder.must_be_mount or folder.mount is not None)
     assert told["timezone"] == settings.machine.timezone
     assert told["models"] is settings.backup.models
-    assert told["paths"] == list(settings.backup.paths)
+    # The records of clients' keys always are.
+    assert told["paths"] == [RECORDS, *settings.backup.paths]
     assert told["keep"] == settings.backup.keep.model_dump()
     assert told["check_parts"] == settings.backup.check_parts
     assert [WEEK[day] for day in told["schedule"]["days"]] == [

@@ -157,7 +157,8 @@ def test_prometheus_asks_everybody_and_is_answered(
     """Except for engines that are stopped because the owner chose an alternative."""
     running = machine.running(settings)
     engines = {("engine", name, "up" if name in running else "down") for name in settings.enabled_engines}
-    wanted = {(job, None, "up") for job in ("node", "prometheus", "alertmanager")} | engines
+    jobs = ["node", "prometheus", "alertmanager", *(["gateway"] if settings.gateway_wanted else [])]
+    wanted = {(job, None, "up") for job in jobs} | engines
 
     def seen() -> set[tuple[str, str | None, str]]:
         targets = ask("targets?state=active")["activeTargets"]
