@@ -172,7 +172,9 @@ def containers(normal: Callable[[bytes], bytes]) -> Found:
                 [m["Type"], m.get("Source", ""), m["Destination"], str(m["RW"])] for m in shown["Mounts"]
             ),
             "ports": shown["HostConfig"]["PortBindings"],
-            "restarts": [shown["HostConfig"]["RestartPolicy"], shown["RestartCount"]],
+            # Not how often Docker restarted it: until a run brings an engine's model back after a power cut, it ends at
+            # each start, and then serves without being made again.
+            "restarts": shown["HostConfig"]["RestartPolicy"],
         }
         found[f"container {name}"] = normal(json.dumps(value, sort_keys=True).encode()).decode()
     for kind, form in {
