@@ -73,7 +73,7 @@ class Config:
     """The unit whose log the reader follows."""
     reader: str = READER
     metrics: str = METRICS
-    interval: Annotated[float, AtLeast(0.01)] = 10
+    interval: Annotated[float, AtLeast(0.01)] = 10.0
     """Seconds between two writings of the reader."""
 
 
