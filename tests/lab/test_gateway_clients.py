@@ -65,7 +65,7 @@ def counts(lab: Lab, client: str, number: int) -> None:
 
 def test_host_tests_of_the_reader_pass_and_the_doctor_finds_nothing(lab: Lab) -> None:
     made(lab, "anna")
-    verdict = host_tests(lab, "tests/host/test_gateway_reader.py")
+    verdict = host_tests(lab, "-k", "test_gateway_reader")
     assert verdict.code == 0, verdict.output
     made_so = settings()
     found = look(lab.sudo(script(made_so)).stdout.splitlines())
