@@ -143,7 +143,10 @@ def _change(config: Config, alter: Callable[[tuple[Key, ...]], tuple[Key, ...]])
 def _locked(config: Config) -> Iterator[None]:
     """One rig-keys at a time, in a folder into which only root and the gateway may look."""
     folder, group = Path(config.records).parent, _group(config)
-    folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not folder.parent.is_dir():
+        folder.parent.mkdir(parents=True)
+        # Whatever the umask: others have folders of their own in it.
+        folder.parent.chmod(0o755)
     folder.mkdir(mode=0o700, exist_ok=True)
     os.chown(folder, -1, group)
     folder.chmod(0o750)
@@ -170,7 +173,7 @@ def _write(config: Config, text: str) -> None:
     path, mode, group = Path(config.map), 0o640, _group(config)
     try:
         status = path.stat()
-        if path.read_text() == text and (stat.S_IMODE(status.st_mode), status.st_gid) == (mode, group):
+        if path.read_bytes() == text.encode() and (stat.S_IMODE(status.st_mode), status.st_gid) == (mode, group):
             return
     except FileNotFoundError:
         pass

@@ -367,6 +367,21 @@ def test_a_full_disk_is_reported_and_changes_either_nothing_or_only_the_records(
         assert content(gateway.records.parent) == before
 
 
+@pytest.mark.parametrize("damage", [b"\xff\0", b"", b"# nothing\n"])
+def test_a_damaged_map_is_made_again_from_the_records(running: Gateway, damage: bytes) -> None:
+    key = running.add("anna")
+    running.stop()
+    running.map.write_bytes(damage)
+    running.start()
+    assert running.ask(key)[0] == 200
+
+
+def test_a_folder_that_others_have_folders_in_stays_open_to_them(gateway: Gateway) -> None:
+    gateway.change(records=str(gateway.root / "lib/gateway/keys.json"), map=str(gateway.root / "lib/gateway/keys.map"))
+    gateway.add("anna")
+    assert stat.S_IMODE((gateway.root / "lib").stat().st_mode) == 0o755
+
+
 def test_a_full_disk_does_not_keep_an_unchanged_gateway_from_starting(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
