@@ -19,6 +19,8 @@ KEY_LOGINS = "machine | Let only keys log in over SSH"
 PROGRAM = "test_program_runs_now_and_after_a_boot_from_its_current_file"
 UNITS_OF_RIG = "test_nobody_else_changes_a_unit_of_rigs"
 COPIES = "test_prometheus_reads_the_key_of_an_engine_and_others_do_not"
+GATEWAY = "gateway | Run the gateway"
+GATEWAY_KEYS = "gateway | Give the gateway an account and the keys of the engines"
 BACKUP = "backup | Write rig-backup's settings and its cron job"
 STRANGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0F2Tym2W1zEq0bbnKzdRNHW3IbpbF0RMGpCZ5OvXnf stranger"
 LIBRARY = "$(find /opt/rig/llama.cpp -name 'libggml-base.so*' -type f | head -n 1)"
@@ -277,6 +279,17 @@ DRIFTS = {
         command="chmod 0644 /etc/rig/prometheus-keys/llama-8b",
         seen_by={"monitoring": ("test_prometheus_reads_the_key_of_an_engine_and_others_do_not",)},
         told={"monitoring | Give Prometheus the keys of the engines"},
+    ),
+    "the engines' keys for the gateway readable by everyone": Drift(
+        command="chmod 0644 /etc/rig/gateway/engines.map",
+        seen_by={"gateway": ("test_keys_of_engines_are_for_the_gateway_and_those_of_clients_for_nobody",)},
+        told={GATEWAY_KEYS, GATEWAY},
+    ),
+    "the gateway's limit of requests lifted by hand": Drift(
+        command="sed -i '/gt 0 }$/d' /etc/rig/gateway/haproxy.cfg && systemctl reload rig-gateway.service",
+        seen_by={"gateway": ("test_configuration_in_force_is_that_of_the_settings",)},
+        told={"gateway | Write /etc/rig/gateway"},
+        follows={GATEWAY},
     ),
     "the looking up of figures stopped": Drift(
         command="systemctl disable --now rig-metrics.timer",

@@ -27,7 +27,7 @@ def test_a_template_without_its_values_is_an_error_and_not_a_gap(target: str) ->
 @pytest.mark.parametrize("target", TEMPLATES)
 def test_a_template_says_first_what_it_is_for(target: str) -> None:
     lines = (ROOT / "templates" / f"{target[1:]}.j2").read_text(encoding="utf-8").splitlines()
-    assert next(line for line in lines if not line.startswith("#!")).startswith(("# ", "// "))
+    assert next(line for line in lines if not line.startswith("#!")).startswith(("# ", "// ", "-- "))
 
 
 @pytest.mark.parametrize("target", FILES)

@@ -21,12 +21,12 @@ exit "$code"
 @pytest.mark.parametrize(
     ("arguments", "codes", "status", "said"),
     [
-        ("", "0 0 0", 0, "all passed"),
-        ("--all", "0 0 0", 0, "all passed"),
-        ("-k compose", "0 5 5", 0, "all passed"),
-        ("-k neighbour", "5 5 0", 0, "all passed"),
-        ("-k frewall", "5 5 5", 5, "failed"),
-        ("--unit -k frewall", "5 5", 5, "failed"),
+        ("", "0 0 0 0", 0, "all passed"),
+        ("--all", "0 0 0 0", 0, "all passed"),
+        ("-k compose", "0 5 5 5", 0, "all passed"),
+        ("-k neighbour", "5 5 5 0", 0, "all passed"),
+        ("-k frewall", "5 5 5 5", 5, "failed"),
+        ("--unit -k frewall", "5 5 5", 5, "failed"),
         ("", "5 0", 5, "failed"),
         ("-k compose", "1 0", 1, "failed"),
     ],
