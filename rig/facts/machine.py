@@ -93,7 +93,9 @@ class AuthorizedKeys(FactBase[KeyFile | None]):
 
 
 class OtherKeyFiles(FactBase[tuple[str, ...]]):
-    """Files below a user's home, besides authorized_keys, where sshd looks for keys by its own configuration.
+    """Files below a user's home, besides authorized_keys, where sshd looks for keys as configured or by default.
+
+    Those of the default, too: a configuration that is gone tomorrow must not let in who was closed out today.
 
     ``%h``, ``%u`` and ``%%`` stand for home, name and a percent sign (sshd_config(5), TOKENS).
     """
@@ -107,7 +109,7 @@ class OtherKeyFiles(FactBase[tuple[str, ...]]):
 user={shlex.quote(user)} folder={shlex.quote(folder)}; home=${{folder%/.ssh}}
 files=$(sshd -T -C "user=$user,host=none.invalid,addr=192.0.2.1" 2>/dev/null | sed -n 's/^authorizedkeysfile //p')
 set -f
-for file in ${{files:-.ssh/authorized_keys .ssh/authorized_keys2}}; do
+for file in $(printf "%s\\n" .ssh/authorized_keys2 $files | sort -u); do
   file=$(printf %s "$file" | sed -e "s|%h|$home|g" -e "s|%u|$user|g" -e 's|%%|%|g')
   case "$file" in /*) ;; *) file=$home/$file ;; esac
   case "$file" in "$folder/authorized_keys") ;; "$home"/*) [ ! -e "$file" ] && [ ! -L "$file" ] || echo "$file" ;; esac

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pyinfra.api import FactBase
 
-from rig.facts.machine import Homes, TimeZone
+from rig.facts.machine import Homes, OtherKeyFiles, TimeZone
 from rig.operations import machine
 from rig.settings.machine import User
 from tests.unit.sample import Here, needs, needs_root, public_key, tree
@@ -190,3 +190,18 @@ def test_a_zone_that_is_a_link_to_another_is_told_by_its_own_name(tmp_path: Path
     (tmp_path / "localtime").symlink_to(zones / "UTC")
     here = Here(lambda command: command.replace("/etc/localtime", str(tmp_path / "localtime")))
     assert here.get_fact(TimeZone) == "UTC"
+
+
+@pytest.mark.parametrize(
+    "read", [".ssh/authorized_keys", ".ssh/authorized_keys .ssh/authorized_keys2", ".ssh/a %h/keys"]
+)
+def test_a_second_file_of_keys_is_found_whether_sshd_reads_it_today_or_not(tmp_path: Path, read: str) -> None:
+    folder = tmp_path / ".ssh"
+    folder.mkdir()
+    for name in ("authorized_keys", "authorized_keys2"):
+        (folder / name).touch()
+    sshd = tmp_path / "sshd"
+    sshd.write_text(f"#!/bin/sh\necho authorizedkeysfile {read}\n")
+    sshd.chmod(0o755)
+    done = Here().shell(OtherKeyFiles().command(user="owner", folder=str(folder)), PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert OtherKeyFiles().process(done.stdout.splitlines()) == (f"{folder}/authorized_keys2",)
