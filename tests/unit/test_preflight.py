@@ -237,6 +237,15 @@ def test_a_port_that_docker_holds_itself_is_ours_when_a_container_of_ours_has_it
     assert len(said) == (0 if published else 1)
 
 
+def test_a_port_of_the_gateway_is_free_or_its_own() -> None:
+    """An owner's own HAProxy has other ports, or is in the way; its unit is never touched."""
+    assert _said(_listens("haproxy", "rig-gateway.service", port=8080)) == []
+    assert _said(_listens("haproxy", "haproxy.service", port=80)) == []
+    sentence = _only(_listens("haproxy", "haproxy.service", port=8080))
+    assert sentence.startswith("port 8080 of gateway is held by haproxy (haproxy.service) on 127.0.0.1; stop it, or ")
+    assert "gateway.metrics.port" in _only(_listens("haproxy", "haproxy.service", port=8405))
+
+
 def test_engines_that_swap_ports_are_let_through_as_the_old_ones_make_way_first() -> None:
     assert _said(_listens("llama-server", "rig-native@old.service")) == []
     swapped = replace(_listens("docker-proxy", port=8003), published={"rig-old": frozenset({8003})})
