@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -14,7 +16,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,24 @@ from rigd.gateway.rates import interval
 from tests.gateway.scripted import Engine
 
 CHAT = "/v1/chat/completions"
+_PORTS = itertools.cycle(range(10_000 + os.getpid() % 220 * 100, 10_100 + os.getpid() % 220 * 100))
 HAPROXY = os.environ.get("RIG_TEST_HAPROXY", "/usr/sbin/haproxy").split()
 """The program, with words before it: another version is tried through chroot."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody has now, each another one."""
-    with ExitStack() as held:
-        listeners = [held.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in listeners]
+    """Ports of 127.0.0.1 that nobody has now, and that no other process takes meanwhile.
+
+    HAProxy shares a port with another one that has it (SO_REUSEPORT), without a word: so each process of tests draws
+    from a range of its own, below that of connections.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = next(_PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def until(what: Callable[[], Any], seconds: float = 20) -> Any:
@@ -76,6 +84,7 @@ class Door:
     keys: dict[str, str] = field(default_factory=dict)
     _lines: list[str] = field(default_factory=list)
     _process: subprocess.Popen[str] | None = None
+    _notified: socket.socket | None = None
 
     @property
     def port(self) -> int:
@@ -103,21 +112,25 @@ class Door:
         self.write()
         checked = self.check()
         assert checked.returncode == 0, checked.stderr
-        # As systemd does: before HAProxy says that it is ready, a signal to reload may be lost.
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-            notified.bind(str(self.folder / "notify.sock"))
-            notified.settimeout(30)
-            self._process = subprocess.Popen(
-                [*HAPROXY, "-Ws", "-f", str(self.folder / "haproxy.cfg")],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=os.environ | {"NOTIFY_SOCKET": str(self.folder / "notify.sock")},
-            )
-            threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
-            while b"READY=1" not in notified.recv(4096):
-                pass
+        self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notified.bind(str(self.folder / "notify.sock"))
+        self._notified.settimeout(30)
+        self._process = subprocess.Popen(
+            [*HAPROXY, "-Ws", "-f", str(self.folder / "haproxy.cfg")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"NOTIFY_SOCKET": str(self.folder / "notify.sock")},
+        )
+        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        self._wait_ready()
         until(self.fingerprint)
+
+    def _wait_ready(self) -> None:
+        """As systemd does: before HAProxy says that it is ready, a signal to reload may be lost."""
+        assert self._notified is not None
+        while b"READY=1" not in self._notified.recv(4096):
+            pass
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -132,12 +145,15 @@ class Door:
             except subprocess.TimeoutExpired:
                 self._process.kill()
             self._process = None
+        if self._notified is not None:
+            self._notified.close()
 
     def reload(self) -> None:
         """Replace the working process, as the unit's reload does, and wait for its successor."""
         before = self.tell("show info")
         assert self._process is not None
         self._process.send_signal(signal.SIGUSR2)
+        self._wait_ready()
         pid = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
         until(lambda: (now := pid.search(self.tell("show info"))) and now[1] != pid.findall(before)[0])
 

@@ -15,6 +15,7 @@ from rig.gateway.refusals import ERRORS, REFUSALS
 from rig.gateway.times import LEAST, MOST, UNKNOWN, longest_answer
 from rig.monitoring import prometheus
 from rig.settings import Settings
+from rigd.gateway.config import MAP
 from tests.unit.sample import DIGEST, settings
 
 REMOTE = {
@@ -59,7 +60,7 @@ def test_remote_access_is_encrypted_and_open_to_its_networks_by_its_interface_al
     (opened,) = exposures(found)
     assert (opened.port, opened.networks, opened.interface) == (8443, ("10.8.0.0/24", "fd00::/8"), "wg0")
     assert exposures(settings(REMOTE | {"gateway/enabled": False})) == []
-    assert haproxy.MAP in haproxy.made(found)
+    assert MAP in haproxy.made(found)
     assert haproxy.CERTIFICATE in haproxy.made(found)
     assert haproxy.CERTIFICATE in prometheus.watched(found).certificates
 
@@ -70,14 +71,14 @@ def test_fingerprint_follows_every_file_and_nothing_else() -> None:
 
     assert mark() == mark()
     assert re.fullmatch("[0-9a-f]{64}", mark())
-    changed = [
+    changed: list[dict[str, object]] = [
         {"gateway/port": 8081},
         {"gateway/routes": {"chat": {"one": 1}}},
         {"gateway/fallbacks": {"one": "two"}},
         {"gateway/input/patterns": [{"name": "x", "regex": "y"}]},
         {"gateway/body/request": "2M"},
     ]
-    assert len({mark(), *map(mark, changed)}) == len(changed) + 1
+    assert len({mark(), *(mark(changes) for changes in changed)}) == len(changed) + 1
     # Keys' limits are in the map, which rig-keys makes.
     assert mark({"gateway/limits/rate": 30}) == mark()
 
