@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert
 
+from rigd.base.errors import Failed
 from rigd.batch import store as tables
 from rigd.batch import validation
 from rigd.batch.answers import error_line
@@ -81,6 +82,8 @@ class Dispatcher:
 
     async def _look(self) -> None:
         """Begin whatever is due."""
+        if not self._store.writer.works:
+            raise Failed("the database's writer ended; see the lines above")
         was = self.gate()
         self._full = self._content.free() < self._config.reserve
         if was is not None and self.gate() is None:

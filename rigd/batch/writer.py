@@ -38,6 +38,11 @@ class Writer:
         self._jobs.put((job, future))
         return future
 
+    @property
+    def works(self) -> bool:
+        """False if the thread has ended."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Commit whatever is left, and end."""
         self._jobs.put(None)
@@ -65,6 +70,8 @@ class Writer:
         return group, False
 
     def _commit(self, group: list[tuple[Job, Future[Any]]]) -> None:
+        # From here on nobody can cancel them. Whoever did before does not want the job done.
+        group = [(job, future) for job, future in group if future.set_running_or_notify_cancel()]
         done: list[tuple[Future[Any], Any]] = []
         try:
             with self._engine.begin() as connection:

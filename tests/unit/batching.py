@@ -61,9 +61,17 @@ def answer(text: str, model: str = "m", size: int = 0) -> dict[str, Any]:
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
+        "created": 1,
         "model": model,
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text + "x" * size}}],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}},
+        "choices": [
+            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text + "x" * size}}
+        ],
+        "usage": {
+            "prompt_tokens": 3,
+            "completion_tokens": 2,
+            "total_tokens": 5,
+            "prompt_tokens_details": {"cached_tokens": 1},
+        },
     }
 
 
