@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,13 @@ class Calls:
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self._engine, self._limits = engine, limits
-        self._session = aiohttp.ClientSession(
+
+    @cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        """Made by the first request: it belongs to the event loop."""
+        return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP),
-            timeout=aiohttp.ClientTimeout(total=engine.timeout, sock_connect=CONNECT),
+            timeout=aiohttp.ClientTimeout(total=self._engine.timeout, sock_connect=CONNECT),
         )
 
     async def close(self) -> None:

@@ -84,9 +84,11 @@ class Dispatcher:
         """Begin whatever is due."""
         if not self._store.writer.works:
             raise Failed("the database's writer ended; see the lines above")
-        was = self.gate()
-        self._full = self._content.free() < self._config.reserve
-        if was is not None and self.gate() is None:
+        was, self._full = self._full, self._content.free() < self._config.reserve
+        if self._full and not was:
+            _log.error("the data disk has less than %d bytes left: dispatch is paused", self._config.reserve)
+        if was and not self._full:
+            _log.info("the data disk has room again: dispatch goes on")
             for lane in self.lanes:
                 lane.wake()
         # A row that was read while its step ended may be older than the step.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,9 @@ async def _serve(config: Config, data: Path, clock: Callable[[], float]) -> int:
     app = api.Outermost(api.build(service))
     options: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off", "server_header": False}
     server = uvicorn.Server(uvicorn.Config(app, http=Protocol, ws="none", timeout_graceful_shutdown=CLOSE, **options))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn sends itself the signal again at its end, which would be ours before the database is closed.
+        asyncio.get_running_loop().add_signal_handler(number, partial(setattr, server, "should_exit", True))
     serving = asyncio.create_task(server.serve(sockets=_sockets(config)))
     working = asyncio.create_task(dispatcher.run())
     await asyncio.wait((serving, working), return_when=asyncio.FIRST_COMPLETED)

@@ -212,7 +212,7 @@ def test_a_cancelled_batch_keeps_what_is_finished(client: Client, engine: Script
             await asyncio.sleep(0.2)
         return await hang(request) if place > 10 else None
 
-    engine.script = script  # type: ignore[assignment]
+    engine.script = script
     identity = client.create(jsonl(*map(line, NAMES)))
     until(lambda: len(engine.order) > 11)
     found = client.call("POST", f"/batches/{identity}/cancel").json()
