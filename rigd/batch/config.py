@@ -78,6 +78,8 @@ class Config:
     socket: str | None = SOCKET
     port: int | None = None
     """A port on 127.0.0.1 beside the socket; None for none."""
+    metrics: int | None = None
+    """A port on 127.0.0.1 for Prometheus; None for none."""
     limits: Limits = Limits()
     patience: Patience = Patience()
     window: Annotated[int, AtLeast(1)] = 512

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import logging
 import os
+import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert
+from sqlalchemy.exc import OperationalError
 
 from rigd.base.errors import Failed
 from rigd.batch import store as tables
@@ -53,14 +56,23 @@ class Dispatcher:
         self._validation = asyncio.Semaphore(1)
         self._news = asyncio.Event()
         self._full = False
+        self.statuses: Counter[str] = Counter()
+        """Number of batches that have not ended, by status."""
 
     def wake(self) -> None:
         """There is news: a new batch, a cancellation, a result."""
         self._news.set()
 
+    @property
+    def full(self) -> bool:
+        """True while the data disk is full."""
+        return self._full or self._recorder.blocked
+
     def gate(self) -> str | None:
         """Why no engine gets lines; None if they may."""
-        return "the data disk is full" if self._full or self._recorder.blocked else None
+        if self.full:
+            return "the data disk is full"
+        return "results wait for the disk" if self._recorder.behind else None
 
     async def run(self) -> None:
         """Work until cancelled. Raises whatever makes it impossible to go on."""
@@ -71,7 +83,12 @@ class Dispatcher:
                     group.create_task(lane.run())
                 while True:
                     self._news.clear()
-                    await self._look()
+                    try:
+                        await self._look()
+                    except OperationalError as error:
+                        if not lacks_room(error):
+                            raise
+                        _log.warning("the disk is full; tried again")
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._news.wait(), TICK)
         finally:
@@ -94,6 +111,7 @@ class Dispatcher:
         # A row that was read while its step ended may be older than the step.
         busy = set(self._steps)
         unfinished, full = await asyncio.to_thread(self._store.unfinished), await asyncio.to_thread(self._store.full)
+        self.statuses = Counter(row.status for row in unfinished)
         for row in unfinished:
             if row.number in busy:
                 continue
@@ -183,8 +201,9 @@ class Dispatcher:
         if work.left == 0:
             self._begin(row, self._finalize(row, "completed"))
         elif over or row.status == "cancelling":
-            work.stopped = True
-            if over or now >= row.cancelling_at + self._config.grace:
+            if not work.stopped:
+                work.stopped, work.deadline = True, time.monotonic() + self._config.grace
+            if over or time.monotonic() >= work.deadline:
                 for task in list(work.tasks):
                     task.cancel()
             if not work.out:
@@ -201,10 +220,12 @@ class Dispatcher:
 
     def _recorded(self, found: Sequence[Result]) -> None:
         """Results are stored."""
+        by_name = {lane.engine.name: lane for lane in self.lanes}
         for result in found:
             work = self._works[result.batch]
             work.out -= 1
             work.left -= 1
+            by_name[result.engine].count(result)
             if work.left == 0 or work.stopped:
                 self.wake()
         for lane in self.lanes:
@@ -221,8 +242,8 @@ class Dispatcher:
             if now.status == "cancelling":
                 tables.change(connection, row.number, ending="cancelled")
             else:
-                time = stamp(now, self._clock())
-                tables.change(connection, row.number, status="finalizing", ending=ending, finalizing_at=time)
+                at = stamp(now, self._clock())
+                tables.change(connection, row.number, status="finalizing", ending=ending, finalizing_at=at)
 
         await self._write(step)
         self._works.pop(row.number, None)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from operator import add
 
 from sqlalchemy.exc import OperationalError
 
@@ -24,6 +25,8 @@ from rigd.batch.config import Config, Engine
 from rigd.batch.pace import LONGEST, Pace
 from rigd.batch.store import Pending, Result, Store, strike
 
+AGAIN = 1.0
+"""Seconds until the database is read again after an error."""
 ALONE = ("died", "timeout")
 """Causes after which a line is sent while nothing else is."""
 
@@ -48,6 +51,8 @@ class Work:
     """Lines that are at an engine, or whose result is not stored yet."""
     stopped: bool = False
     """True if no further line is sent."""
+    deadline: float = 0.0
+    """When requests in flight end after that, on the monotonic clock."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
@@ -96,12 +101,22 @@ class _Share:
         return self.work.stopped or (self._ended and not self._lines and not self.again)
 
     async def _next_window(self) -> None:
-        found = await asyncio.to_thread(self._store.pending, self.work.number, self._models, self._last, self._window)
+        try:
+            found = await asyncio.to_thread(
+                self._store.pending, self.work.number, self._models, self._last, self._window
+            )
+        except Exception:
+            _log.exception("%s: its lines cannot be read; tried again", self.work.identity)
+            await asyncio.sleep(AGAIN)
+            found = None
+        self._load = None
+        if found is None:
+            self._news()
+            return
         self._ended = len(found) < self._window
         if found:
             self._last = found[-1].line
         self._lines.extend(sorted(found, key=lambda line: (line.prefix, line.line)))
-        self._load = None
         self._news()
 
 
@@ -120,6 +135,9 @@ class Lane:
         self.paused: str | None = "it has not been probed"
         """Why the engine gets no lines; None if it does."""
         self.flight = 0
+        self.completed = self.failed = 0
+        self.tokens: tuple[int, ...] = NONE
+        self.troubles: Counter[str] = Counter()
         self._config, self._store, self._gate, self._put = config, store, gate, put
         self._calls = Calls(engine, config.limits)
         self._pace = Pace(engine.concurrency, config.patience.pause)
@@ -135,6 +153,19 @@ class Lane:
     def limit(self) -> int:
         """Most requests at this time."""
         return self._pace.limit
+
+    @property
+    def busy(self) -> bool:
+        """True if there are lines for this engine."""
+        return bool(self._shares or self._suspects or self.flight)
+
+    def count(self, result: Result) -> None:
+        """A result of this engine is stored."""
+        if result.good:
+            self.completed += 1
+            self.tokens = tuple(map(add, self.tokens, result.tokens))
+        else:
+            self.failed += 1
 
     def add(self, work: Work) -> None:
         """Run this batch's lines for this engine."""
@@ -237,10 +268,11 @@ class Lane:
         return await self._handle(job, found)
 
     def _finish(self, job: _Job, text: bytes, good: bool, tokens: Tokens = NONE) -> None:
-        self._put(Result(job.work.number, job.line.line, good, text, tokens if good else NONE))
+        self._put(Result(job.work.number, job.line.line, good, text, tokens if good else NONE, self.engine.name))
 
     async def _handle(self, job: _Job, trouble: Trouble) -> bool:
         """Pause if due; blame the line if due, or let it be sent again."""
+        self.troubles[trouble.cause] += 1
         single = trouble.cause == "failing" and job.first is None and self._successes > 0
         if not single:
             self._pause(trouble)
@@ -305,11 +337,19 @@ class Lane:
         self.paused = trouble.detail
         _log.warning("engine %s: paused: %s", self.engine.name, trouble.detail)
 
+    async def _probe(self) -> str | None:
+        """The probe, whose failure must not end the recovery."""
+        try:
+            return await self._calls.probe()
+        except Exception as error:
+            _log.exception("engine %s: the probe failed", self.engine.name)
+            return f"the probe failed ({error})"
+
     async def _recover(self) -> None:
         """Wait until the engine can work."""
         await asyncio.sleep(self._wait)
         first = True
-        while (reason := await self._calls.probe()) is not None:
+        while (reason := await self._probe()) is not None:
             if first or reason != self.paused:
                 _log.warning("engine %s: waiting: %s", self.engine.name, reason)
             self.paused, first = reason, False

@@ -13,6 +13,9 @@ from rigd.batch.store import Result, Store
 AGAIN = 1.0
 """Seconds between two attempts while the disk is full."""
 
+MOST = 1000
+"""Results that wait for a commit before the engines get no more lines: their answers are in memory."""
+
 _log = logging.getLogger("rig-batch")
 
 
@@ -25,6 +28,11 @@ class Recorder:
         self._store, self._done = store, done
         self._waiting: list[Result] = []
         self._news = asyncio.Event()
+
+    @property
+    def behind(self) -> bool:
+        """True if the database is slower than the engines."""
+        return len(self._waiting) >= MOST
 
     def put(self, result: Result) -> None:
         """Store a result with the next commit."""

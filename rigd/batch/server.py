@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rigd.base import lock
 from rigd.base.errors import BadInput
-from rigd.batch import api
+from rigd.batch import api, metrics
 from rigd.batch.config import Config
 from rigd.batch.content import Content
 from rigd.batch.dispatch import Dispatcher
@@ -27,6 +27,8 @@ from rigd.batch.service import Service
 from rigd.batch.store import Store
 
 BACKLOG = 512
+KEEP = 75
+"""Seconds that an idle connection of the gateway is kept."""
 CLOSE = 5
 """Seconds that open requests get at the end."""
 
@@ -64,10 +66,19 @@ async def _serve(config: Config, data: Path, clock: Callable[[], float]) -> int:
     store, content = Store(data), Content(data)
     content.sweep(store.stored(), (row.id for row in [*store.unfinished(), *store.full()]))
     dispatcher = Dispatcher(config, store, content, clock)
+    if config.metrics is not None:
+        metrics.serve(dispatcher, config.metrics)
     service = Service(config, store, content, clock, dispatcher.wake)
     app = api.Outermost(api.build(service))
-    options: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off", "server_header": False}
-    server = uvicorn.Server(uvicorn.Config(app, http=Protocol, ws="none", timeout_graceful_shutdown=CLOSE, **options))
+    options: dict[str, Any] = {
+        "log_config": None,
+        "access_log": False,
+        "lifespan": "off",
+        "server_header": False,
+        "timeout_graceful_shutdown": CLOSE,
+        "timeout_keep_alive": KEEP,
+    }
+    server = uvicorn.Server(uvicorn.Config(app, http=Protocol, ws="none", **options))
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal again at its end, which would be ours before the database is closed.
         asyncio.get_running_loop().add_signal_handler(number, partial(setattr, server, "should_exit", True))

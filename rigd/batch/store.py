@@ -58,6 +58,7 @@ files = Table(
     # The row stays, as a place from which a client's list may go on.
     Column("deleted", Integer, nullable=False, default=0),
     Index("files_of", "owner", "number"),
+    Index("files_over", "deleted", "expires_at"),
     sqlite_autoincrement=True,
 )
 batches = Table(
@@ -98,7 +99,9 @@ batches = Table(
     Column("idempotency_key", Text),
     Column("emptied", Integer, nullable=False, default=0),
     Index("batches_of", "owner", "number"),
-    Index("batches_at", "status"),
+    # Those that have not ended, or have ended just now: few, however many there were.
+    Index("batches_at_work", "emptied"),
+    Index("batches_by_key", "owner", "idempotency_key"),
     sqlite_autoincrement=True,
 )
 lines = Table(
@@ -149,6 +152,8 @@ class Result:
     text: bytes
     tokens: tuple[int, int, int, int] = (0, 0, 0, 0)
     """In the order of TOKENS."""
+    engine: str = ""
+    """Name of the engine."""
 
 
 class Store:
@@ -207,13 +212,14 @@ class Store:
 
     def unfinished(self) -> Sequence[Row[Any]]:
         """The batches that have not ended, oldest first."""
-        query = select(batches).where(batches.c.status.not_in(TERMINAL)).order_by(batches.c.number)
+        query = select(batches).where(batches.c.emptied == 0, batches.c.status.not_in(TERMINAL))
+        query = query.order_by(batches.c.number)
         with self._read.begin() as connection:
             return connection.execute(query).all()
 
     def full(self) -> Sequence[Row[Any]]:
         """The batches that have ended, and whose lines and results are still here."""
-        query = select(batches).where(batches.c.status.in_(TERMINAL), batches.c.emptied == 0)
+        query = select(batches).where(batches.c.emptied == 0, batches.c.status.in_(TERMINAL))
         with self._read.begin() as connection:
             return connection.execute(query).all()
 
@@ -263,7 +269,7 @@ class Store:
 
     def over(self, now: float) -> list[str]:
         """The ids of files whose time is over."""
-        query = select(files.c.id).where(files.c.deleted == 0, ~_lasts(now))
+        query = select(files.c.id).where(files.c.deleted == 0, files.c.expires_at <= now)
         with self._read.begin() as connection:
             return list(connection.scalars(query))
 

@@ -205,17 +205,20 @@ def test_a_batch_of_which_all_lines_fail_is_completed(client: Client, engine: Sc
 
 
 def test_a_cancelled_batch_keeps_what_is_finished(client: Client, engine: ScriptedEngine) -> None:
+    asked: list[bool] = []
+
     async def script(request: web.Request, _body: dict[str, Any], name: str) -> web.StreamResponse | None:
         # Of those in flight, one comes within the grace.
         place = engine.order.index(name)
-        if place == 10:
-            await asyncio.sleep(0.2)
+        while place == 10 and not asked:
+            await asyncio.sleep(0.005)
         return await hang(request) if place > 10 else None
 
     engine.script = script
     identity = client.create(jsonl(*map(line, NAMES)))
     until(lambda: len(engine.order) > 11)
     found = client.call("POST", f"/batches/{identity}/cancel").json()
+    asked.append(True)
     assert found["status"] == "cancelling" and found["cancelling_at"] is not None
     assert client.call("POST", f"/batches/{identity}/cancel").json()["cancelling_at"] == found["cancelling_at"]
     batch = client.ended(identity)
