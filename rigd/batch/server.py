@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rigd.base import lock
-from rigd.base.errors import BadInput
+from rigd.base.errors import BadInput, Failed
 from rigd.batch import api, metrics
 from rigd.batch.config import Config
 from rigd.batch.content import Content
@@ -110,7 +110,10 @@ def _sockets(config: Config) -> list[socket.socket]:
     if config.port is not None:
         listener = socket.socket(socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", config.port))
+        try:
+            listener.bind(("127.0.0.1", config.port))
+        except OSError as error:
+            raise Failed(f"127.0.0.1:{config.port} cannot be used ({error.strerror}); set another port") from None
         found.append(listener)
     for each in found:
         each.listen(BACKLOG)
