@@ -160,8 +160,7 @@ def test_its_pages_have_each_batch_once_while_new_ones_are_made(server: Server) 
     assert seen == old[::-1]
 
 
-def test_a_lost_answer_makes_no_second_batch(server: Server, client: openai.OpenAI) -> None:
-    file = client.files.create(file=("a.jsonl", FILE), purpose="batch").id
+def test_a_lost_answer_makes_no_second_batch(server: Server) -> None:
     with Dropping(server.port) as dropping:
         other = connect(f"http://127.0.0.1:{dropping.port}/v1", "loser")
         mine = other.files.create(file=("a.jsonl", FILE), purpose="batch").id
@@ -169,7 +168,6 @@ def test_a_lost_answer_makes_no_second_batch(server: Server, client: openai.Open
         made = other.batches.create(input_file_id=mine, endpoint="/v1/chat/completions", completion_window="24h")
         assert dropping.drop == 0
         assert [each.id for each in other.batches.list()] == [made.id]
-    assert file != mine
 
 
 class Dropping:
@@ -205,7 +203,9 @@ class Dropping:
             back = threading.Thread(target=self._answer, args=(server, connection), daemon=True)
             back.start()
             while request := connection.recv(1 << 16):
-                self._creates = request.startswith(b"POST /v1/batches ")
+                # A body may come by itself, and begins with none of these.
+                if request.startswith((b"GET ", b"POST ", b"DELETE ")):
+                    self._creates = request.startswith(b"POST /v1/batches ")
                 server.sendall(request)
             server.shutdown(socket.SHUT_RDWR)
             back.join()
