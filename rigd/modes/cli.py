@@ -16,6 +16,8 @@ from typing import Any
 from rigd.base import configuration, files, lock
 from rigd.base.command import Programs
 from rigd.base.errors import BadInput, Failed
+from rigd.gateway import draining
+from rigd.gateway.config import SOCKET
 from rigd.modes import config, look, switch
 from rigd.modes.choice import chosen
 from rigd.modes.config import Engine, Modes
@@ -79,6 +81,19 @@ class Machine:
         _run("systemctl", "reset-failed", engine.unit)
         if _run("systemctl", "restart", engine.unit).returncode != 0:
             raise Failed(f"systemd does not start {engine.unit}: {_last_word(engine)}")
+
+    def drain(self, engine: Engine) -> int:
+        try:
+            draining.hold(SOCKET, engine.name)
+            return draining.in_progress(SOCKET, engine.name)
+        except Failed:
+            # There is no gateway, or it does not answer: nobody comes through it.
+            return 0
+
+    def readmit(self, engine: Engine) -> None:
+        """Let requests through to it again."""
+        with suppress(Failed):
+            draining.release(SOCKET, engine.name)
 
     def stop(self, engine: Engine) -> None:
         _run("systemctl", "stop", engine.unit)
@@ -160,15 +175,18 @@ def _switch(modes: Modes, name: str, as_json: bool) -> int:
         # Without this, a lost terminal would leave a switch half done.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        teller = _Teller()
+        teller, machine = _Teller(), Machine(modes.keys)
         try:
-            changed = switch.switch(Machine(modes.keys), group, name, teller.tell)
+            changed = switch.switch(machine, group, name, teller.tell)
         except Failed:
             (wanted,) = (engine for engine in group if engine.name == name)
             teller.say(f"the last lines of {name}:")
             for line in _log(wanted):
                 teller.say(f"  {line}")
             raise
+        finally:
+            for engine in group:
+                machine.readmit(engine)
     said = f"{name} runs and is healthy" if changed else f"{name} runs already, and is healthy"
     print(json.dumps({"ok": True, "chosen": name, "changed": changed}, indent=2) if as_json else said)
     return OK

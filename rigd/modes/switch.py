@@ -14,6 +14,8 @@ POLL = 1.0
 """Seconds between two checks of a starting engine."""
 CRASHES = 3
 """Crashes after which the wait for an engine ends."""
+FINISH = 300.0
+"""Seconds for which an engine may finish its answers before it is stopped: most answers take less."""
 
 Tell = Callable[[str], None]
 
@@ -24,6 +26,9 @@ class Machine(Protocol):
     def look(self, engine: Engine) -> Seen: ...
     def start(self, engine: Engine) -> None:
         """Start it; its unit stops the others. Raises Failed."""
+
+    def drain(self, engine: Engine) -> int:
+        """Let no new requests through to it; the number of those in progress."""
 
     def stop(self, engine: Engine) -> None: ...
     def enable(self, engine: Engine) -> None:
@@ -53,6 +58,7 @@ def switch(machine: Machine, group: Sequence[Engine], name: str, tell: Tell) -> 
         return False
     try:
         if not (seen[name].unit.active and seen[name].running):
+            finish(machine, [other for other in others if seen[other.name].running], tell)
             machine.start(wanted)
         wait(machine, wanted, tell)
         machine.keep(wanted)
@@ -84,6 +90,19 @@ def _back(machine: Machine, wanted: Engine, others: Sequence[Engine], before: st
     except (Failed, KeyboardInterrupt) as error:
         return f"{str(error) or 'interrupted'} either"
     return f"{before} runs again"
+
+
+def finish(machine: Machine, engines: Sequence[Engine], tell: Tell) -> None:
+    """Let the engines finish the answers that they have begun, for as long as FINISH."""
+    begin = machine.now()
+    while True:
+        left = {engine.name: machine.drain(engine) for engine in engines}
+        elapsed = machine.now() - begin
+        if not any(left.values()) or elapsed >= FINISH:
+            return
+        answers = " and ".join(f"{count} of {name}" for name, count in left.items() if count)
+        tell(f"waiting for answers to end: {answers}, {elapsed:.0f} s of {FINISH:.0f} s")
+        machine.sleep(POLL)
 
 
 def wait(machine: Machine, engine: Engine, tell: Tell) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 
+from rigd.gateway import draining
 from tests.gateway.conftest import Open
 from tests.gateway.door import CHAT, Answer, Door, until
 from tests.gateway.scripted import Engine
@@ -190,3 +191,28 @@ def test_pattern_flags_a_request_and_refuses_it_only_where_the_settings_say_so(o
         assert fine.status == 200
         assert "x-rig-flag" not in fine.headers
         assert gate.logged(fine)["flag"] == ""
+
+
+def test_engine_that_is_to_stop_finishes_its_answers_and_gets_no_new_requests(
+    opened: Open, engines: dict[str, Engine]
+) -> None:
+    gate = opened({"gateway/fallbacks": {"one": "two"}})
+    admin, alice, bob = str(gate.folder / "admin.sock"), gate.key("alice"), gate.key("bob", engines=",one,")
+    held: list[Answer] = []
+    body = {"messages": [], "model": ONE, "hold": True}
+    waiting = [threading.Thread(target=lambda key=key: held.append(gate.ask(key, body=body))) for key in (alice, bob)]
+    for thread in waiting:
+        thread.start()
+    until(lambda: draining.in_progress(admin, "one") == 2)
+    draining.hold(admin, "one")
+    # Whoever may use the engine that stands in gets it; everybody else is told when to ask again.
+    assert gate.ask(alice).headers["x-rig-engine"] == "two"
+    refused = gate.ask(bob)
+    assert (refused.status, refused.headers["retry-after"]) == (503, "10")
+    engines["one"].release.set()
+    for thread in waiting:
+        thread.join(20)
+    assert [answer.status for answer in held] == [200, 200]
+    assert draining.in_progress(admin, "one") == 0
+    draining.release(admin, "one")
+    until(lambda: gate.ask(bob).status == 200)

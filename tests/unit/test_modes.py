@@ -23,7 +23,7 @@ from rigd.modes import cli, config, look
 from rigd.modes.choice import Unit, chosen
 from rigd.modes.config import Engine
 from rigd.modes.look import Seen
-from rigd.modes.switch import CRASHES, POLL, switch
+from rigd.modes.switch import CRASHES, FINISH, POLL, switch
 from tests.unit.sample import examples, settings
 from tests.unit.test_engines import _every_state
 from tests.unit.web import serving
@@ -75,6 +75,8 @@ class Simulated:
     said: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     starts: list[str] = field(default_factory=list)
+    answers: dict[str, float] = field(default_factory=dict)
+    """Times at which the last answer of an engine ends."""
 
     def look(self, engine: Engine) -> Seen:
         if self.clock >= self.stopped_at:
@@ -84,6 +86,9 @@ class Simulated:
         crashes = int(self.clock) if engine.name in self.lame else 0
         trouble = None if unit.active and not bad else "is loading" if unit.active else "is stopped"
         return Seen(unit, unit.active, crashes, False, trouble)
+
+    def drain(self, engine: Engine) -> int:
+        return int(self.clock < self.answers.get(engine.name, 0.0))
 
     def start(self, engine: Engine) -> None:
         self.starts.append(engine.name)
@@ -133,6 +138,20 @@ def test_a_switch_ends_with_the_other_alone() -> None:
     assert switch(machine, GROUP, "two", machine.said.append)
     assert machine.units == {"one": OFF, "two": ON}
     assert machine.kept == ["two"]
+
+
+def test_a_switch_waits_until_the_engine_has_finished_its_answers() -> None:
+    machine = Simulated({"one": ON, "two": OFF}, answers={"one": 7.0})
+    assert switch(machine, GROUP, "two", machine.said.append)
+    assert machine.clock >= 7
+    assert machine.said[0] == "waiting for answers to end: 1 of one, 0 s of 300 s"
+
+
+def test_a_switch_does_not_wait_for_an_answer_that_never_ends() -> None:
+    machine = Simulated({"one": ON, "two": OFF}, answers={"one": 1e6})
+    assert switch(machine, GROUP, "two", machine.said.append)
+    assert machine.units == {"one": OFF, "two": ON}
+    assert FINISH <= machine.clock < FINISH + 10
 
 
 def test_a_switch_to_what_runs_does_nothing() -> None:
