@@ -53,7 +53,7 @@ class Work:
     """True if no further line is sent."""
     deadline: float = 0.0
     """When requests in flight end after that, on the monotonic clock."""
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    tasks: set[asyncio.Task[bool]] = field(default_factory=set)
 
 
 @dataclass
@@ -202,7 +202,8 @@ class Lane:
             job.work.out += 1
             task = asyncio.create_task(self._send(job))
             job.work.tasks.add(task)
-            task.add_done_callback(job.work.tasks.discard)
+            # Not at the end of `_send`: a task that is cancelled before its first step never gets there.
+            task.add_done_callback(partial(self._sent, job))
 
     def _next(self) -> _Job | None:
         while self._suspects:
@@ -232,24 +233,27 @@ class Lane:
                     return job
         return None
 
-    async def _send(self, job: _Job) -> None:
-        kept = False
+    async def _send(self, job: _Job) -> bool:
+        """Send a line; True if it has its result, False if it is to be sent again."""
         try:
-            kept = await self._try(job)
+            return await self._try(job)
         except Exception as error:
             _log.exception("engine %s, %s: the server failed", self.engine.name, job.work.identity)
             self._pause(Trouble("failing", f"the server failed: {error}"))
             self._again(job)
-        finally:
-            self.flight -= 1
-            self._alone = False
-            if not kept:
-                job.work.out -= 1
-            self.wake()
-            job.work.news()
+            return False
+
+    def _sent(self, job: _Job, task: asyncio.Task[bool]) -> None:
+        """A line left the engine, with a result or without one."""
+        job.work.tasks.discard(task)
+        self.flight -= 1
+        self._alone = False
+        if task.cancelled() or not task.result():
+            job.work.out -= 1
+        self.wake()
+        job.work.news()
 
     async def _try(self, job: _Job) -> bool:
-        """Send a line; True if it has its result, False if it is to be sent again."""
         body = await asyncio.to_thread(job.work.body, job.line)
         found = await self._calls.post(job.work.endpoint, body)
         if isinstance(found, Answer) and found.model not in (None, job.line.model):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -17,9 +17,11 @@ from aiohttp import web
 
 from rigd.batch.answers import Answer, Trouble, answer_line, error_line, judge
 from rigd.batch.calls import with_priority
-from rigd.batch.config import Limits
+from rigd.batch.config import Config, Limits
+from rigd.batch.lanes import Lane, Work
 from rigd.batch.pace import Pace
-from tests.unit.batching import Client, ScriptedEngine, Server, answer, jsonl, line, until
+from rigd.batch.store import Pending, Store
+from tests.unit.batching import CHAT, Client, ScriptedEngine, Server, answer, jsonl, line, until
 
 NAMES = [f"line-{number}" for number in range(40)]
 Script = Callable[[web.Request, dict[str, Any], str], Any]
@@ -237,6 +239,35 @@ def test_an_expired_batch_keeps_what_is_finished(client: Client, engine: Scripte
     assert batch["status"] == "expired" and batch["expired_at"] >= batch["expires_at"]
     assert {each["error"]["code"] for each in error} == {"batch_expired"}
     assert {each["custom_id"] for each in output} == set(engine.order[:20])
+
+
+class Lines:
+    """A store with one line that has been struck, so that it is sent alone."""
+
+    def pending(self, batch: int, models: tuple[str, ...], after: int, most: int) -> list[Pending]:
+        return [Pending(1, "one", "m", 0, 2, b"", 1)] if after == 0 else []
+
+
+def test_a_line_that_is_cancelled_before_it_is_begun_does_not_hold_its_lane(engine: ScriptedEngine) -> None:
+    async def cancelled_at_once() -> tuple[int, int]:
+        config = Config("/nowhere", (engine.settings(),))
+        lane = Lane(config.engines[0], config, cast("Store", Lines()), lambda: None, lambda _: None)
+        lane.paused = None
+        work = Work(1, "batch", "alice", CHAT, 1, lambda _: b"{}", lambda: None)
+        lane.add(work)
+        running = asyncio.create_task(lane.run())
+        # Each turn of the loop comes before the first step of a task that the lane has made in the turn before.
+        while not work.tasks:
+            await asyncio.sleep(0)
+        (task,) = work.tasks
+        work.stopped = True
+        task.cancel()
+        await asyncio.wait([task], timeout=10)
+        await asyncio.sleep(0)
+        running.cancel()
+        return work.out, lane.flight
+
+    assert asyncio.run(cancelled_at_once()) == (0, 0)
 
 
 def test_a_batch_of_several_models_uses_their_engines(engine: ScriptedEngine, client: Client, tmp_path: Path) -> None:
