@@ -89,8 +89,10 @@ class Dispatcher:
                         if not lacks_room(error):
                             raise
                         _log.warning("the disk is full; tried again")
+                    # Not wait_for: until Python 3.12 it loses a cancellation that comes together with news.
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._news.wait(), TICK)
+                        async with asyncio.timeout(TICK):
+                            await self._news.wait()
         finally:
             tasks = [*self._steps.values(), *(task for work in self._works.values() for task in work.tasks)]
             for task in tasks:

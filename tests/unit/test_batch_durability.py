@@ -265,6 +265,22 @@ def test_a_clock_that_jumps_loses_no_line(engine: ScriptedEngine, tmp_path: Path
     assert batch.created_at <= batch.in_progress_at <= batch.finalizing_at <= batch.completed_at
 
 
+def test_an_end_that_comes_together_with_news_is_not_lost(engine: ScriptedEngine, tmp_path: Path) -> None:
+    async def story(found: Rig, turns: int) -> bool:
+        working = asyncio.create_task(found.dispatcher.run())
+        # It has looked, and waits for news.
+        await asyncio.sleep(0.1)
+        found.dispatcher.wake()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        working.cancel()
+        ended, _ = await asyncio.wait([working], timeout=5)
+        return bool(ended)
+
+    with rig(tmp_path, engine) as found:
+        assert [turns for turns in range(4) if not asyncio.run(story(found, turns))] == []
+
+
 def test_a_window_that_closed_while_the_server_was_down_expires(engine: ScriptedEngine, tmp_path: Path) -> None:
     async def story(found: Rig) -> Any:
         identity = await found.batch(["a", "b"], "1h")
