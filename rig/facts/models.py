@@ -41,11 +41,19 @@ def installed(version: str, names: Iterable[str], modules: str) -> str:
     )
 
 
+def older(version: str) -> str:
+    """A shell command that lists what was there before this version was begun; a run that waits may have uploaded more.
+
+    A power cut brings back what had just been removed.
+    """
+    return f"find {PROGRAMS} -mindepth 1 -maxdepth 1 ! -name {version} ! -newer {PROGRAMS}/{version}/.began"
+
+
 class Programs(FactBase[bool]):
-    """Whether this version of rigd is installed."""
+    """Whether this version of rigd is installed, and no older one."""
 
     def command(self, version: str, names: tuple[str, ...], modules: str) -> str:
-        return f"{installed(version, names, modules)} && echo yes || echo no"
+        return f'{installed(version, names, modules)} && [ -z "$({older(version)})" ] && echo yes || echo no'
 
     def process(self, output: list[str]) -> bool:
         return output == ["yes"]

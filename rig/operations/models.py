@@ -12,7 +12,7 @@ import click
 from pyinfra import host, logger
 from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, operation
 
-from rig.facts.models import DESCRIPTION, LINK, LINKS, PROGRAMS, STAMP, Models, Programs, installed
+from rig.facts.models import DESCRIPTION, LINK, LINKS, PROGRAMS, STAMP, Models, Programs, installed, older
 from rig.models.fetch import RECORDS, UNIT, ModelsState, Step, causes, complete, properties, report, steps, tag
 from rig.operations import Commands
 from rig.operator import progress
@@ -50,7 +50,7 @@ def install(home: str, path: str, wheel: Wheel) -> str:
     name = wheel.name
     programs = " ".join(f"bin/{program}" for program in wheel.programs)
     modules = ", ".join(target.partition(":")[0] for target in wheel.programs.values())
-    links = "\n".join(
+    links = "\n  ".join(
         f"ln -sfn {home}/bin/{program} {LINKS}/.{program}.new && mv -T {LINKS}/.{program}.new {LINKS}/{program}"
         for program in wheel.programs
     )
@@ -58,23 +58,24 @@ def install(home: str, path: str, wheel: Wheel) -> str:
 umask 022
 if {installed(wheel.version, wheel.programs, wheel.modules)}; then
   rm -f {path}
-  exit 0
+else
+  rm -rf {home}
+  mkdir {home}
+  touch {home}/.began
+  python3 -m venv --system-site-packages {home}
+  mv {path} {home}/{name}
+  {home}/bin/python -m pip install --quiet --no-index --no-deps --disable-pip-version-check {home}/{name}
+  {home}/bin/python -c 'import prometheus_client, requests, {modules}'
+  (cd {home} && sha256sum pyvenv.cfg {programs} >.sums)
+  # Everything it names before the stamp itself, or a power cut leaves a stamp on empty files.
+  sync --file-system {home}
+  mv {home}/.sums {home}/{STAMP}
+  sync {home}
+  {links}
+  sync {LINKS}
 fi
-rm -rf {home}
-mkdir {home}
-touch {home}/.began
-python3 -m venv --system-site-packages {home}
-mv {path} {home}/{name}
-{home}/bin/python -m pip install --quiet --no-index --no-deps --disable-pip-version-check {home}/{name}
-{home}/bin/python -c 'import prometheus_client, requests, {modules}'
-(cd {home} && sha256sum pyvenv.cfg {programs} >.sums)
-# Everything it names before the stamp itself, or a power cut leaves a stamp on empty files.
-sync --file-system {home}
-mv {home}/.sums {home}/{STAMP}
-sync {home}
-{links}
-sync {LINKS}
-find {PROGRAMS} -mindepth 1 -maxdepth 1 ! -name "$(basename {home})" ! -newer {home}/.began -exec rm -rf {{}} +
+{older(wheel.version)} -exec rm -rf {{}} +
+sync {PROGRAMS}
 """
 
 

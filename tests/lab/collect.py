@@ -40,6 +40,7 @@ BY_NATURE = {
 BACKUPS = re.compile(r"/mnt/backup/.+|/var/lib/rig/backup(/.*)?")
 """Time at which cron last found a backup due."""
 KEYS = re.compile(r"/etc/rig/(backup-password|keys\.env|keys/.*|prometheus-keys/.*|gateway/engines\.map)")
+ACCOUNTS = re.compile(r"/etc/(passwd|shadow|group|gshadow)")
 COMPILED = re.compile(r"/opt/rig/rigd/.*\.pyc")
 """Python writes the source's time into them."""
 RECORD = re.compile(r"/var/lib/rig/models/.*\.verified")
@@ -100,6 +101,10 @@ def _file(path: Path, normal: Callable[[bytes], bytes]) -> str:
     if str(path) == "/etc/shadow":
         # The third field is the day of the last change.
         content = re.sub(rb"(?m)^([^:]*:[^:]*:)\d*", rb"\1", content)
+    if ACCOUNTS.fullmatch(str(path)):
+        # Accounts of packages get the next number, in the order in which dpkg configures packages. Files are compared
+        # by their owners' names.
+        content = b"\n".join(sorted(re.sub(rb":[1-9]\d\d\b", b":system", content).splitlines()))
     return f"{who} {hashlib.sha256(normal(content)).hexdigest()[:16]}"
 
 

@@ -345,6 +345,20 @@ def test_an_install_that_waited_for_one_that_finished_has_nothing_to_do_and_fail
     assert (links / "rig-models").resolve() == home / "bin/rig-models"
 
 
+def test_an_older_version_that_a_power_cut_brought_back_is_removed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "PROGRAMS", str(tmp_path))
+    for name in ("old", "abc", "later.whl"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "abc/.began").touch()
+    for name, time in (("old", 1000), ("later.whl", 3000), ("abc/.began", 2000)):
+        os.utime(tmp_path / name, (time, time))
+    listed = subprocess.run(["sh", "-c", facts.older("abc")], capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == [str(tmp_path / "old")]
+    assert facts.older("abc") in facts.Programs().command("abc", (), "")
+
+
 def test_the_package_knows_nothing_of_the_deploy_and_runs_alone() -> None:
     """A machine has neither pyinfra nor rig, and only the standard library and requests besides."""
     code = (
