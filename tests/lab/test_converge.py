@@ -102,6 +102,10 @@ def test_a_changed_setting_of_an_engine_restarts_that_engine_and_nothing_else(de
     assert "\n".join(differences(before, Fingerprint.of(deployed))) == ""
 
 
+GATEWAY = ("gateway | Give the gateway an account and the keys of the engines", "gateway | Run the gateway")
+"""The gateway is reloaded when the engines' keys change: what it answers goes on."""
+
+
 @pytest.mark.parametrize("engine", [CONTAINER, NATIVE])
 def test_a_disabled_engine_is_retired_and_nothing_else_is_touched(deployed: Lab, engine: str) -> None:
     before, lived = Fingerprint.of(deployed), lives(deployed)
@@ -111,12 +115,16 @@ def test_a_disabled_engine_is_retired_and_nothing_else_is_touched(deployed: Lab,
     assert retired.changes == {
         "models | Write /etc/rig/models.json",
         "engines | Retire engines that are no longer enabled",
+        *GATEWAY,
+        "gateway | Write the gateway's unit and the settings of rig-keys",
+        "gateway | Write /etc/rig/gateway",
+        "gateway | Run rig-gateway-reader",
         "monitoring | Write rig-metrics' settings",
         "monitoring | Give Prometheus the keys of the engines",
         "monitoring | Write /etc/rig/prometheus",
         "monitoring | Run Prometheus",
     }
-    assert restarted(lived, lives(deployed)) == SERVICES[engine]
+    assert restarted(lived, lives(deployed)) == SERVICES[engine] | {"rig-gateway-reader.service"}
     assert SERVICES[engine].isdisjoint(lives(deployed))
     assert deployed.sudo(f"systemctl list-units --all --plain --no-legend 'rig-*@{engine}.service'").stdout == ""
     assert deployed.sudo("docker ps --all --format '{{.Names}}'").stdout.split() == (
@@ -134,7 +142,7 @@ def test_a_deleted_key_is_made_anew_for_its_engine_alone(deployed: Lab, engine: 
     before, lived = Fingerprint.of(deployed), lives(deployed)
     deployed.sudo(f"sed -i '/^{variable}=/d' /etc/rig/keys.env")
     copied = "monitoring | Give Prometheus the keys of the engines"
-    assert run(deployed).changes == {"secrets | Write /etc/rig/keys.env", RUN[engine], copied}
+    assert run(deployed).changes == {"secrets | Write /etc/rig/keys.env", RUN[engine], copied, *GATEWAY}
     after = Fingerprint.of(deployed)
     assert {name for name in before.secrets if after.secrets.get(name) != before.secrets[name]} == {variable}
     assert after.secrets.keys() == before.secrets.keys()
