@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rig.page import place
 from rig.settings import Settings
 from rig.settings.engines import Containerised, NativeEngine
 
-BEGIN = "<!-- Computed by `rig downloads --into PAGE`; what stands between these two lines is replaced. -->"
-END = "<!-- End of what is computed. -->"
+BEGIN = "<!-- Computed by `rig downloads --into PAGE`; all until the end mark is replaced. -->"
 UNPINNED = "not known yet: its engine cannot be enabled before `rig lock`, or you, have written it"
-
-
-class NoPlace(Exception):
-    """The page has no place for the list."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +94,4 @@ def markdown(downloads: list[Download]) -> str:
 
 def placed(page: str, downloads: list[Download]) -> str:
     """The page with the table between its two marks. Raises NoPlace without the marks."""
-    before, begin, rest = page.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise NoPlace(f"has no place for the list; write the lines '{BEGIN}' and '{END}' where it belongs")
-    return f"{before}{begin}\n{markdown(downloads)}\n{end}{after}"
+    return place(page, BEGIN, markdown(downloads), "list")

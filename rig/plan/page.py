@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rig.capacity.units import in_words
+from rig.page import place
 from rig.plan import words
 from rig.plan.figures import EnginePlan, Plan, Total
 
 BEGIN = "<!-- Computed by `rig plan --into PAGE`; what stands between these two lines is replaced. -->"
-END = "<!-- End of what is computed. -->"
-
-
-class NoPlace(Exception):
-    """The page has no place for a plan."""
 
 
 def placed(page: str, plans: Sequence[Plan]) -> str:
     """The page with these plans between its two marks. Raises NoPlace without the marks."""
-    before, begin, rest = page.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise NoPlace(f"has no place for the plan; write the lines '{BEGIN}' and '{END}' where it belongs")
-    return f"{before}{begin}\n{chr(10).join(markdown(plan) for plan in plans)}\n{end}{after}"
+    return place(page, BEGIN, "\n".join(markdown(plan) for plan in plans), "plan")
 
 
 def markdown(plan: Plan) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rig.downloads import NoPlace, listed, markdown, placed
+from rig.downloads import listed, markdown, placed
+from rig.page import NoPlace
 from tests.unit.project import ROOT, Project
 from tests.unit.sample import ARCHIVE, IMAGE, settings
 

@@ -8,6 +8,7 @@ import click
 
 from rig import downloads
 from rig.operator.commands import report
+from rig.page import NoPlace
 from rig.settings import SettingsError, load_local
 from rig.settings.active import ROOT
 
@@ -35,5 +36,5 @@ def command(into: Path | None) -> None:
         return
     try:
         into.write_text(downloads.placed(into.read_text(encoding="utf-8"), listed), encoding="utf-8")
-    except downloads.NoPlace as error:
+    except NoPlace as error:
         raise click.BadParameter(f"{into} {error}", param_hint="--into") from None

@@ -12,6 +12,7 @@ from rig.capacity import Model
 from rig.capacity.checkpoint import read_checkpoint
 from rig.capacity.model import NotAModel
 from rig.operator.commands import report
+from rig.page import NoPlace
 from rig.plan import figures, fits, page, terminal
 from rig.settings import Settings, SettingsError, load_local, preview
 from rig.settings.active import ROOT
@@ -128,7 +129,7 @@ def _header(path: Path) -> Model:
 def _write_plans(into: Path, plans: list[figures.Plan]) -> None:
     try:
         into.write_text(page.placed(into.read_text(encoding="utf-8"), plans), encoding="utf-8")
-    except page.NoPlace as error:
+    except NoPlace as error:
         raise click.BadParameter(f"{into} {error}", param_hint="--into") from None
     except UnicodeDecodeError:
         raise click.BadParameter(f"{into} is not UTF-8 text; give a Markdown page", param_hint="--into") from None
