@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
+from rig.facts import in_force
+from rig.facts.in_force import InForceState
 from rig.facts.secrets import KEYS as STORE
 from rig.gateway.haproxy import ENGINE_KEYS
 from rigd.gateway.config import GROUP, HOME
@@ -59,29 +61,11 @@ def listing(engines: dict[str, str]) -> str:
 }}"""
 
 
-@dataclass(frozen=True)
-class InForceState:
-    """The configuration of the running gateway."""
-
-    fingerprint: str
-    """Its fingerprint; empty if the gateway does not answer."""
-    fresh: bool
-    """None of its files changed since it was last started or reloaded."""
-
-
 class InForce(FactBase[InForceState]):
     """The gateway's own fingerprint; and the age of its files, as those with keys are in no fingerprint."""
 
     def command(self, unit: str, port: int, files: Iterable[str]) -> str:
-        return f"""
-echo "Fingerprint=$(curl --silent --max-time 10 http://127.0.0.1:{port}/fingerprint)"
-echo "Newest=$(stat -c %.Z {shlex.join(files)} 2>/dev/null | sort -n | tail -n 1)"
-systemctl show --property=StateChangeTimestampMonotonic {unit}
-echo "Uptime=$(cut -d" " -f1 /proc/uptime)"; echo "Now=$(date +%s.%N)"
-"""
+        return in_force.script(f"curl --silent --max-time 10 http://127.0.0.1:{port}/fingerprint", unit, files)
 
     def process(self, output: list[str]) -> InForceState:
-        values = dict(line.split("=", 1) for line in output)
-        # The monotonic clock is immune to clock jumps; so for every other unit.
-        changed = float(values["Now"]) - float(values["Uptime"]) + int(values["StateChangeTimestampMonotonic"]) / 1e6
-        return InForceState(values["Fingerprint"], fresh=float(values["Newest"] or 0) <= changed)
+        return in_force.state(output)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
+from rig.facts import in_force
+from rig.facts.in_force import InForceState
 from rig.facts.secrets import KEYS as STORE
 from rig.monitoring.prometheus import KEYS
 
@@ -58,33 +60,16 @@ true
         )
 
 
-@dataclass(frozen=True)
-class LoadedState:
-    """The settings that the running Prometheus has loaded."""
-
-    fingerprint: str
-    """Fingerprint of the settings; empty if it does not answer yet."""
-    fresh: bool
-    """None of its files changed since it last started or reloaded."""
-
-
-class Loaded(FactBase[LoadedState]):
+class Loaded(FactBase[InForceState]):
     """Prometheus' own fingerprint; and the age of its files, as an edited file that was loaded has the same one."""
 
     def command(self, unit: str, port: int, files: Iterable[str]) -> str:
         rules = f"http://127.0.0.1:{port}/api/v1/rules?type=record"
-        return f"""
-echo "Fingerprint=$(curl --silent --max-time 10 '{rules}' | grep -o '"fingerprint":"[0-9a-f]*"' | cut -d'"' -f4)"
-echo "Newest=$(stat -c %.Z {shlex.join(files)} 2>/dev/null | sort -n | tail -n 1)"
-systemctl show --property=StateChangeTimestampMonotonic {unit}
-echo "Uptime=$(cut -d" " -f1 /proc/uptime)"; echo "Now=$(date +%s.%N)"
-"""
+        shown = f"""curl --silent --max-time 10 '{rules}' | grep -o '"fingerprint":"[0-9a-f]*"' | cut -d'"' -f4"""
+        return in_force.script(shown, unit, files)
 
-    def process(self, output: list[str]) -> LoadedState:
-        values = dict(line.split("=", 1) for line in output)
-        # The monotonic clock is immune to clock jumps; so for every other unit.
-        told = float(values["Now"]) - float(values["Uptime"]) + int(values["StateChangeTimestampMonotonic"]) / 1e6
-        return LoadedState(values["Fingerprint"], fresh=float(values["Newest"] or 0) <= told)
+    def process(self, output: list[str]) -> InForceState:
+        return in_force.state(output)
 
 
 @dataclass(frozen=True)

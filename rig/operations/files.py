@@ -57,6 +57,24 @@ def _wanted(text: str) -> FileState:
     return FileState(ACCESS, hashlib.sha256(text.encode()).hexdigest())
 
 
+def replaced_together(folder: str, texts: Mapping[str, str], checks: Sequence[str]) -> Commands:
+    """The files of a folder hold ``texts``, by name; if one of ``checks`` refuses the new ones, nothing changes.
+
+    ``checks``: commands that run in the folder of the new files.
+    """
+    wanted = {f"{folder}/{name}": text for name, text in texts.items()}
+    there: dict[str, FileState] = host.get_fact(WrittenTogether, paths=tuple(wanted))
+    if not differing(there, wanted):
+        return
+    new = f"{folder}.new"
+    yield f"rm -rf {new} && install -d -m 0755 {new} {folder}"
+    for name, text in texts.items():
+        yield FileUploadCommand(upload(text), f"{new}/{name}")
+    yield f"cd {new} && chown root:root * && chmod 0644 * && {' && '.join(checks)}"
+    moves = [f"mv --no-target-directory {name} {folder}/{name}" for name in texts]
+    yield f"cd {new} && sync * && {' && '.join(moves)} && sync {folder} && rm -r {new}"
+
+
 def beside(path: str) -> str:
     """Path of the new file until it is renamed. A fixed name: the next run removes whatever a killed run left."""
     return f"{path}.rig-new"

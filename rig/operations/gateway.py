@@ -6,16 +6,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from pyinfra import host
-from pyinfra.api import FileUploadCommand, FunctionCommand, Host, operation
+from pyinfra.api import Host, operation
 
-from rig.facts.files import FileState, WrittenTogether
-from rig.facts.gateway import FOLDER, Ground, GroundState, InForce, InForceState, listing
+from rig.facts.gateway import FOLDER, Ground, GroundState, InForce, listing
+from rig.facts.in_force import InForceState
 from rig.facts.units import Unit
 from rig.gateway.haproxy import CONFIGURATION, ENGINE_KEYS
-from rig.operations import Commands
-from rig.operations.files import differing
-from rig.operations.waiting import wait
-from rig.render import upload
+from rig.operations import Commands, programs
+from rig.operations.files import replaced_together
 from rig.systemd import units
 from rigd.gateway.config import GROUP, HOME
 
@@ -68,23 +66,16 @@ def configured(texts: Mapping[str, str], made: Mapping[str, str]) -> Commands:
     If it refuses them, nothing changes, and the running gateway goes on. ``made``: further files that they name, each
     with the program that makes it.
     """
-    wanted = {f"{CONFIGURATION}/{name}": text for name, text in texts.items()}
-    there: dict[str, FileState] = host.get_fact(WrittenTogether, paths=tuple(wanted))
-    if not differing(there, wanted):
-        return
     new = f"{CONFIGURATION}.new"
-    yield f"rm -rf {new} && install -d -m 0755 {new}"
-    for name, text in texts.items():
-        yield FileUploadCommand(upload(text), f"{new}/{name}")
     # The same files, named where they lie now.
     there_now = f"sed -e 's,{CONFIGURATION}/\\(.*[.]lua\\),{new}/\\1,' -e 's,{CONFIGURATION}/patterns,{new}/patterns,'"
-    yield f"cd {new} && {there_now} haproxy.cfg >checked.cfg && chown root:root * && chmod 0644 *"
-    for path, program in made.items():
-        yield f"[ -e {path} ] || {program}"
-    # HAProxy needs a working directory into which its account may look.
-    yield f"cd {new} && runuser -u {GROUP} -- /usr/sbin/haproxy -c -q -f {new}/checked.cfg"
-    moves = [f"mv --no-target-directory {name} {CONFIGURATION}/{name}" for name in texts]
-    yield f"cd {new} && sync * && {' && '.join(moves)} && sync {CONFIGURATION} && rm -r {new}"
+    checks = [
+        f"{there_now} haproxy.cfg >checked.cfg && chmod 0644 checked.cfg",
+        *(f"{{ [ -e {path} ] || {program}; }}" for path, program in made.items()),
+        f"runuser -u {GROUP} -- /usr/sbin/haproxy -c -q -f {new}/checked.cfg",
+    ]
+    # They run in the folder: HAProxy needs a working directory into which its account may look.
+    yield from replaced_together(CONFIGURATION, texts, checks)
 
 
 @operation()
@@ -95,19 +86,14 @@ def running(unit: str, files: Sequence[str], port: int, fingerprint: str) -> Com
     """
     seen = host.get_fact(Unit, unit=unit, files=(f"/etc/systemd/system/{unit}",))
     steps = units.steps(seen)
-    for step in steps:
-        yield "systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {unit}"
+    yield from programs.take(unit, steps)
     question = {"unit": unit, "port": port, "files": tuple(files)}
-    state: InForceState = host.get_fact(InForce, **question)
-    if state == InForceState(fingerprint, fresh=True) and not {"start", "restart"} & set(steps):
-        return
-    if not {"start", "restart"} & set(steps):
-        yield f"systemctl reload-or-restart {unit}"
 
     def loaded(host: Host) -> bool:
         return bool(host.get_fact(InForce, **question).fingerprint == fingerprint)
 
-    yield FunctionCommand(wait, (unit, loaded), {})
+    if host.get_fact(InForce, **question) != InForceState(fingerprint, fresh=True) or programs.starts(steps):
+        yield from programs.reload(unit, steps, loaded)
 
 
 @operation()
@@ -115,9 +101,7 @@ def retired(unit: str, files: Sequence[str]) -> Commands:
     """The gateway does not run, and its configuration is removed; the clients' keys stay."""
     path = f"/etc/systemd/system/{unit}"
     if host.get_fact(Unit, unit=unit, files=()).load != "not-found":
-        yield f"systemctl disable --now {unit}"
-        yield f"rm -rf {CONFIGURATION} && rm -f {shlex.join([path, *files])} && systemctl daemon-reload"
-        yield f"systemctl reset-failed {unit} 2>/dev/null || true"
+        yield from programs.remove(unit, [path, *files], folder=CONFIGURATION)
 
 
 @operation()

@@ -7,7 +7,7 @@ from pyinfra.api import operation
 
 from rig.facts.gateway_reader import Reader, ReaderState
 from rig.gateway.reader import FILE, LINK, TARGET, UNIT
-from rig.operations import Commands
+from rig.operations import Commands, programs
 
 
 @operation()
@@ -15,9 +15,7 @@ def settled(wanted: bool, linked: bool) -> Commands:
     """Unless ``wanted``, there is no reader; ``linked``: node_exporter finds the metrics. What it counted stays."""
     seen: ReaderState = host.get_fact(Reader)
     if seen.unit and not wanted:
-        yield f"systemctl disable --now {UNIT}"
-        yield f"rm -f {FILE} && systemctl daemon-reload"
-        yield f"systemctl reset-failed {UNIT} 2>/dev/null || true"
+        yield from programs.remove(UNIT, [FILE])
     if linked and seen.link != TARGET:
         yield f"ln -sfn {TARGET} {LINK}"
     elif not linked and seen.link:

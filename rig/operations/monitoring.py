@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from pyinfra import host
-from pyinfra.api import FileUploadCommand, FunctionCommand, Host, operation
+from pyinfra.api import FunctionCommand, Host, operation
 
-from rig.facts.files import FileState, WrittenTogether
+from rig.facts.files import WrittenTogether
+from rig.facts.in_force import InForceState
 from rig.facts.monitoring import (
     FOLDER,
     Copies,
     CopyState,
     Loaded,
-    LoadedState,
     Serving,
     ServingState,
     Telling,
@@ -24,10 +24,9 @@ from rig.facts.monitoring import (
 from rig.facts.secrets import KEYS as STORE
 from rig.facts.units import Unit
 from rig.monitoring.prometheus import CONFIGURATION, KEYS
-from rig.operations import Commands, packages
-from rig.operations.files import differing
+from rig.operations import Commands, packages, programs
+from rig.operations.files import replaced_together
 from rig.operations.waiting import wait
-from rig.render import upload
 from rig.systemd import units
 from rigd.modes.switch import CRASHES
 
@@ -68,36 +67,21 @@ def configured(texts: Mapping[str, str], checks: list[str]) -> Commands:
 
     ``checks``: commands that run in the folder of the new files. If one of them fails, nothing changes.
     """
-    wanted = {f"{CONFIGURATION}/{name}": text for name, text in texts.items()}
-    there: dict[str, FileState] = host.get_fact(WrittenTogether, paths=tuple(wanted))
-    if not differing(there, wanted):
-        return
-    new = f"{CONFIGURATION}.new"
-    yield f"rm -rf {new} && install -d -m 0755 {new} {CONFIGURATION}"
-    for name, text in texts.items():
-        yield FileUploadCommand(upload(text), f"{new}/{name}")
-    yield f"cd {new} && chown root:root * && chmod 0644 * && {' && '.join(checks)}"
-    moves = [f"mv --no-target-directory {name} {CONFIGURATION}/{name}" for name in texts]
-    yield f"cd {new} && sync * && {' && '.join(moves)} && sync {CONFIGURATION} && rm -r {new}"
+    yield from replaced_together(CONFIGURATION, texts, checks)
 
 
 @operation()
 def prometheus(unit: str, drop_in: str, files: list[str], port: int, fingerprint: str) -> Commands:
     """Prometheus runs with its ``drop_in``, and has loaded the ``files`` with this ``fingerprint``."""
     steps = units.steps(host.get_fact(Unit, unit=unit, files=(drop_in,)))
-    for step in steps:
-        yield "systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {unit}"
+    yield from programs.take(unit, steps)
     question = {"unit": unit, "port": port, "files": tuple(files)}
-    if host.get_fact(Loaded, **question) != LoadedState(fingerprint, fresh=True):
-        # After a start it reads its files anyway, and has no handler for the signal yet. If they made it fail, it waits
-        # for its restart, and cannot get a signal.
-        if not {"start", "restart"} & set(steps):
-            yield f"systemctl reload-or-restart {unit}"
 
-        def loaded(host: Host) -> bool:
-            return bool(host.get_fact(Loaded, **question).fingerprint == fingerprint)
+    def loaded(host: Host) -> bool:
+        return bool(host.get_fact(Loaded, **question).fingerprint == fingerprint)
 
-        yield FunctionCommand(wait, (unit, loaded), {})
+    if host.get_fact(Loaded, **question) != InForceState(fingerprint, fresh=True):
+        yield from programs.reload(unit, steps, loaded)
 
 
 @operation()
@@ -107,16 +91,13 @@ def alertmanager(unit: str, drop_in: str, secrets: list[str], port: int, loaded_
     if state.open:
         yield f"chown root:root {shlex.join(state.open)} && chmod 0600 {shlex.join(state.open)}"
     steps = units.steps(host.get_fact(Unit, unit=unit, files=(drop_in, *secrets)))
-    for step in steps:
-        yield "systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {unit}"
-    if state.loaded != loaded_as or {"start", "restart"} & set(steps):
-        if not {"start", "restart"} & set(steps):
-            yield f"systemctl reload-or-restart {unit}"
+    yield from programs.take(unit, steps)
 
-        def loaded(host: Host) -> bool:
-            return bool(host.get_fact(Telling, port=port, secrets=()).loaded == loaded_as)
+    def loaded(host: Host) -> bool:
+        return bool(host.get_fact(Telling, port=port, secrets=()).loaded == loaded_as)
 
-        yield FunctionCommand(wait, (unit, loaded), {})
+    if state.loaded != loaded_as or programs.starts(steps):
+        yield from programs.reload(unit, steps, loaded)
 
 
 @operation()
@@ -125,11 +106,10 @@ def grafana(unit: str, files: list[str], port: int) -> Commands:
     question = {"unit": unit, "port": port}
     seen: ServingState = host.get_fact(Serving, **question)
     steps = units.steps(host.get_fact(Unit, unit=unit, files=tuple(files)))
-    if not seen.well and not {"start", "restart"} & set(steps):
+    if not seen.well and not programs.starts(steps):
         steps.append("restart")
-    for step in steps:
-        yield "systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {unit}"
-    if {"start", "restart"} & set(steps):
+    yield from programs.take(unit, steps)
+    if programs.starts(steps):
         crashed: int | None = None
 
         def well(host: Host) -> bool | None:
@@ -148,9 +128,7 @@ def without_grafana(unit: str, home: str) -> Commands:
     path = f"/etc/systemd/system/{unit}"
     state = host.get_fact(Unit, unit=unit, files=())
     if state.load != "not-found":
-        yield f"systemctl disable --now {unit}"
-        yield f"rm -rf {home} && rm -f {path} && systemctl daemon-reload"
-        yield f"systemctl reset-failed {unit} 2>/dev/null || true"
+        yield from programs.remove(unit, [path], folder=home)
 
 
 @operation()

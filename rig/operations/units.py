@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-
 from pyinfra import host
 from pyinfra.api import OperationError, operation
 
 from rig.facts.units import Unit
-from rig.operations import Commands
+from rig.operations import Commands, programs
 from rig.systemd import units
 
 
@@ -22,5 +20,4 @@ def running(unit: str, files: list[str] | None = None, starts: list[str] | None 
     refusal = units.refusal(unit, seen)
     if refusal:
         raise OperationError(refusal)
-    for step in units.steps(seen):
-        yield ("systemctl daemon-reload" if step == "daemon-reload" else f"systemctl {step} {shlex.quote(unit)}")
+    yield from programs.take(unit, units.steps(seen))
