@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, insert, select
@@ -114,12 +114,8 @@ class Service:
         if page is None:
             raise invalid("after", f"'after' names no file: '{after}'.")
         data = [file_object(row) for row in page[0]]
-        return FileList(
-            data=data,
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=page[1],
-        )
+        first, last = _ends(data)
+        return FileList(data=data, first_id=first, last_id=last, has_more=page[1])
 
     async def delete_file(self, owner: str, identity: str) -> None:
         """Delete a file; batches go on with their own copy. Raises Refusal."""
@@ -183,12 +179,8 @@ class Service:
         if page is None:
             raise invalid("after", f"'after' names no batch: '{after}'.")
         data = [batch_object(row) for row in page[0]]
-        return BatchList(
-            data=data,
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=page[1],
-        )
+        first, last = _ends(data)
+        return BatchList(data=data, first_id=first, last_id=last, has_more=page[1])
 
     async def cancel(self, owner: str, identity: str) -> Batch:
         """Stop a batch; whatever is finished is kept. Raises Refusal."""
@@ -209,6 +201,11 @@ class Service:
         found = await self.write(step)
         self.wake()
         return batch_object(found)
+
+
+def _ends(page: Sequence[FileObject | Batch]) -> tuple[str, str] | tuple[None, None]:
+    """The ids of a page's first and last objects, by which a client pages on."""
+    return (page[0].id, page[-1].id) if page else (None, None)
 
 
 def full() -> Refusal:
