@@ -61,9 +61,9 @@ class Opening:
 
 def openings(firewall: Firewall, exposures: Iterable[Exposure] = ()) -> list[Opening]:
     """Every opening, SSH first, split by address family as nft requires."""
-    asked = [Exposure("ssh", firewall.ssh.port, firewall.ssh.networks)]
-    asked += [_exposure(name, rule) for name, rule in firewall.allow.items()]
-    return [*_by_family([*asked, *exposures]), *published(firewall)]
+    ports = [Exposure("ssh", firewall.ssh.port, firewall.ssh.networks)]
+    ports += [_exposure(name, rule) for name, rule in firewall.allow.items()]
+    return [*_by_family([*ports, *exposures]), *published(firewall)]
 
 
 def published(firewall: Firewall) -> list[Opening]:

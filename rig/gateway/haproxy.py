@@ -69,7 +69,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Pool:
-    """A backend of HAProxy's: an engine alone, or with the one that stands in for it."""
+    """A backend of HAProxy's: an engine alone, or with its fallback."""
 
     name: str
     engine: str

@@ -83,7 +83,7 @@ REFUSALS = {
     "no_model": Refusal(400, "the request names no model; GET /v1/models lists them", "model_missing", param="model"),
     "unseen_model": Refusal(
         400,
-        "the model stands too far behind in this long request to be seen; write model before messages, or send it to "
+        "the model comes too late in this long request to be read; write model before messages, or send it to "
         "/engines/NAME/v1 with the name of an engine",
         "model_not_seen",
         param="model",

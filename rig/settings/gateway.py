@@ -138,7 +138,7 @@ class Gateway(Section):
     limits: Limits = Field(description="Limits of a key without limits of its own.")
     body: Body = Field(description="Largest bodies of requests.")
     input: Input = Field(description="Patterns in the bodies of requests.")
-    fallbacks: dict[Name, Name] = Field(description="The engine that stands in, by the name of the one that is down.")
+    fallbacks: dict[Name, Name] = Field(description="Fallback of an engine that is down, by that engine's name.")
     routes: dict[CatalogueName, dict[Name, Annotated[int, Field(ge=1, le=256)]]] = Field(
         description="Names that clients may ask for as a model, each with the weight of its engines."
     )

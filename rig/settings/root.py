@@ -94,7 +94,7 @@ class Settings(Section):
         return {model: ServedName(engines, split=False) for model, engines in found.items()} | routes
 
     def aliases(self, name: str) -> tuple[str, ...]:
-        """Names besides its model's that requests for an enabled engine hold: of routes, and where it stands in."""
+        """Further model names in requests to an enabled engine: of its routes, and of engines whose fallback it is."""
         if not self.gateway_wanted:
             return ()
         covered = [other for other, fallback in self.gateway.fallbacks.items() if fallback == name]

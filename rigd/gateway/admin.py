@@ -27,10 +27,10 @@ class NotRunning(Failed):
 
 def load(path: str, name: str, wanted: Entries) -> None:
     """Make these the entries of a map. Raises NotRunning, or Failed with the old entries in use."""
-    told = command(path, f"prepare map {name}")
-    version = re.search(r"New version created: (\d+)", told)
+    answer = command(path, f"prepare map {name}")
+    version = re.search(r"New version created: (\d+)", answer)
     if version is None:
-        raise _refused(name, told)
+        raise _refused(name, answer)
     for payload in payloads(wanted):
         _quiet(path, name, f"add map @{version[1]} {name} <<\n{payload}")
     _quiet(path, name, f"commit map @{version[1]} {name}")
@@ -38,10 +38,10 @@ def load(path: str, name: str, wanted: Entries) -> None:
 
 def loaded(path: str, name: str) -> Entries:
     """The entries of a map that are in use. Raises NotRunning or Failed."""
-    told = command(path, f"show map {name}")
-    lines = [line.split(" ", 2) for line in told.splitlines() if line]
+    answer = command(path, f"show map {name}")
+    lines = [line.split(" ", 2) for line in answer.splitlines() if line]
     if any(len(line) != 3 or not line[0].startswith("0x") for line in lines):
-        raise _refused(name, told)
+        raise _refused(name, answer)
     return {key: value for _, key, value in lines}
 
 
@@ -69,23 +69,24 @@ def command(path: str, text: str) -> str:
                 raise NotRunning("the gateway does not run") from None
             # An empty line ends a payload.
             line.sendall(f"{text}\n".encode())
-            told = bytearray()
+            answer = bytearray()
             while data := line.recv(1 << 16):
-                told += data
-                if len(told) > MOST:
+                answer += data
+                if len(answer) > MOST:
                     raise Failed(f"the gateway's admin socket {path} does not stop talking")
     except OSError as error:
         cause = error.strerror or f"no answer within {TIMEOUT:g} s"
         raise Failed(f"the gateway's admin socket {path} does not work: {cause}") from None
-    return told.decode(errors="replace").strip()
+    return answer.decode(errors="replace").strip()
 
 
 def _quiet(path: str, name: str, text: str) -> None:
     """A command that says nothing when it succeeds."""
-    told = command(path, text)
-    if told:
-        raise _refused(name, told)
+    answer = command(path, text)
+    if answer:
+        raise _refused(name, answer)
 
 
-def _refused(name: str, told: str) -> Failed:
-    return Failed(f"the running gateway does not take {name}: {told.splitlines()[0][:160] if told else 'no answer'}")
+def _refused(name: str, answer: str) -> Failed:
+    reason = answer.splitlines()[0][:160] if answer else "no answer"
+    return Failed(f"the running gateway does not take {name}: {reason}")

@@ -121,10 +121,10 @@ def _make_ca(folder: Path, ask: Programs) -> None:
     """A CA of this machine's own. Its key comes first: a certificate without one would be imported in vain."""
     with _workplace(folder) as work:
         purpose = ("basicConstraints=critical,CA:TRUE,pathlen:0", "keyUsage=critical,keyCertSign,cRLSign")
-        said = [word for extension in purpose for word in ("-addext", extension)]
+        extensions = [word for extension in purpose for word in ("-addext", extension)]
         name = ("-subj", f"/CN=Rig CA of {socket.gethostname()}", "-days", str(CA_DAYS))
         ask.output(
-            OPENSSL, "req", "-x509", *NEW_KEY, *name, *said, "-keyout", f"{work}/key", "-out", f"{work}/crt"
+            OPENSSL, "req", "-x509", *NEW_KEY, *name, *extensions, "-keyout", f"{work}/key", "-out", f"{work}/crt"
         )
         files.replace(folder / "ca.key", (work / "key").read_text(), mode=0o600)
         files.replace(folder / "ca.crt", (work / "crt").read_text(), mode=0o644)
@@ -138,11 +138,11 @@ def _give(path: str, pem: Path, text: str) -> str:
         if serial is None or int(serial[1], 16) == _serial(pem):
             return "the certificate is in force, or the gateway begins with it"
         admin.command(path, f"set ssl cert {pem} <<\n{text}")
-        said = admin.command(path, f"commit ssl cert {pem}")
+        answer = admin.command(path, f"commit ssl cert {pem}")
     except admin.NotRunning:
         return "the certificate is in place, and the gateway begins with it"
-    if "Success" not in said:
-        raise Failed(f"the running gateway does not take {pem}: {' '.join(said.split())[:160]}; restart it")
+    if "Success" not in answer:
+        raise Failed(f"the running gateway does not take {pem}: {' '.join(answer.split())[:160]}; restart it")
     return "another certificate is in force"
 
 

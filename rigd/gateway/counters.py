@@ -90,10 +90,10 @@ def increments(message: str, engines: Collection[str]) -> list[tuple[Series, flo
 
 
 def _of(line: Mapping[str, Any], engines: Collection[str]) -> Iterator[tuple[Series, float]]:
-    named, asked = line.get("client"), line.get("engine")
+    name, target = line.get("client"), line.get("engine")
     # The gateway writes only names that it has from us. Whatever else gets in must not become a label.
-    client = named if isinstance(named, str) and re.fullmatch(NAME, named) else UNKNOWN
-    engine = asked if isinstance(asked, str) and asked in engines else NONE
+    client = name if isinstance(name, str) and re.fullmatch(NAME, name) else UNKNOWN
+    engine = target if isinstance(target, str) and target in engines else NONE
     status = _number(line.get("status"))
     kind = f"{status // 100:.0f}xx" if status is not None and 100 <= status < 600 else NONE
     yield Series(REQUESTS, client, engine, kind), 1

@@ -1,7 +1,7 @@
 """An engine that is about to stop: the gateway sends it no new requests, and those in progress are counted.
 
-The states are those of HAProxy's management guide, 9.3 (`set server`); pools in which the engine stands in for another
-one follow it. They are in the gateway's memory: a reload forgets them.
+The states are those of HAProxy's management guide, 9.3 (`set server`); pools with the engine as a fallback
+follow it. They are in the gateway's memory: a reload forgets them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,6 @@ def in_progress(path: str, engine: str) -> int:
 
 
 def _set(path: str, engine: str, state: str) -> None:
-    told = admin.command(path, f"set server engine_{engine}/{engine} state {state}")
-    if told:
-        raise Failed(f"the gateway does not take {engine} out: {told.splitlines()[0][:160]}")
+    answer = admin.command(path, f"set server engine_{engine}/{engine} state {state}")
+    if answer:
+        raise Failed(f"the gateway does not change the state of {engine}: {answer.splitlines()[0][:160]}")

@@ -84,6 +84,7 @@ class Machine:
 
     def drain(self, engine: Engine) -> int:
         try:
+            # Each time: a reload of the gateway forgets it.
             draining.hold(SOCKET, engine.name)
             return draining.in_progress(SOCKET, engine.name)
         except Failed:

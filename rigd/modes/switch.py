@@ -28,7 +28,7 @@ class Machine(Protocol):
         """Start it; its unit stops the others. Raises Failed."""
 
     def drain(self, engine: Engine) -> int:
-        """Let no new requests through to it; the number of those in progress."""
+        """Let no new requests through to it; return the number of those in progress."""
 
     def stop(self, engine: Engine) -> None: ...
     def enable(self, engine: Engine) -> None:

@@ -72,7 +72,7 @@ def test_official_client_waits_out_the_limit_by_itself_and_loses_nothing(gate: D
     assert [answer.choices[0].message.content for answer in answers] == ["hello"] * 3
 
 
-def test_official_client_is_told_that_the_engine_is_down_and_gets_it_again(
+def test_official_client_gets_503_while_the_engine_is_down_and_an_answer_afterwards(
     gate: Door, engines: dict[str, Engine]
 ) -> None:
     key = gate.key("alice")

@@ -29,7 +29,7 @@ def test_hammering_client_gets_its_rate_and_its_burst_and_no_more(gate: Door, ra
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(600, 3), (60, 2)])
-def test_client_that_waits_as_long_as_it_is_told_is_never_refused_again(gate: Door, rate: int, burst: int) -> None:
+def test_client_that_obeys_retry_after_is_never_refused_again(gate: Door, rate: int, burst: int) -> None:
     key = gate.key("alice", rate=rate, burst=burst)
     refused = 0
     for _ in range(burst + 3):

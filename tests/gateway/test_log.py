@@ -46,7 +46,7 @@ def test_tokens_are_counted_or_it_is_said_why_not(
     assert (line["prompt_tokens"], line["completion_tokens"], line["tokens"]) == tokens
 
 
-def test_line_says_who_asked_what_of_whom(gate: Door, engines: dict[str, Engine]) -> None:
+def test_line_names_client_model_and_engine(gate: Door, engines: dict[str, Engine]) -> None:
     answer = gate.ask(gate.key("alice"), headers=[("traceparent", f"00-{'a' * 32}-{'b' * 16}-01")])
     line = gate.logged(answer)
     assert list(line) == list(FIELDS)

@@ -122,7 +122,7 @@ def test_fallback_takes_over_without_an_error(opened: Open, engines: dict[str, E
     assert answers[-1].headers["x-rig-engine"] == "two"
     assert {tuple(request.all("authorization")) for request in engines["two"].requests} == {("Bearer key-of-two",)}
     assert gate.logged(answers[-1])["engine"] == "two"
-    # A key that may not use the one that stands in gets no answer of it.
+    # A key that may not use the fallback gets no answer from it.
     assert gate.ask(gate.key("bob", engines=",one,")).status == 503
     engines["one"].start()
     until(lambda: gate.ask(key).headers["x-rig-engine"] == "one")
@@ -205,7 +205,7 @@ def test_engine_that_is_to_stop_finishes_its_answers_and_gets_no_new_requests(
         thread.start()
     until(lambda: draining.in_progress(admin, "one") == 2)
     draining.hold(admin, "one")
-    # Whoever may use the engine that stands in gets it; everybody else is told when to ask again.
+    # A key that may use the fallback gets it; any other gets the time of its next attempt.
     assert gate.ask(alice).headers["x-rig-engine"] == "two"
     refused = gate.ask(bob)
     assert (refused.status, refused.headers["retry-after"]) == (503, "10")

@@ -43,15 +43,15 @@ def _accepts(rule: Rule) -> bool:
 
 def _matches(rule: Rule) -> dict[str, Any]:
     """A rule's conditions by name: ``tcp dport``, ``ip saddr``, ``meta iifname``, ``ct state``."""
-    asked = {}
+    conditions = {}
     for part in rule["expr"]:
         if "match" in part:
             left = part["match"]["left"]
             ((kind, field),) = left.items()
             name = f"{field['protocol']} {field['field']}" if kind == "payload" else f"{kind} {field['key']}"
             operator = part["match"]["op"]
-            asked[name if operator in ("==", "in") else f"{name} {operator}"] = part["match"]["right"]
-    return asked
+            conditions[name if operator in ("==", "in") else f"{name} {operator}"] = part["match"]["right"]
+    return conditions
 
 
 def _networks(right: Any) -> list[str]:
@@ -92,13 +92,13 @@ def test_exactly_the_ports_of_the_settings_are_open(
 ) -> None:
     found: dict[Door, list[str]] = {}
     for rule in _rules(table, "input"):
-        asked = _matches(rule)
+        conditions = _matches(rule)
         for protocol in ("tcp", "udp"):
-            port = asked.get(f"{protocol} dport")
-            if _accepts(rule) and port is not None and f"{protocol} sport" not in asked:
-                sources = asked.get("ip saddr") or asked.get("ip6 saddr")
+            port = conditions.get(f"{protocol} dport")
+            if _accepts(rule) and port is not None and f"{protocol} sport" not in conditions:
+                sources = conditions.get("ip saddr") or conditions.get("ip6 saddr")
                 assert sources is not None, f"port {port} is open to everyone"
-                found.setdefault((protocol, port, asked.get("meta iifname")), []).extend(_networks(sources))
+                found.setdefault((protocol, port, conditions.get("meta iifname")), []).extend(_networks(sources))
     opened = {door: _merged(networks) for door, networks in found.items()}
     assert opened == (_wanted(settings) if filtering else {})
 
@@ -113,9 +113,9 @@ def test_nothing_else_is_let_in_but_answers_and_what_networks_need(table: list[d
         {"ip6 saddr": {"prefix": {"addr": "fe80::", "len": 10}}, "udp sport": 547, "udp dport": 546},
     ]
     others = [
-        asked
-        for asked in (_matches(rule) for rule in _rules(table, "input") if _accepts(rule))
-        if asked not in harmless and not {"tcp dport", "udp dport"} & set(asked)
+        conditions
+        for conditions in (_matches(rule) for rule in _rules(table, "input") if _accepts(rule))
+        if conditions not in harmless and not {"tcp dport", "udp dport"} & set(conditions)
     ]
     assert others == []
 
@@ -131,10 +131,10 @@ def test_every_network_of_containers_is_closed_to_neighbours(
     closed: set[str] = set()
     dropping = [_matches(rule) for rule in _rules(table, "forward") if any("drop" in part for part in rule["expr"])]
     assert {"meta oifkind": "bridge", "meta iifkind !=": "bridge"} in dropping
-    for asked in dropping:
-        if set(asked) == {"meta oifname", "meta iifname !="}:
-            assert asked["meta oifname"] == asked["meta iifname !="]
-            names = asked["meta oifname"]
+    for conditions in dropping:
+        if set(conditions) == {"meta oifname", "meta iifname !="}:
+            assert conditions["meta oifname"] == conditions["meta iifname !="]
+            names = conditions["meta oifname"]
             closed |= set(names["set"] if isinstance(names, dict) else [names])
     assert closed >= {"docker0", "rig0", "br-*"}
     # A bridge by which the machine itself is reached lets its neighbours through to those of other names.
@@ -147,8 +147,8 @@ def test_every_network_of_containers_is_closed_to_neighbours(
 
 def test_only_answers_are_forwarded_to_containers_before_they_are_closed(table: list[dict[str, Any]]) -> None:
     accepting = [_matches(rule) for rule in _rules(table, "forward") if _accepts(rule)]
-    others = [asked for asked in accepting if asked != {"ct state": ["established", "related"]}]
-    assert [asked for asked in others if "ct original proto-dst" not in asked] == []
+    others = [conditions for conditions in accepting if conditions != {"ct state": ["established", "related"]}]
+    assert [conditions for conditions in others if "ct original proto-dst" not in conditions] == []
 
 
 def test_exactly_the_published_ports_of_the_settings_are_forwarded(
@@ -156,12 +156,12 @@ def test_exactly_the_published_ports_of_the_settings_are_forwarded(
 ) -> None:
     found: dict[tuple[str, int], list[str]] = {}
     for rule in _rules(table, "forward"):
-        asked = _matches(rule)
-        if _accepts(rule) and "ct original proto-dst" in asked:
-            assert asked["ct status"] == "dnat", "a neighbour with a route gets in, too"
-            sources = asked.get("ip saddr") or asked.get("ip6 saddr")
-            assert sources is not None, f"port {asked['ct original proto-dst']} is open to everyone"
-            door = (str(asked["meta l4proto"]), asked["ct original proto-dst"])
+        conditions = _matches(rule)
+        if _accepts(rule) and "ct original proto-dst" in conditions:
+            assert conditions["ct status"] == "dnat", "a neighbour with a route gets in, too"
+            sources = conditions.get("ip saddr") or conditions.get("ip6 saddr")
+            assert sources is not None, f"port {conditions['ct original proto-dst']} is open to everyone"
+            door = (str(conditions["meta l4proto"]), conditions["ct original proto-dst"])
             found.setdefault(door, []).extend(_networks(sources))
     wanted: dict[tuple[str, int], list[str]] = {}
     for allowed in settings.firewall.containers.values() if filtering else ():

@@ -397,9 +397,9 @@ def test_a_full_disk_does_not_keep_an_unchanged_gateway_from_starting(
 def test_a_key_that_could_not_be_shown_says_how_to_get_another(gateway: Gateway) -> None:
     with Path("/dev/full").open("w") as full:
         process = gateway.begin("add", "anna", stdout=full, stderr=subprocess.PIPE)
-        told = process.communicate(timeout=60)[1]
+        output = process.communicate(timeout=60)[1]
     assert process.returncode == 1
-    assert "could not be shown (No space left on device); make another one: rig-keys rotate anna" in told
+    assert "could not be shown (No space left on device); make another one: rig-keys rotate anna" in output
 
 
 def test_a_machine_without_the_gateways_group_is_one_sentence(gateway: Gateway) -> None:
